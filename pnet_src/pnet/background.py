@@ -1,0 +1,36 @@
+"""The sky of a frame: one estimate for every user of it (network input, stamps, baselines)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import sep
+
+from pnet.frame import Frame
+
+MESH = 64  # px; SExtractor's default, many times a star's width and far below the scale of sky gradients
+
+
+@dataclass
+class Background:
+    """Sky level and noise of a frame.
+
+    Parameters
+    ----------
+    level : ndarray, (H, W), float32
+        Sky in electrons.
+    rms : float
+        Standard deviation of an empty pixel in electrons.
+    """
+
+    level: np.ndarray
+    rms: float
+
+
+def estimate(frame: Frame) -> Background:
+    """Estimate the sky with SExtractor's mesh of clipped modes, through SEP (Bertin & Arnouts 1996; Barbary 2016)."""
+    mesh = min(MESH, *frame.shape)
+    sky = sep.Background(frame.image, mask=frame.mask, bw=mesh, bh=mesh)
+    rms = float(sky.globalrms)
+    if not rms > 0:  # a frame without noise, or almost wholly masked
+        rms = float(np.sqrt(np.median(frame.variance)))
+    return Background(level=sky.back(dtype=np.float32), rms=rms)
