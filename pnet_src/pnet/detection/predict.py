@@ -1,0 +1,120 @@
+"""From network output to a list of stars, frame by frame."""
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pnet import background, patches
+from pnet.detection.losses import flux_base
+from pnet.detection.network import STRIDE, PhotometryDetectionNet, network_input
+from pnet.frame import Frame
+
+LOWEST = 0.01  # confidence down to which detections are kept for the precision-recall curves
+BATCH = 4  # patches at once; more does not pay on a CPU
+
+
+def peaks(heatmap: Tensor, lowest: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return field, row, column and confidence of the local maxima (3 × 3 cells) of (B, 1, h, w) logits.
+
+    There is no cap on their number (CenterNet's 100 would lose stars in any dense field).
+    """
+    confidence = torch.sigmoid(heatmap.float())
+    highest = functional.max_pool2d(confidence, 3, stride=1, padding=1)
+    field, _, row, column = torch.where((confidence == highest) & (confidence >= lowest))
+    return field, row, column, confidence[field, 0, row, column]
+
+
+def decode(
+    output: dict[str, Tensor], image: Tensor, sigma: Tensor, flux: str, lowest: float = LOWEST
+) -> dict[str, Tensor]:
+    """Turn one stack's output into a list of stars.
+
+    Parameters
+    ----------
+    output : dict
+        As `PhotometryDetectionNet.forward` returns.
+    image, sigma : Tensor, (B, H, W) and (B,)
+        Electrons, sky subtracted, and the noise of an empty pixel.
+    flux : str
+        As in `DetectionConfig`.
+    lowest : float
+        Confidence below which nothing is kept.
+
+    Returns
+    -------
+    dict of Tensor, (N,)
+        ``field``, ``x``, ``y`` (px), ``flux`` (electrons), ``confidence``, ``fwhm`` (px).
+    """
+    field, row, column, confidence = peaks(output["heatmap"], lowest)
+    picked = {name: output[name].float()[field, :, row, column] for name in ("offset", "flux", "size")}
+    x = (column + picked["offset"][:, 0]) * STRIDE - 0.5
+    y = (row + picked["offset"][:, 1]) * STRIDE - 0.5
+    # Twice the same star, seen from two cells that do not touch: keep the more confident one.
+    keep = _without_repeats(field, x, y, confidence)
+    field, x, y, confidence = field[keep], x[keep], y[keep], confidence[keep]
+    log_flux = picked["flux"][keep, 0] + flux_base(flux, image, sigma, field, x, y)
+    return {
+        "field": field,
+        "x": x,
+        "y": y,
+        "flux": torch.exp(log_flux) * sigma[field],
+        "confidence": confidence,
+        "fwhm": picked["size"][keep].mean(dim=1) * STRIDE,
+    }
+
+
+def _without_repeats(field: Tensor, x: Tensor, y: Tensor, confidence: Tensor, distance: float = 2.0) -> Tensor:
+    """Return a mask that drops every detection within `distance` px of a more confident one in the same field."""
+    keep = torch.ones_like(confidence, dtype=torch.bool)
+    for index in field.unique():
+        here = (field == index).nonzero()[:, 0]
+        here = here[confidence[here].argsort(descending=True, stable=True)]
+        separation = torch.cdist(torch.stack([x[here], y[here]], 1)[None], torch.stack([x[here], y[here]], 1)[None])[0]
+        close = torch.tril(separation < distance, diagonal=-1)
+        for rank in close.any(dim=1).nonzero()[:, 0].tolist():
+            keep[here[rank]] = not bool((close[rank] & keep[here]).any())
+    return keep
+
+
+@torch.inference_mode()
+def detect(model: PhotometryDetectionNet, frame: Frame, lowest: float = LOWEST) -> pd.DataFrame:
+    """Find the stars of a frame of any size.
+
+    Parameters
+    ----------
+    model : PhotometryDetectionNet
+    frame : Frame
+    lowest : float
+        Confidence below which nothing is kept.
+
+    Returns
+    -------
+    DataFrame
+        ``x``, ``y`` (px from 0), ``flux`` (electrons), ``confidence``, ``fwhm`` (px), by falling confidence; empty where
+        there is no star.
+    """
+    sky = background.estimate(frame)
+    # A masked pixel says nothing: it looks like empty sky.
+    image = np.where(frame.mask, 0, frame.image - sky.level).astype(np.float32)
+    return detect_image(model, image, sky.rms, lowest)
+
+
+@torch.inference_mode()
+def detect_image(model: PhotometryDetectionNet, image: np.ndarray, rms: float, lowest: float = LOWEST) -> pd.DataFrame:
+    """Like `detect` for an (H, W) image in electrons whose sky is subtracted and whose empty pixels scatter by `rms`."""
+    device = next(model.parameters()).device
+    model.eval()
+    tiles = patches.split(image.shape)
+    found = []
+    for start in range(0, len(tiles), BATCH):
+        chunk = tiles[start : start + BATCH]
+        pixels = torch.from_numpy(np.stack([tile.cut(image) for tile in chunk])).to(device)
+        sigma = torch.full((len(chunk),), rms, device=device)
+        inputs = network_input(pixels, sigma, model.config.inputs).contiguous(memory_format=torch.channels_last)
+        stars = decode(model(inputs)[-1], pixels, sigma, model.config.flux, lowest)
+        table = pd.DataFrame({name: value.cpu().double().numpy() for name, value in stars.items()})
+        for index, tile in enumerate(chunk):
+            found.append(tile.keep(table[table["field"] == index].drop(columns="field")))
+    return pd.concat(found).sort_values("confidence", ascending=False, kind="stable").reset_index(drop=True)

@@ -1,0 +1,115 @@
+"""What the network is to learn: the batch that data sources deliver, and the maps made from it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pnet.detection.network import STRIDE
+
+REACH = 3  # cells; a star's Gaussian is drawn up to here
+SIGMA = 5 / 6  # cells; CenterNet's σ for a radius of 2 cells
+
+
+@dataclass
+class Batch:
+    """Images with the stars in them.
+
+    Parameters
+    ----------
+    image : Tensor, (B, H, W), float32
+        Electrons, sky subtracted.
+    sigma : Tensor, (B,)
+        Noise of an empty pixel in electrons.
+    fwhm : Tensor, (B,)
+        FWHM of the PSF in pixels.
+    field : Tensor, (N,), int64
+        Image of each source.
+    x, y : Tensor, (N,)
+        Pixels from 0.
+    flux : Tensor, (N,)
+        Electrons.
+    ignored : Tensor, (N,), bool
+        Sources that are neither star nor empty sky to the network: fainter than the catalogue, hopelessly blended,
+        masked. The heat map is not trained around them (section 4.1).
+    """
+
+    image: Tensor
+    sigma: Tensor
+    fwhm: Tensor
+    field: Tensor
+    x: Tensor
+    y: Tensor
+    flux: Tensor
+    ignored: Tensor
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Return the batch on another device."""
+        return Batch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+
+
+@dataclass
+class Targets:
+    """Maps and lists that the losses compare with.
+
+    `heatmap` (B, 1, h, w) holds Gaussians with 1 in each star's cell; `weight` (B, 1, h, w) is 0 where the map is not
+    trained; `field`, `row`, `column` (M,) are cells that learn an offset, `offset` (M, 2) its value in cells (x, y);
+    `star` (M,) indexes the batch's stars, `centre` (M,) is True in the star's own cell.
+    """
+
+    heatmap: Tensor
+    weight: Tensor
+    field: Tensor
+    row: Tensor
+    column: Tensor
+    offset: Tensor
+    star: Tensor
+    centre: Tensor
+
+
+def make_targets(batch: Batch, offset_reach: int) -> Targets:
+    """Return the targets of a batch; `offset_reach` as in `DetectionConfig`."""
+    fields, height, width = batch.image.shape
+    rows, columns = height // STRIDE, width // STRIDE
+    device = batch.image.device
+    u, v = (batch.x + 0.5) / STRIDE, (batch.y + 0.5) / STRIDE  # position in cells from the image's corner
+    column, row = u.floor().long(), v.floor().long()
+    inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
+    axis = torch.arange(-REACH, REACH + 1, device=device)
+    dr, dc = (grid.reshape(-1) for grid in torch.meshgrid(axis, axis, indexing="ij"))
+    gaussian = torch.exp(-(dr**2 + dc**2) / (2 * SIGMA**2))
+
+    def cells(chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Flat indices of all cells within REACH of the chosen sources, and which of them exist."""
+        r, c = row[chosen, None] + dr, column[chosen, None] + dc
+        valid = (r >= 0) & (r < rows) & (c >= 0) & (c < columns)
+        return (batch.field[chosen, None] * rows + r) * columns + c, valid
+
+    heatmap = torch.zeros(fields * rows * columns, device=device)
+    used = inside & ~batch.ignored
+    index, valid = cells(used)
+    values = gaussian.expand(index.shape)
+    heatmap.scatter_reduce_(0, index[valid], values[valid], reduce="amax")
+    weight = torch.ones_like(heatmap)
+    index, valid = cells(batch.ignored)
+    near = valid & (gaussian > 0.05).expand(index.shape)
+    weight[index[near]] = 0
+    weight[heatmap == 1] = 1  # a star's own cell is always trained
+
+    reach = torch.arange(-offset_reach, offset_reach + 1, device=device)
+    er, ec = (grid.reshape(-1) for grid in torch.meshgrid(reach, reach, indexing="ij"))
+    star = used.nonzero()[:, 0]
+    r, c = row[star, None] + er, column[star, None] + ec
+    valid = (r >= 0) & (r < rows) & (c >= 0) & (c < columns)
+    star = star[:, None].expand(r.shape)[valid]
+    r, c = r[valid], c[valid]
+    return Targets(
+        heatmap=heatmap.reshape(fields, 1, rows, columns),
+        weight=weight.reshape(fields, 1, rows, columns),
+        field=batch.field[star],
+        row=r,
+        column=c,
+        offset=torch.stack([u[star] - c, v[star] - r], dim=1).float(),
+        star=star,
+        centre=(r == row[star]) & (c == column[star]),
+    )

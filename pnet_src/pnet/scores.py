@@ -1,0 +1,287 @@
+"""Every number of Tables 1 and 2 and of Figures 6 to 9, computed from a measurement table."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pnet import baselines, matching, metrics
+from pnet.errors import ConfigError
+from pnet.evaluation import THRESHOLDS
+from pnet.metrics import Estimate
+from pnet.seeds import derive
+
+GROUPS = ("detection", "photometry", "astrometry", "uncertainty")
+BINS = np.arange(13.0, 21.0)  # magnitude bins 13...19, [m, m + 1)
+POOLS = ((14.0, 20.0), (15.0, 19.0))  # beside single bins; saturation ends near 14
+MAGNITUDES = (13.0, 20.0)  # the paper's range
+TWO_AND_A_HALF_PERCENT = 2.5 * np.log10(1.025)  # mag
+RADII = (0.1, 0.15, 0.21)  # px; section 4.1 and Fig. 8
+
+
+@dataclass(frozen=True)
+class Score:
+    """An estimate with its name: what it is, its unit and, where there is one, the smallest value possible."""
+
+    estimate: Estimate
+    title: str
+    unit: str = ""
+    limit: float = np.nan
+
+
+def select(table: pd.DataFrame, dataset: str, method: str, threshold: float | None = None) -> pd.DataFrame:
+    """Return one method's rows on one data set, at its working threshold unless another is given.
+
+    The constant offsets of the classical baselines are taken off, as in the paper; PNet's are left in.
+    """
+    if method not in THRESHOLDS:
+        raise ConfigError(f"method is {method!r}, allowed are {', '.join(THRESHOLDS)}")
+    rows = table[(table["dataset"] == dataset) & (table["method"] == method)]
+    rows = matching.at_threshold(rows, THRESHOLDS[method] if threshold is None else threshold)
+    return rows if method == "pnet" else baselines.remove_offset(rows)[0]
+
+
+def baseline_of(table: pd.DataFrame, dataset: str) -> str | None:
+    """Return the classical method that was run on a data set: 'sextractor', else 'sep', else None."""
+    run = set(table.loc[table["dataset"] == dataset, "method"])
+    return next((name for name in ("sextractor", "sep") if name in run), None)
+
+
+def matched(rows: pd.DataFrame, *needed: str) -> pd.DataFrame:
+    """Return the matched stars for which all `needed` columns have a value."""
+    return rows[rows["status"] == matching.MATCHED].dropna(subset=list(needed))
+
+
+def compute(
+    table: pd.DataFrame, dataset: str, method: str, *, seed: int, groups: tuple[str, ...] = GROUPS
+) -> dict[str, Score]:
+    """Return the scores of one method on one data set, by short key such as ``recall`` or ``mag_over_limit.14``.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Measurement table (`evaluation.COLUMNS`).
+    seed : int
+        Of the bootstrap intervals.
+    groups : tuple of str
+        Which of `GROUPS`; "uncertainty" gives nothing for methods without error bars.
+    """
+    makers: dict[str, Callable] = {
+        "detection": _detection,
+        "photometry": _photometry,
+        "astrometry": _astrometry,
+        "uncertainty": _uncertainty,
+    }
+    unknown = [name for name in groups if name not in makers]
+    if unknown:
+        raise ConfigError(f"group(s) {', '.join(unknown)} unknown, allowed are {', '.join(GROUPS)}")
+    rows = table[(table["dataset"] == dataset) & (table["method"] == method)]
+    if rows.empty:
+        return {}
+    result: dict[str, Score] = {}
+    for group in groups:
+        result |= makers[group](rows, dataset, method, derive(seed, "bootstrap", dataset, method, group))
+    return result
+
+
+def _detection(rows: pd.DataFrame, dataset: str, method: str, seed: int) -> dict[str, Score]:
+    at = matching.at_threshold(rows, THRESHOLDS[method])
+    counts = at["status"].value_counts()
+    true, missed, false = (int(counts.get(name, 0)) for name in (matching.MATCHED, matching.MISSED, matching.FALSE))
+    contaminants = int(on_contaminants(at).sum())
+    confidences, false_confidences, n_sources = curve_input(rows)
+    precision, recall, _ = metrics.precision_recall_curve(confidences, false_confidences, n_sources)
+    label = f"confidence ≥ {THRESHOLDS[method]:g}" if THRESHOLDS[method] else "all detections"
+    scores = {
+        "precision": Score(metrics.precision(true, false), f"precision, {label}", limit=1.0),
+        "recall": Score(metrics.recall(true, missed), f"recall, {label}", limit=1.0),
+        "precision_strict": Score(
+            metrics.precision(true, false + contaminants),
+            f"precision, {label}; galaxies and stars outside 13–20 mag count as false",
+            limit=1.0,
+        ),
+    }
+    if n_sources:
+        for key, how in (("ap", "envelope"), ("ap_step", "step")):
+            value = metrics.average_precision(precision, recall, how)
+            scores[key] = Score(Estimate(value, n=n_sources), f"average precision ({how})", limit=1.0)
+    return scores
+
+
+def on_contaminants(rows: pd.DataFrame) -> pd.Series:
+    """Return where a detection fell on something that is no star of 13–20 mag: a galaxy, a fainter or brighter star."""
+    wanted = (rows["truth_kind"] == "star") & rows["truth_mag"].between(*MAGNITUDES)
+    return (rows["status"] == matching.IGNORED) & rows["x"].notna() & rows["truth_x"].notna() & ~wanted
+
+
+def curve_input(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return the confidences of true and of false detections and the number of counted stars."""
+    status = rows["status"]
+    return (
+        rows.loc[status == matching.MATCHED, "confidence"].to_numpy(),
+        rows.loc[status == matching.FALSE, "confidence"].to_numpy(),
+        int(status.isin([matching.MATCHED, matching.MISSED]).sum()),
+    )
+
+
+def _photometry(rows: pd.DataFrame, dataset: str, method: str, seed: int) -> dict[str, Score]:
+    selected = select(rows, dataset, method)
+    scores: dict[str, Score] = {}
+    for column, prefix, label in (("mag", "", "magnitude"), ("mag_net", "net_", "magnitude of the detection net")):
+        stars = matched(selected, column, "truth_mag")
+        if stars.empty:
+            continue
+        truth, measured = stars["truth_mag"].to_numpy(), stars[column].to_numpy()
+        delta = metrics.magnitude_error(truth, measured)
+        n = len(delta)
+        bound = float(metrics.HALF_NORMAL * stars["limit_mag"].mean())
+        scores |= {
+            f"{prefix}mae": Score(metrics.mean_absolute(delta, seed=seed), f"MAE, {label}", "mag", bound),
+            f"{prefix}sigma_nmad": Score(_nmad(truth, delta, seed), f"σ_NMAD (Eq. 6), {label}"),
+            f"{prefix}eta": Score(
+                metrics.outliers_beyond_three_sigma(truth, measured), f"η, beyond 3 σ_relative, {label}"
+            ),
+            f"{prefix}within_2.5_percent": Score(
+                metrics.rate(int((np.abs(delta) < TWO_AND_A_HALF_PERCENT).sum()), n), f"flux within 2.5 %, {label}"
+            ),
+            f"{prefix}within_0.5_mag": Score(
+                metrics.rate(int((np.abs(delta) < 0.5).sum()), n), f"within 0.5 mag, {label}"
+            ),
+        }
+        if method == "pnet":  # the baselines' offset was taken off
+            scores[f"{prefix}bias"] = Score(metrics.bias(delta, seed=seed), f"median error, {label}", "mag", 0.0)
+        scores |= _against_limit(stars, delta, "limit_mag", f"{prefix}mag", label, "mag", dataset, seed)
+    if method != "pnet":
+        _, offsets = baselines.remove_offset(matching.at_threshold(rows, THRESHOLDS[method]))
+        n = len(matched(rows))
+        for column, unit in (("mag", "mag"), ("x", "px"), ("y", "px")):
+            title = f"constant offset in {column} that was taken off"
+            scores[f"offset_{column}"] = Score(Estimate(offsets[column], n=n), title, unit)
+    return scores
+
+
+def _nmad(truth: np.ndarray, delta: np.ndarray, seed: int) -> Estimate:
+    def statistic(divisor, errors, axis=-1):
+        centre = np.median(errors, axis=axis, keepdims=True)
+        return metrics.MAD_TO_SIGMA * np.median(np.abs(errors - centre) / divisor, axis=axis)
+
+    return metrics.bootstrap(statistic, 1 + truth, delta, seed=seed)
+
+
+def _against_limit(
+    stars: pd.DataFrame, delta: np.ndarray, limit: str, key: str, label: str, unit: str, dataset: str, seed: int
+) -> dict[str, Score]:
+    """Scatter over the limit and bias, per magnitude bin and pooled.
+
+    Only where the truth is the truth: SDSS catalogue values come from the same pixels as ours, so their
+    noise is shared and the bound does not apply to the difference.
+    """
+    if dataset != "simulation":
+        return {}
+    magnitude, bound = stars["truth_mag"].to_numpy(), stars[limit].to_numpy()
+    usable = np.isfinite(bound)
+    scores: dict[str, Score] = {}
+    ranges = [(low, low + 1, f"{low:g}") for low in BINS[:-1]] + [(*pool, f"{pool[0]:g}-{pool[1]:g}") for pool in POOLS]
+    for low, high, name in ranges:
+        member = usable & (magnitude >= low) & (magnitude < high)
+        if member.sum() < 2:
+            continue
+        errors, bounds = delta[member], bound[member]
+        where = f"{low:g} ≤ mag < {high:g}"
+        scores |= {
+            f"{key}_over_limit.{name}": Score(
+                metrics.scatter_over_limit(errors, bounds, seed=seed), f"{label}: scatter / limit, {where}", "", 1.0
+            ),
+            f"{key}_over_limit_plain.{name}": Score(
+                metrics.scatter_over_limit(errors, bounds, seed=seed, robust=False),
+                f"{label}: standard deviation / limit, {where}",
+                "",
+                1.0,
+            ),
+            f"{key}_bias.{name}": Score(metrics.bias(errors, seed=seed), f"{label}: median error, {where}", unit, 0.0),
+        }
+    return scores
+
+
+def _astrometry(rows: pd.DataFrame, dataset: str, method: str, seed: int) -> dict[str, Score]:
+    stars = matched(select(rows, dataset, method), "x", "y")
+    if stars.empty:
+        return {}
+    scores: dict[str, Score] = {}
+    errors = {axis: (stars[axis] - stars[f"truth_{axis}"]).to_numpy() for axis in ("x", "y")}
+    for axis, delta in errors.items():
+        bound = float(metrics.HALF_NORMAL * stars[f"limit_{axis}"].mean())
+        scores[f"mean_abs_d{axis}"] = Score(metrics.mean_absolute(delta, seed=seed), f"mean |Δ{axis}|", "px", bound)
+        if method == "pnet":
+            scores[f"{axis}_bias"] = Score(metrics.bias(delta, seed=seed), f"median Δ{axis}", "px", 0.0)
+        scores |= _against_limit(stars, delta, f"limit_{axis}", axis, axis, "px", dataset, seed)
+    distance = metrics.distance(errors["x"], errors["y"])
+    scores["mean_distance"] = Score(metrics.mean_absolute(distance, seed=seed), "mean distance (Eq. 2)", "px")
+    for radius in RADII:
+        scores[f"within_{radius:g}_px"] = Score(metrics.within(distance, radius), f"nearer than {radius:g} px")
+    return scores
+
+
+def _uncertainty(rows: pd.DataFrame, dataset: str, method: str, seed: int) -> dict[str, Score]:
+    if method != "pnet":
+        return {}
+    stars = matched(select(rows, dataset, method), "mag", "mag_err", "truth_mag")
+    if stars.empty:
+        return {}
+    truth, mean, sigma = (stars[name].to_numpy() for name in ("truth_mag", "mag", "mag_err"))
+    n = len(stars)
+    scores = {
+        "e_bar": Score(_mean(sigma, seed), "Ē, mean σ", "mag", float(stars["limit_mag"].mean())),
+        "e_bar_over_mae": Score(_ratio(sigma, truth - mean, seed), "Ē / MAE (1.25 where calibrated)"),
+        "eta_sigma": Score(metrics.outliers_beyond_sigma(truth, mean, sigma), "η, |δ_mag| > σ_mag (31.7 % expected)"),
+        "eta_literal": Score(metrics.outliers_literal(truth, mean, sigma), "η, |relative error| > σ_mag"),
+        "miscalibration_area": Score(
+            _area(truth, mean, sigma, seed),
+            "miscalibration area",
+            limit=metrics.miscalibration_floor(n, seed=seed),
+        ),
+        "z_scatter": Score(
+            metrics.bootstrap(metrics.plain_scatter, metrics.standardised(truth, mean, sigma), seed=seed),
+            "standard deviation of (truth − mean) / σ",
+            limit=1.0,
+        ),
+    }
+    for level in (0.68, 0.95):
+        scores[f"coverage_{level * 100:.0f}"] = Score(
+            metrics.coverage(truth, mean, sigma, level), f"share inside the {level:.0%} interval", limit=level
+        )
+    parts = stars.dropna(subset=["mag_aleatoric", "mag_epistemic"])
+    raw = np.hypot(parts["mag_aleatoric"], parts["mag_epistemic"]).to_numpy()
+    if len(parts) and (raw > 0).all():
+        truth, mean = parts["truth_mag"].to_numpy(), parts["mag"].to_numpy()
+        scores |= {
+            "e_bar_raw": Score(_mean(raw, seed), "Ē before recalibration", "mag"),
+            "e_bar_over_mae_raw": Score(_ratio(raw, truth - mean, seed), "Ē / MAE before recalibration"),
+            "miscalibration_area_raw": Score(_area(truth, mean, raw, seed), "miscalibration area before recalibration"),
+        }
+    return scores
+
+
+def _mean(values: np.ndarray, seed: int) -> Estimate:
+    return metrics.bootstrap(np.mean, values, seed=seed)
+
+
+def _ratio(sigma: np.ndarray, delta: np.ndarray, seed: int) -> Estimate:
+    return metrics.bootstrap(
+        lambda s, d, axis=-1: np.mean(s, axis=axis) / np.mean(np.abs(d), axis=axis), sigma, delta, seed=seed
+    )
+
+
+def _area(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, seed: int, resamples: int = 200) -> Estimate:
+    """Miscalibration area with a bootstrap interval; the toolbox takes flat arrays only, hence the loop."""
+    n = truth.size
+    value = metrics.miscalibration_area(truth, mean, sigma)
+    if n < 5:
+        return Estimate(value, n=n)
+    rng = np.random.default_rng(seed)
+    draws = [rng.integers(0, n, n) for _ in range(resamples)]
+    areas = [metrics.miscalibration_area(truth[i], mean[i], sigma[i]) for i in draws]
+    tail = (1 - metrics.LEVEL) / 2
+    low, high = np.quantile(areas, [tail, 1 - tail])
+    return Estimate(value, float(low), float(high), n)

@@ -1,0 +1,135 @@
+"""Tables 1 and 2 of the paper with our numbers beside, and the scorecard, as text-valued DataFrames."""
+
+import math
+from collections.abc import Iterable
+
+import pandas as pd
+
+from pnet.ledger import Entry, Ledger, paper_values
+
+NO_VALUE = "–"
+DATASET_NAMES = {"sdss": "SDSS", "simulation": "simulation"}
+METHOD_NAMES = {"pnet": "PNet", "sextractor": "SExtractor", "sep": "SEP"}
+
+_TABLE_2 = (
+    ("η", "eta", "percent"),
+    ("σ_NMAD", "sigma_nmad", "number"),
+    ("MAE / mag", "mae", "number"),
+    ("Ē / mag", "e_bar", "number"),
+    ("Ē / MAE", "e_bar_over_mae", "number"),
+)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a value with significant digits, as 2.1 × 10⁻³ below 0.01; – for none."""
+    return _numbers([value], digits)
+
+
+def _numbers(values: list[float | None], digits: int) -> str:
+    """Return ``first`` or ``first (second … third)``, all with the decimals and power of ten of the first."""
+    first = values[0]
+    if first is None or not math.isfinite(first):
+        return NO_VALUE
+    exponent = math.floor(math.log10(abs(first))) if first else 0
+    scientific = exponent < -2
+    decimals = max(0, digits - 1 - (0 if scientific else exponent))
+    texts = [f"{value / 10 ** (exponent if scientific else 0):.{decimals}f}".replace("-", "−") for value in values]
+    text = texts[0] if len(texts) == 1 else f"{texts[0]} ({' … '.join(texts[1:])})"
+    power = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{text} × 10{power}" if scientific else text
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """Return a fraction of one as a percentage; – for none."""
+    return NO_VALUE if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %"
+
+
+def with_interval(entry: Entry | None, style: str = "number") -> str:
+    """Return ``value (low … high)``, or the value alone where there is no interval; – for no entry."""
+    if entry is None or entry.value is None:
+        return NO_VALUE
+    values = [entry.value] if entry.low is None or entry.high is None else [entry.value, entry.low, entry.high]
+    if style != "percent":
+        return _numbers(values, 3)
+    texts = [f"{100 * value:.2f}" for value in values]
+    return f"{texts[0]} %" if len(texts) == 1 else f"{texts[0]} ({texts[1]} … {texts[2]}) %"
+
+
+def _paper(key: str, style: str) -> str:
+    """Return the paper's value of a key as it would print it."""
+    item = paper_values().get(key)
+    if item is None:
+        return NO_VALUE
+    text = percent(item["value"]) if style == "percent" else number(item["value"], 4)
+    return f"> {text}" if item["relation"] == ">" else text
+
+
+def table_1(ledger: Ledger) -> pd.DataFrame:
+    """Detection results: one row per data set and method, our precision, recall and AP beside the paper's."""
+    rows = []
+    for dataset in DATASET_NAMES:
+        for method in METHOD_NAMES:
+            keys = {name: f"{dataset}.{method}.{name}" for name in ("precision", "recall", "ap")}
+            stated = any(key in paper_values() for key in keys.values())
+            measured = any(key in ledger for key in keys.values())
+            # SEP stands in for SExtractor only; a row without any number says nothing
+            if not (measured or stated):
+                continue
+            entry = ledger.get(keys["recall"])
+            rows.append(
+                {
+                    "data": DATASET_NAMES[dataset],
+                    "method": METHOD_NAMES[method],
+                    "precision (95 %)": with_interval(ledger.get(keys["precision"]), "percent"),
+                    "paper's precision": _paper(keys["precision"], "percent"),
+                    "recall (95 %)": with_interval(entry, "percent"),
+                    "paper's recall": _paper(keys["recall"], "percent"),
+                    "AP": percent(ledger.value(keys["ap"])),
+                    "paper's AP": _paper(keys["ap"], "percent"),
+                    "stars": str(entry.n) if entry else NO_VALUE,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def table_2(ledger: Ledger) -> pd.DataFrame:
+    """Photometric uncertainty of PNet: one row per criterion, both data sets, ours beside the paper's."""
+    rows = []
+    for title, name, style in _TABLE_2:
+        row = {"": title}
+        for dataset, label in DATASET_NAMES.items():
+            key = f"{dataset}.pnet.{name}"
+            row[f"{label}, ours (95 %)"] = with_interval(ledger.get(key), style)
+            row[f"{label}, paper"] = percent(paper_values()[key]["value"], 4) if style == "percent" else _paper(key, "")
+        rows.append(row)
+    counts = {"": "stars"}
+    for dataset, label in DATASET_NAMES.items():
+        entry = ledger.get(f"{dataset}.pnet.mae")
+        counts[f"{label}, ours (95 %)"] = str(entry.n) if entry else NO_VALUE
+        counts[f"{label}, paper"] = f"{paper_values()['paper.targets']['value']} in all"
+    return pd.DataFrame([*rows, counts])
+
+
+def scorecard(ledger: Ledger, keys: Iterable[str], percent_keys: Iterable[str] = ()) -> pd.DataFrame:
+    """One row per key: what, ours with interval, paper, limit, n, and whether it was measured by this run."""
+    fractions = set(percent_keys)
+    rows = []
+    for key in keys:
+        if key not in ledger:
+            continue
+        entry = ledger[key]
+        style = "percent" if key in fractions else "number"
+        dataset, method = key.split(".")[:2]
+        rows.append(
+            {
+                "data": DATASET_NAMES.get(dataset, dataset),
+                "method": METHOD_NAMES.get(method, method),
+                "what": entry.title + (f" / {entry.unit}" if entry.unit else ""),
+                "ours (95 %)": with_interval(entry, style),
+                "paper": _paper(key, style),
+                "best possible": percent(entry.limit) if style == "percent" else number(entry.limit),
+                "n": str(entry.n),
+                "source": entry.source,
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,167 @@
+"""Training runs: which data, which loss, which validation, and the card that remembers them."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from pnet import catalogue, fielddata, provenance, weights
+from pnet.detection.losses import detection_loss
+from pnet.detection.network import CONFIGS as DETECTION_CONFIGS
+from pnet.detection.network import PhotometryDetectionNet
+from pnet.detection.predict import detect
+from pnet.errors import ConfigError
+from pnet.fit import FitConfig, fit
+from pnet.frame import Frame
+from pnet.matching import compare
+from pnet.seeds import derive
+from pnet.simulation import Recipe, read_frame
+
+# The parts that hold still while new data is met (section 4.1): the Hourglass Network and the photometry branch.
+FREEZE_DETECTION = ("hourglasses", "features", "merges", *(f"preheads.{i}.heads.flux" for i in range(4)))
+
+
+def detection_scores(model: nn.Module, frames: Sequence[tuple[Frame, pd.DataFrame]], confidence: float = 0.3) -> dict[str, float]:
+    """Return precision, recall, mean |Δx| (px) and the scatter of ln flux of a net on frames with marked truth."""
+    tables = []
+    for frame, truth in frames:
+        found = detect(model, frame, confidence).assign(mag=lambda table: frame.magnitude(table["flux"]))
+        tables.append(compare(truth, found, frame.shape))
+    table = pd.concat(tables)
+    counts = table["status"].value_counts()
+    matched = table[table["status"] == "matched"]
+    n = len(matched)
+    return {
+        "precision": n / max(1, n + int(counts.get("false", 0))),
+        "recall": n / max(1, n + int(counts.get("missed", 0))),
+        "mean_dx": float((matched["x"] - matched["truth_x"]).abs().mean()) if n else float("nan"),
+        "log_flux_scatter": float(np.log(matched["flux"] / matched["truth_flux"]).std()) if n > 1 else float("nan"),
+    }
+
+
+def read_marked(paths: Sequence[str | os.PathLike]) -> list[tuple[Frame, pd.DataFrame]]:
+    """Read simulated frames and mark which of their sources count."""
+    frames = [read_frame(path) for path in paths]
+    return [(frame, catalogue.mark_counted(truth, frame)) for frame, truth in frames]
+
+
+def _start_from(model: nn.Module, kind: str, start: str | os.PathLike | None) -> None:
+    """Load pre-trained weights into `model`; the configurations must agree."""
+    if start is None:
+        return
+    trained, card = weights.load(kind, start)
+    if card["config"] != model.config.as_dict():
+        raise ConfigError(f"start {start} has the configuration {card['config']}, this run has {model.config.as_dict()}")
+    model.load_state_dict(trained.state_dict())
+
+
+def train_detection(
+    folder: str | os.PathLike,
+    *,
+    config: str = "compact",
+    train: Sequence[str | os.PathLike] = (),
+    val: Sequence[str | os.PathLike] = (),
+    prepared: Sequence[fielddata.PreparedFrame] = (),
+    rendered: bool = True,
+    epochs: int = 60,
+    steps: int = 200,
+    batch_size: int = 8,
+    field_size: int = 256,
+    learning_rate: float = 2e-3,
+    freeze_epochs: int = 0,
+    start: str | os.PathLike | None = None,
+    precision: str = "32-true",
+    seed: int = 2023,
+    stop_after: int | None = None,
+    accelerator: str = "auto",
+    devices: int | str = "auto",
+    command: str = "",
+    progress: bool = True,
+) -> Path:
+    """Train a Photometry-Detection Net and return the path of its card.
+
+    Parameters
+    ----------
+    folder : path
+        Receives checkpoint, history.csv, weights and card.
+    config : str
+        Name in `pnet.detection.network.CONFIGS`.
+    train, val : sequence of path
+        Simulated frames with truth; half of each batch is cut from them when fields are rendered too.
+    prepared : sequence of PreparedFrame
+        Other frames to train on, such as SDSS frames with their catalogue.
+    rendered : bool
+        Render the rest of each batch on the fly.
+    epochs, steps, batch_size, field_size, learning_rate, precision, seed
+        See `FitConfig`; `field_size` is the width of a training field in pixels.
+    freeze_epochs : int
+        Hold FREEZE_DETECTION still for so many epochs; needs `start`.
+    start : str or path, optional
+        Pre-trained weights to begin with.
+    stop_after, accelerator, devices, progress
+        See `pnet.fit.fit`.
+    command : str
+        Recorded on the card.
+
+    Raises
+    ------
+    ConfigError
+        If a parameter is not allowed.
+    """
+    if config not in DETECTION_CONFIGS:
+        raise ConfigError(f"config is {config!r}, allowed are {sorted(DETECTION_CONFIGS)}")
+    if freeze_epochs and start is None:
+        raise ConfigError("freeze_epochs needs start: freezing random weights would train nothing")
+    settings = FitConfig(
+        epochs=epochs, steps=steps, learning_rate=learning_rate, precision=precision, seed=seed,
+        freeze_epochs=freeze_epochs, freeze=FREEZE_DETECTION if freeze_epochs else (),
+    )
+    torch.manual_seed(derive(seed, "initial weights"))
+    model = PhotometryDetectionNet(DETECTION_CONFIGS[config]).to(memory_format=torch.channels_last)
+    _start_from(model, "detection", start)
+    frames = [*(fielddata.prepare(*read_frame(path)) for path in train), *prepared]
+    if not frames and not rendered:
+        raise ConfigError("there is nothing to train on: give train or prepared frames, or set rendered")
+    sources: list[Any] = []
+    from_frames = batch_size if not rendered else batch_size // 2 if frames else 0
+    if from_frames:
+        sources.append(fielddata.FrameFields(frames, from_frames, field_size))
+    if from_frames < batch_size:
+        sources.append(fielddata.RenderedFields(Recipe.load(), batch_size - from_frames, field_size))
+    marked = read_marked(val)
+    history = fit(
+        model,
+        detection_loss,
+        fielddata.MixedFields(sources),
+        settings,
+        folder,
+        validate=(lambda net: detection_scores(net, marked)) if marked else None,
+        stop_after=stop_after,
+        accelerator=accelerator,
+        devices=devices,
+        progress=progress,
+    )
+    last = history[-1]
+    card = provenance.record(
+        command,
+        seed,
+        str(next(model.parameters()).device),
+        data={
+            "rendered_fields": (batch_size - from_frames) * steps * len(history),
+            "cut_fields": from_frames * steps * len(history),
+            "field_size": field_size,
+            "train_frames": [Path(path).name for path in train],
+            "val_frames": [Path(path).name for path in val],
+            "prepared_frames": len(prepared),
+        },
+        fit=vars(settings) | {"freeze": list(settings.freeze), "epochs_done": len(history), "batch_size": batch_size},
+        start=str(start) if start else None,
+        seconds=round(sum(row["seconds"] for row in history), 1),
+        figures={key: value for key, value in last.items() if key.startswith("val_") or key == "loss"},
+    )
+    return weights.save(model.cpu(), Path(folder) / f"detection-{config}", kind="detection", card=card)
