@@ -4,20 +4,24 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pooch
 import requests
-from tqdm import tqdm
+from tqdm import TqdmWarning, tqdm
 
 from pnet import fitsfile, paths, sdss_source
 from pnet.errors import ConfigError, DataError, MissingError, PNetError
 from pnet.files import sha256
 from pnet.sdss_source import AGENT, Source, find_source, reachable
+
+with warnings.catch_warnings():  # pooch wants notebook widgets for progress bars that we do not use
+    warnings.simplefilter("ignore", TqdmWarning)
+    import pooch
 
 if TYPE_CHECKING:  # pnet.manifest offers fetch and reachable as its own
     from pnet.manifest import File, Manifest

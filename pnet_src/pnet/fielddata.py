@@ -181,11 +181,11 @@ class FrameFields:
             image=torch.from_numpy(np.stack(images)),
             sigma=torch.tensor(sigma, dtype=torch.float32),
             fwhm=torch.tensor(fwhm, dtype=torch.float32),
-            field=torch.from_numpy(table["field"].to_numpy(np.int64)),
-            x=torch.from_numpy(table["x"].to_numpy(np.float32)),
-            y=torch.from_numpy(table["y"].to_numpy(np.float32)),
-            flux=torch.from_numpy(table["flux"].to_numpy(np.float32)),
-            ignored=torch.from_numpy(table["ignored"].to_numpy(bool)),
+            field=torch.from_numpy(table["field"].to_numpy(np.int64, copy=True)),
+            x=torch.from_numpy(table["x"].to_numpy(np.float32, copy=True)),
+            y=torch.from_numpy(table["y"].to_numpy(np.float32, copy=True)),
+            flux=torch.from_numpy(table["flux"].to_numpy(np.float32, copy=True)),
+            ignored=torch.from_numpy(table["ignored"].to_numpy(bool, copy=True)),
         ).to(device)
 
 

@@ -67,7 +67,8 @@ class Measurements:
         if origin == MISSING:
             text = f"Neither this run nor the project has any; {command} makes them."
             return _box("warning", f"No measurements of {NAMES[dataset]}", text)
-        what = f"{len(record.get('frames', []))} frames"
+        n = len(record.get("frames", []))
+        what = f"{n} frame{'s' if n != 1 else ''}"
         if record.get("engine") in ENGINES:
             what += f", {ENGINES[record['engine']]}"
         if record.get("baseline"):

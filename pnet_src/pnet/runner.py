@@ -114,6 +114,7 @@ def _execute(
             progress_bar={"desc": copy.stem, "leave": False} if progress else False,
             coalesce_streams=True,  # how often a stream is flushed must not show
             kernel_manager_class=SocketKernelManager,
+            extra_arguments=["--IPKernelApp.log_level=50"],  # it reports the interrupt of its own shutdown as an error
         )
         return executed, None
     except PapermillExecutionError as failure:

@@ -102,4 +102,5 @@ def read_psf(psfield_path: str | os.PathLike, band: str, x: float, y: float) -> 
 def fwhm(psf: np.ndarray) -> float:
     """Return the FWHM in pixels of a PSF image: the diameter of the circle with the area above half maximum."""
     fine = zoom(psf, 8, order=3)
-    return float(2 * np.sqrt((fine > fine.max() / 2).sum() / np.pi) * psf.shape[0] / fine.shape[0])
+    step = (psf.shape[0] - 1) / (fine.shape[0] - 1)  # zoom keeps the centres of the outermost pixels in place
+    return float(2 * step * np.sqrt((fine > fine.max() / 2).sum() / np.pi))

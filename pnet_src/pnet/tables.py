@@ -5,11 +5,17 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from pnet import scores
 from pnet.ledger import Entry, Ledger, paper_values
+from pnet.metrics import Estimate
 
 NO_VALUE = "–"
 DATASET_NAMES = {"sdss": "SDSS", "simulation": "simulation"}
 METHOD_NAMES = {"pnet": "PNet", "sextractor": "SExtractor", "sep": "SEP"}
+
+HIGHER_IS_BETTER = ("precision", "recall", "ap", "within")
+FRACTIONS = (*HIGHER_IS_BETTER, "eta", "coverage")
+CALIBRATED = math.sqrt(math.pi / 2)  # Ē / MAE of Gaussian errors with the right σ
 
 _TABLE_2 = (
     ("η", "eta", "percent"),
@@ -110,16 +116,29 @@ def table_2(ledger: Ledger) -> pd.DataFrame:
     return pd.DataFrame([*rows, counts])
 
 
-def scorecard(ledger: Ledger, keys: Iterable[str], percent_keys: Iterable[str] = ()) -> pd.DataFrame:
-    """One row per key: what, ours with interval, paper, limit, n, and whether it was measured by this run."""
-    fractions = set(percent_keys)
+def verdict(entry: Entry) -> str:
+    """Return how a number compares with the paper's: better, worse, or equal within its 95 % interval."""
+    if entry.paper is None or entry.value is None:
+        return NO_VALUE
+    if entry.low is not None and entry.high is not None and entry.low <= entry.paper <= entry.high:
+        return "equal within the interval"
+    name = entry.key.split(".", 2)[-1].removeprefix("net_")
+    if name.startswith("e_bar_over_mae"):  # neither small nor large is good: 1.25 is
+        better = abs(entry.value - CALIBRATED) < abs(entry.paper - CALIBRATED)
+    else:
+        better = (entry.value > entry.paper) == name.startswith(HIGHER_IS_BETTER)
+    return "better" if better else "worse"
+
+
+def scorecard(ledger: Ledger, keys: Iterable[str]) -> pd.DataFrame:
+    """One row per key that the ledger holds: ours with interval, the paper's, how they compare, the best possible."""
     rows = []
     for key in keys:
-        if key not in ledger:
+        entry = ledger.get(key)
+        if entry is None:
             continue
-        entry = ledger[key]
-        style = "percent" if key in fractions else "number"
-        dataset, method = key.split(".")[:2]
+        dataset, method, name = key.split(".", 2)
+        style = "percent" if name.removeprefix("net_").startswith(FRACTIONS) else "number"
         rows.append(
             {
                 "data": DATASET_NAMES.get(dataset, dataset),
@@ -127,9 +146,49 @@ def scorecard(ledger: Ledger, keys: Iterable[str], percent_keys: Iterable[str] =
                 "what": entry.title + (f" / {entry.unit}" if entry.unit else ""),
                 "ours (95 %)": with_interval(entry, style),
                 "paper": _paper(key, style),
+                "against the paper": verdict(entry),
                 "best possible": percent(entry.limit) if style == "percent" else number(entry.limit),
                 "n": str(entry.n),
                 "source": entry.source,
             }
         )
     return pd.DataFrame(rows)
+
+
+def over_limit(ledger: Ledger, columns: dict[str, str]) -> pd.DataFrame:
+    """Scatter over limit by magnitude bin, one column per series.
+
+    Parameters
+    ----------
+    columns : dict of str to str
+        Heading → key without the bin, such as ``simulation.pnet.mag_over_limit``.
+    """
+    bins = [f"{low:g}" for low in scores.BINS[:-1]] + [f"{low:g}-{high:g}" for low, high in scores.POOLS]
+    rows = []
+    for name in bins:
+        found = {heading: ledger.get(f"{key}.{name}") for heading, key in columns.items()}
+        if any(found.values()):
+            label = name.replace("-", " ≤ mag < ") if "-" in name else f"{name} ≤ mag < {int(name) + 1}"
+            rows.append({"stars of": label} | {heading: with_interval(entry) for heading, entry in found.items()})
+    return pd.DataFrame(rows)
+
+
+def to_html(table: pd.DataFrame) -> str:
+    """Return a table as HTML for a page; where it is wider than a phone, it scrolls by itself."""
+    if table.empty:
+        return "<p>Nothing was measured.</p>"
+    return f'<div style="overflow-x: auto">{table.to_html(index=False, border=0, escape=True)}</div>'
+
+
+def by_radius(rows: Iterable[tuple[str, float, Estimate, Estimate]]) -> pd.DataFrame:
+    """Precision and recall for several matching radii; rows of data set, radius in px, precision, recall."""
+    shown = []
+    for dataset, radius, precision, recall in rows:
+        if recall.n:
+            row = {"data": DATASET_NAMES[dataset], "radius / px": f"{radius:g}"}
+            shown.append(row | {"precision (95 %)": _rate(precision), "recall (95 %)": _rate(recall)})
+    return pd.DataFrame(shown)
+
+
+def _rate(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.2f} ({100 * estimate.low:.2f} … {100 * estimate.high:.2f}) %"

@@ -1,0 +1,148 @@
+"""What the BPNN sees of a star: the stamp, a few classical measurements on it, and what the frame knows."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pnet.psf import Aureole, Optics
+from pnet.render import _core, sample_psf
+from pnet.stamps import gaussian_flux, gaussian_moments, gaussian_width
+
+IMAGES = 3  # channels of the network's image
+CONTEXT = 10  # numbers beside it
+SCALES = (0.7, 1.0, 1.5)  # widths of the Gaussian windows in units of the frame's PSF width
+MAGNITUDE_ZERO = 8.0  # ln(flux/σ) that the magnitude target is centred on: about g = 18 in an SDSS frame
+SATURATED_SCALE = 0.1  # mag; a saturated star has lost light, so that its correction is on this scale
+FLOOR = 2e-3  # mag; below it corrections are the same in all stars, not noise
+POGSON = 2.5 / np.log(10)
+
+
+@dataclass
+class Stamps:
+    """Cut-outs of stars and what the frame knows.
+
+    Parameters
+    ----------
+    pixels : Tensor, (N, S, S)
+        Electrons, sky subtracted.
+    dx, dy : Tensor, (N,)
+        Position from the detection, relative to the middle pixel in pixels.
+    sigma : Tensor, (N,)
+        Noise of an empty pixel of the frame in electrons.
+    psf_width : Tensor, (N,)
+        Standard deviation in pixels of the Gaussian that matches the frame's bright stars.
+    saturated : Tensor, (N,), bool
+        A pixel of the stamp is saturated.
+    """
+
+    pixels: Tensor
+    dx: Tensor
+    dy: Tensor
+    sigma: Tensor
+    psf_width: Tensor
+    saturated: Tensor
+
+
+@dataclass
+class Inputs:
+    """What the network takes, and how its output becomes a magnitude: mag = `base` + `scale` · output.
+
+    `images` (N, IMAGES, S, S), `context` (N, CONTEXT), `base` and `scale` (N,) in instrumental magnitudes
+    (−2.5 log10 of electrons).
+    """
+
+    images: Tensor
+    context: Tensor
+    base: Tensor
+    scale: Tensor
+
+
+@lru_cache(maxsize=8)
+def _aperture_table(stamp: int, pixel_scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return PSF widths (px) and, for each, the ln of the flux that every window finds of a noiseless star's total.
+
+    The last column is the plain sum. Kolmogorov seeing behind the Sloan optics; whatever another telescope does to its
+    wings is a constant of the frame that the zero point (Eq. 18) takes up.
+    """
+    phase = torch.arange(8) / 8 - 0.4375
+    dy, dx = (grid.reshape(-1) for grid in torch.meshgrid(phase, phase, indexing="ij"))
+    widths, table = [], []
+    for seeing in np.round(np.arange(0.7, 2.61, 0.1), 3):
+        psf = sample_psf(_core(float(seeing), pixel_scale, Optics(), Aureole(), "cpu"), dx, dy, WIDTH_STAMP)
+        width = gaussian_width(psf, dx, dy).median()
+        margin = (WIDTH_STAMP - stamp) // 2
+        cut = psf[:, margin : WIDTH_STAMP - margin, margin : WIDTH_STAMP - margin]
+        fluxes = _fluxes(cut, dx, dy, width.expand_as(dx))
+        widths.append(float(width))
+        table.append(torch.log(fluxes).mean(dim=0).numpy())
+    return np.array(widths), np.array(table)
+
+
+WIDTH_STAMP = 21  # px; the PSF's width is measured on stamps of this size
+
+
+def _fluxes(pixels: Tensor, dx: Tensor, dy: Tensor, width: Tensor) -> Tensor:
+    """Return (N, len(SCALES) + 1) weighted fluxes and the plain sum."""
+    weighted = [gaussian_flux(pixels, dx, dy, scale * width) for scale in SCALES]
+    return torch.stack([*weighted, pixels.sum(dim=(1, 2))], dim=1)
+
+
+def aperture_corrections(psf_width: Tensor, stamp: int, pixel_scale: float = 0.396) -> Tensor:
+    """Return (N, len(SCALES) + 1) ln corrections from the windows' fluxes to the total at these PSF widths (px)."""
+    widths, table = _aperture_table(stamp, pixel_scale)
+    at = psf_width.double().cpu().numpy()
+    columns = [np.interp(at, widths, -column) for column in table.T]
+    return torch.as_tensor(np.stack(columns, axis=1), dtype=torch.float32, device=psf_width.device)
+
+
+def make_inputs(stamps: Stamps, target: str) -> Inputs:
+    """Measure the stamps and return the network's inputs; `target` as in `BPNNConfig`."""
+    pixels, sigma, width = stamps.pixels.float(), stamps.sigma.float(), stamps.psf_width.float()
+    size = pixels.shape[-1]
+    dx, dy = gaussian_moments(pixels, stamps.dx.float(), stamps.dy.float(), width)
+    fluxes = _fluxes(pixels, dx, dy, width) * torch.exp(aperture_corrections(width, size))
+    smallest = 3 * sigma[:, None]  # a logarithm needs something positive
+    logs = torch.log(fluxes.clamp(min=1e-6).maximum(smallest))
+    log_base = logs[:, 1]
+    flux = torch.exp(log_base)
+    # Photon noise and the sky under the PSF (King 1983): what the base flux can be trusted to.
+    expected = torch.sqrt(flux + 4 * torch.pi * width**2 * sigma**2) / flux
+    scale = torch.sqrt((POGSON * expected) ** 2 + FLOOR**2)
+    scale = torch.where(stamps.saturated, scale.clamp(min=SATURATED_SCALE), scale)
+    axis = torch.arange(size, device=pixels.device) - size // 2
+    x, y = axis[None, None, :] - dx[:, None, None], axis[None, :, None] - dy[:, None, None]
+    variance = width[:, None, None] ** 2
+    model = torch.exp(-(x**2 + y**2) / (2 * variance)) / (2 * torch.pi * variance) * flux[:, None, None]
+    noise = torch.sqrt(sigma[:, None, None] ** 2 + model)
+    images = torch.stack(
+        [
+            torch.asinh(pixels / sigma[:, None, None]) / 3,
+            pixels / flux[:, None, None] * (2 * torch.pi * variance),  # shape: 1 at the peak of a Gaussian
+            torch.asinh((pixels - model) / noise) / 3,
+        ],
+        dim=1,
+    )
+    unit = scale[:, None] / POGSON
+    differences = torch.asinh((logs - log_base[:, None])[:, [0, 2, 3]] / unit) / 2
+    context = torch.stack(
+        [
+            (log_base - torch.log(sigma) - MAGNITUDE_ZERO) / 2,
+            (width - 1.7) / 0.5,
+            dx,
+            dy,
+            torch.log(POGSON * expected) + 4.5,
+            torch.log(sigma) - 2.85,
+            stamps.saturated.float(),
+        ],
+        dim=1,
+    )
+    context = torch.cat([context, differences], dim=1)
+    if target == "magnitude":
+        base = -POGSON * (torch.log(sigma) + MAGNITUDE_ZERO)
+        scale = torch.ones_like(base)
+    else:
+        base = -POGSON * log_base
+    return Inputs(images=images, context=context, base=base, scale=scale)

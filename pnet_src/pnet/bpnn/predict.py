@@ -1,0 +1,134 @@
+"""Magnitudes and their uncertainties for the stars of a frame (Eq. 14 and 15)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pnet import background
+from pnet.bpnn.elbo import LOG_SIGMA, stamps_slice
+from pnet.bpnn.inputs import WIDTH_STAMP, Stamps, make_inputs
+from pnet.bpnn.network import BayesianPhotometryNet
+from pnet.frame import Frame
+from pnet.stamps import cut_stamps, gaussian_moments, gaussian_width
+
+SAMPLES = 50  # as in the paper
+BATCH = 4096  # stamps at once
+BRIGHTEST = 25  # stars that the PSF's width is the median of
+SIGNAL = 50.0  # smallest ratio of a star's flux to its noise for that
+
+
+@dataclass
+class Prediction:
+    """Magnitudes in the instrumental system (−2.5 log10 of electrons), flat arrays of length N.
+
+    `mean` of the samples; `aleatoric`, the root of the mean predicted variance, and `epistemic`, the standard deviation
+    of the means: the two terms of Eq. 15.
+    """
+
+    mean: np.ndarray
+    aleatoric: np.ndarray
+    epistemic: np.ndarray
+
+    @property
+    def sigma(self) -> np.ndarray:
+        """Total standard deviation in magnitudes (Eq. 7 and 15)."""
+        return np.hypot(self.aleatoric, self.epistemic)
+
+
+@torch.inference_mode()
+def predict(model: BayesianPhotometryNet, stamps: Stamps, *, samples: int = SAMPLES, seed: int = 0) -> Prediction:
+    """Sample the posterior predictive distribution of each star's magnitude.
+
+    Parameters
+    ----------
+    model : BayesianPhotometryNet
+    stamps : Stamps
+    samples : int
+        Monte Carlo samples; the deterministic features are computed once for all of them.
+    seed : int
+        The same seed gives the same numbers; torch's global generator is left as it was.
+    """
+    model.eval()
+    means, aleatoric, epistemic = [], [], []
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for start in range(0, len(stamps.dx), BATCH):
+            inputs = make_inputs(stamps_slice(stamps, slice(start, start + BATCH)), model.config.target)
+            features = model.features(inputs)
+            outputs = torch.stack([model.sample(features) for _ in range(samples)]).double()  # (T, n, 2)
+            centre = outputs[0, :, 0]
+            # Eq. 15 as printed subtracts two large squares; the variance of centred values is the same and stable.
+            shifted = outputs[:, :, 0] - centre
+            mean = shifted.mean(dim=0)
+            variance = ((shifted - mean) ** 2).mean(dim=0)
+            noise = torch.exp(2 * outputs[:, :, 1].clamp(*LOG_SIGMA)).mean(dim=0)
+            means.append(inputs.base + inputs.scale * (centre + mean))
+            aleatoric.append(inputs.scale * noise.sqrt())
+            epistemic.append(inputs.scale * variance.sqrt())
+    empty = torch.zeros(0, dtype=torch.float64)
+    return Prediction(*(torch.cat([empty, *parts]).cpu().numpy() for parts in (means, aleatoric, epistemic)))
+
+
+def _psf_width(image: Tensor, stars: pd.DataFrame, rms: float, saturation: float, fallback: float) -> float:
+    """Return the width (px, standard deviation) of the frame's PSF: the median over bright, unsaturated, lone stars."""
+    chosen = stars[stars["flux"] > SIGNAL * np.sqrt(stars["flux"].clip(lower=1) + 150 * rms**2)]
+    chosen = chosen[(chosen["confidence"] >= 0.3) if "confidence" in chosen else slice(None)]
+    height, width = image.shape[-2:]
+    half = WIDTH_STAMP // 2
+    chosen = chosen[chosen["x"].between(half, width - 1 - half) & chosen["y"].between(half, height - 1 - half)]
+    if len(stars) > 1 and len(chosen):
+        positions = stars[["x", "y"]].to_numpy()
+        separation = np.hypot(*(chosen[["x", "y"]].to_numpy()[:, None] - positions[None]).transpose(2, 0, 1))
+        separation[separation == 0] = np.inf
+        chosen = chosen[(separation > WIDTH_STAMP / 2 + 2).all(axis=1)]
+    chosen = chosen.sort_values("flux", ascending=False)
+    stamps, dx, dy = _cut(image, chosen, WIDTH_STAMP)
+    good = stamps.amax(dim=(1, 2)) < 0.8 * saturation if len(chosen) else torch.zeros(0, dtype=torch.bool)
+    stamps, dx, dy = stamps[good][:BRIGHTEST], dx[good][:BRIGHTEST], dy[good][:BRIGHTEST]
+    if not len(stamps):
+        return fallback
+    start = torch.full_like(dx, fallback)
+    dx, dy = gaussian_moments(stamps, dx, dy, start)
+    return float(gaussian_width(stamps, dx, dy, fallback).median())
+
+
+def _cut(image: Tensor, stars: pd.DataFrame, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return stamps around the stars' nearest pixels and the stars' offsets from them."""
+    x, y = torch.from_numpy(stars["x"].to_numpy(float).copy()), torch.from_numpy(stars["y"].to_numpy(float).copy())
+    column, row = torch.floor(x + 0.5).long(), torch.floor(y + 0.5).long()
+    pixels = cut_stamps(image, torch.zeros_like(column), column, row, size)
+    return pixels, (x - column).float(), (y - row).float()
+
+
+def frame_stamps(frame: Frame, stars: pd.DataFrame, size: int) -> Stamps:
+    """Cut the stamps of a frame's stars.
+
+    Parameters
+    ----------
+    frame : Frame
+    stars : DataFrame
+        ``x``, ``y`` (px), ``flux`` (electrons), ``fwhm`` (px; the fallback where no bright star gives the PSF's width),
+        optionally ``confidence``.
+    size : int
+        Odd width in pixels.
+    """
+    sky = background.estimate(frame)
+    image = torch.from_numpy(np.where(frame.mask, 0, frame.image - sky.level).astype(np.float32))[None]
+    seeing = frame.seeing / frame.pixel_scale if frame.seeing else 3.5
+    guess = float(stars["fwhm"].median()) if len(stars) and "fwhm" in stars else seeing
+    width = _psf_width(image, stars, sky.rms, frame.saturation, fallback=float(np.clip(guess, 1.5, 8)) / 2.355)
+    pixels, dx, dy = _cut(image, stars, size)
+    full = torch.from_numpy(frame.saturated.astype(np.float32))[None]
+    saturated = _cut(full, stars, size)[0].amax(dim=(1, 2)) > 0 if len(stars) else torch.zeros(0, dtype=torch.bool)
+    n = len(stars)
+    return Stamps(
+        pixels=pixels,
+        dx=dx,
+        dy=dy,
+        sigma=torch.full((n,), sky.rms),
+        psf_width=torch.full((n,), width),
+        saturated=saturated,
+    )
