@@ -260,12 +260,10 @@ def write_field(
     gain, dark, sky, sigma = 3.845, 1.3225, 90.0, 1.6
     height, width = shape
     calibration = 0.0037 * (1 + 0.01 * np.sin(np.arange(width) / 40.0))
-    per_row = max(1, (width - 60) // 45)
-    positions = [(40 + 45 * (n % per_row), 40 + 45 * (n // per_row)) for n in range(stars)]
-    # without any noise a row off the frame would go unnoticed
-    assert not positions or max(y for _, y in positions) < height - 20, "more stars than the frame holds"
-    x = np.array([p[0] for p in positions], float) + rng.uniform(-0.5, 0.5, stars)
-    y = np.array([p[1] for p in positions], float) + rng.uniform(-0.5, 0.5, stars)
+    grid = np.array([(x, y) for y in range(40, height - 20, 45) for x in range(40, width - 20, 45)], float)
+    if stars > len(grid):
+        raise ValueError(f"{stars} stars do not fit on a grid of {len(grid)}")
+    x, y = (rng.permutation(grid)[:stars] + rng.uniform(-0.5, 0.5, (stars, 2))).T
     nmgy = 10 ** (0.4 * (22.5 - rng.uniform(*magnitudes, stars)))
     image = np.zeros(shape)
     columns, rows = np.arange(width), np.arange(height)

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from pnet import programs, render, simulation, skymaker, skymaker_files, stuff, validation
+from conftest import needs_program
+from pnet import programs, reference, render, simulation, skymaker, skymaker_files, stuff, validation
 from pnet.errors import ConfigError, DataError, MissingError, PNetError
 from pnet.psf import Aureole, Optics
 
@@ -446,10 +447,10 @@ def test_own_galaxies_keep_their_half_light_radius():
 
 @pytest.fixture(scope="module")
 def field():
-    """A 512 px field: a grid of stars of 14–19 mag, and one of 11 mag that bleeds."""
+    """A 512 px field: a grid of stars of 14.2–17.4 mag, and one of 11 mag that bleeds."""
     rng = np.random.default_rng(5)
     x, y = (values.ravel() for values in np.meshgrid(45.0 + 70 * np.arange(7), 45.0 + 70 * np.arange(7)))
-    mag = rng.uniform(13.7, 17.4, x.size)
+    mag = rng.uniform(14.2, 17.4, x.size)  # none but one fills its pixels
     mag[24] = 11.0  # the middle one
     return pd.DataFrame({"x": x + rng.uniform(-0.5, 0.5, x.size), "y": y + rng.uniform(-0.5, 0.5, x.size), "mag": mag})
 
@@ -461,10 +462,10 @@ def live_frame(conditions, stars, noise, tmp_path):
     return simulation.read_frame(path)
 
 
+@needs_program("sky")
 @pytest.mark.parametrize("noise", ["program", "seeded"])
-def test_live_frame_is_true_to_its_truth(needs_program, field, tmp_path, noise):
+def test_live_frame_is_true_to_its_truth(field, tmp_path, noise):
     """Positions, flux, PSF, sky and noise of a real SkyMaker frame against the analytic prediction."""
-    needs_program("sky")
     # gain of 6: the full well (50,000 ADU) stays below the converter's limit
     conditions = simulation.Conditions(seeing=1.2, sky_mag=21.9, gain=6.0, read_noise=5.0)
     frame, truth = live_frame(conditions, field, noise, tmp_path)
@@ -479,14 +480,14 @@ def test_live_frame_is_true_to_its_truth(needs_program, field, tmp_path, noise):
     assert abs((trail[0] + trail[-1]) / 2 - row) <= 1, "half of the charge goes each way"
     # nothing is lost: the light within 30 px is the share that the PSF says, bled or not
     box = frame.image[row - 60 : row + 61, column - 30 : column + 31]
-    light = validation.far_light(frame, truth, simulation.Recipe.load())[row - 60 : row + 61, column - 30 : column + 31]
+    light = reference.far_light(frame, truth, simulation.Recipe.load())[row - 60 : row + 61, column - 30 : column + 31]
     assert (box - conditions.sky).sum() / light.sum() == pytest.approx(1, abs=0.002)
 
 
-def test_live_galaxies(needs_program, tmp_path):
+@needs_program("sky")
+@needs_program("stuff")
+def test_live_galaxies(tmp_path):
     """A field with Stuff's galaxies: each is in the truth, and its light is in the image."""
-    needs_program("sky")
-    needs_program("stuff")
     conditions = simulation.Conditions(seeing=1.2, sky_mag=21.9, gain=4.0, read_noise=5.0)
     galaxies = stuff.galaxies(4, magnitudes=(15, 21))
     assert (stuff.galaxies(4, magnitudes=(15, 21)) == galaxies).all(axis=None)

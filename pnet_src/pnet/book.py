@@ -89,6 +89,8 @@ def stage(output: Path, *, strict: bool = False) -> Path:
     for name in ("_config.yml", "_toc.yml"):
         shutil.copyfile(paths.ROOT / name, folder / name)
     shutil.copytree(paths.ROOT / "book" / "static", folder / "book" / "static")
+    (folder / "_static").mkdir()
+    shutil.copyfile(paths.ROOT / "book" / "static" / "pnet.css", folder / "_static" / "pnet.css")  # found by its place
     shutil.copyfile(paths.ROOT / "book" / "references.bib", folder / "book" / "references.bib")
     if (output / "figures").is_dir():
         shutil.copytree(output / "figures", folder / "figures")

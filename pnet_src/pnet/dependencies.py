@@ -45,7 +45,8 @@ def closure(*starts: str | Path, package: Path = PACKAGE, manifests: Path | None
     found: set[Path] = set()
     todo: list[Path] = []
     for start in starts:
-        path = _module_file(start, package) if isinstance(start, str) and not Path(start).suffix else Path(start)
+        dotted = isinstance(start, str) and Path(start).suffix not in (".md", ".py")
+        path = _module_file(start, package) if dotted else Path(start)
         if path is None or not path.is_file():
             raise FileNotFoundError(f"{start}: no such notebook or module")
         todo.append(path)

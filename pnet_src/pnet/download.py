@@ -232,15 +232,15 @@ def _attempts(manifest, file, source, root, retries, timeout, backoff, gone) -> 
         except requests.HTTPError as error:
             status = error.response.status_code
             if status in (403, 404, 410):
-                return f"not on {source} (answer {status})", True
+                return f"not there (answer {status})", True
             reason = f"the server answers {status}"
         except FileNotFoundError:
-            return f"not in {source}", True
+            return "not there", True
         except (requests.RequestException, DataError, _TooSlow) as error:
             reason = sdss_source.reason(error)
         if source.is_folder:  # a folder gives the same bytes every time
             return reason, True
-    return f"{reason} ({retries + 1} attempts)", False
+    return f"{reason} ({retries + 1} attempt{'s' if retries else ''})", False
 
 
 def _get(manifest: "Manifest", file: "File", source: Source, root: Path, timeout: float) -> None:

@@ -3,8 +3,6 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +93,8 @@ def evaluate(
         for method, measurer in measurers.items():
             try:
                 detections = measurer(frame)
-                detections = detections[detections["confidence"] >= FLOOR if method == "pnet" else slice(None)]
+                if method == "pnet" and "confidence" in detections:
+                    detections = detections[detections["confidence"] >= FLOOR]
                 rows = matching.compare(truth, detections, frame.shape, mask=frame.mask, radius=radius)
             except Exception as error:
                 text = str(error) if isinstance(error, PNetError) else f"{type(error).__name__}: {error}"
@@ -194,31 +193,31 @@ def frames_from(
             raise DataError(f"{path}: {type(error).__name__}: {error}") from error
 
 
-def simulated(path: str | os.PathLike) -> FrameWithTruth:
-    """Read a simulated frame and mark the stars that count."""
-    from pnet import catalogue, simulation
-
-    frame, truth = simulation.read_frame(path)
-    return frame, catalogue.mark_counted(truth, frame)
-
-
-def pnet_measurer(weights: str | os.PathLike = "released", seed: int = 0) -> Measurer:
+def pnet_measurer(
+    detection: str | os.PathLike = "released", bpnn: str | os.PathLike = "released", *, seed: int = 2023
+) -> Measurer:
     """Return PNet as a measurer that records detections down to `FLOOR`.
+
+    Its attribute ``provenance`` holds the device and the SHA-256 of both networks' weights.
 
     Parameters
     ----------
-    weights : str or path
+    detection, bpnn : str or path
         As for `pnet.measure.PNet.load`.
     seed : int
         Of the Monte Carlo samples; every frame derives its own.
     """
     from pnet.measure import PNet
 
-    model = PNet.load(weights)
+    model = PNet.load(detection, bpnn)
 
     def measure(frame: Frame) -> pd.DataFrame:
         return model.measure(frame, confidence=FLOOR, seed=derive(seed, "measure", frame.name)).to_pandas()
 
+    measure.provenance = {
+        "device": next(model.detection.parameters()).device.type,
+        "weights": {"detection": model.detection_card.get("sha256"), "bpnn": model.bpnn_card.get("sha256")},
+    }
     return measure
 
 
@@ -227,7 +226,8 @@ def run(
     output: str | os.PathLike,
     *,
     frames: int = 120,
-    weights: str | os.PathLike = "released",
+    detection: str | os.PathLike = "released",
+    bpnn: str | os.PathLike = "released",
     seed: int = 2023,
     manifest: str = "sdss-standard",
     methods: tuple[str, ...] = ("pnet", "baseline"),
@@ -238,14 +238,16 @@ def run(
     Parameters
     ----------
     dataset : {"simulation", "sdss"}
-        Test frames of the simulation (made where they are missing, see `simulation.make_dataset`), or the
-        fields of `manifest` that have a catalogue (downloaded or taken from the mirror).
+        Simulated test frames, or the SDSS fields with a catalogue; see `evaluation_frames`.
     output : path
         Folder of the profile, as in ``build/standard``.
     frames : int
-        Number of simulated test frames.
-    weights : str or path
-        "released" or a folder of weights.
+        Number of simulated test frames, at most.
+    detection, bpnn : str or path
+        Weights, see `pnet.measure.PNet.load`.
+    seed : int
+    manifest : str
+        SDSS fields to measure.
     methods : tuple of str
         "pnet" and "baseline" (SExtractor where installed, else SEP).
 
@@ -253,8 +255,15 @@ def run(
     -------
     Path
         The Parquet file; its provenance lies beside it.
+
+    Raises
+    ------
+    MissingError
+        If weights or data cannot be had.
     """
     from tqdm import tqdm
+
+    from pnet import evaluation_frames
 
     unknown = [name for name in methods if name not in ("pnet", "baseline")]
     if unknown or not methods:
@@ -263,77 +272,33 @@ def run(
         raise ConfigError(f"dataset is {dataset!r}, allowed are {', '.join(DATASETS)}")
     start = time.perf_counter()
     measurers: dict[str, Measurer] = {}
-    details: dict[str, Any] = {"weights": relative(weights)} if "pnet" in methods else {}
+    details: dict[str, Any] = {"device": "cpu"}
     if "pnet" in methods:
-        measurers["pnet"] = pnet_measurer(weights, seed)
+        measurers["pnet"] = pnet_measurer(detection, bpnn, seed=seed)
+        details |= measurers["pnet"].provenance
     if "baseline" in methods:
         classical = baselines.baseline()
         measurers[classical.name] = classical
         details["baseline"] = classical.version()
     timed = {name: Timed(measurer) for name, measurer in measurers.items()}
-    source = _simulation(output, frames, seed) if dataset == "simulation" else _sdss(manifest, progress)
+    if dataset == "simulation":
+        source = evaluation_frames.simulation(output, frames, seed)
+    else:
+        source = evaluation_frames.sdss(manifest, progress)
     table = evaluate(
-        source.frames,
+        frames_from(source.items, source.reader),
         timed,
         dataset,
         psf_at=source.psf_at,
-        progress=lambda frames: tqdm(frames, total=source.n, desc=f"measure {dataset}", disable=not progress),
+        progress=lambda each: tqdm(each, total=len(source.items), desc=f"measure {dataset}", disable=not progress),
     )
     seconds = {"total": time.perf_counter() - start}
     seconds |= {f"{name} per frame": timer.seconds / timer.frames for name, timer in timed.items()}
     path = Path(output) / "measurements" / f"{dataset}.parquet"
     command = f"python -m pnet evaluate --dataset {dataset} --output {relative(output)} --seed {seed}"
-    record = provenance.record(command, seed, "cpu", **details, **source.details, seconds=seconds)
+    record = provenance.record(command, seed, **details, **source.details, seconds=seconds)
     write(table, path, record)
     return path
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Where frames come from: an iterable, how many, their PSF, and what the provenance tells of them."""
-
-    frames: Iterable[FrameWithTruth]
-    n: int
-    psf_at: Callable | None
-    details: dict[str, Any]
-
-
-def _simulation(output: str | os.PathLike, n: int, seed: int) -> _Source:
-    from pnet import simulation
-
-    recipe = simulation.Recipe.load()
-    files = simulation.make_dataset(Path(output) / "simulation", recipe, "test", n, seed)
-    return _Source(frames_from(files, simulated), len(files), None, {"engine": simulation.find_engine()})
-
-
-def _sdss(manifest: str, progress: bool) -> _Source:
-    from pnet import sdss_catalogue
-    from pnet.manifest import Manifest, fetch
-
-    report = fetch(Manifest.load(manifest), progress=progress)
-    fields = [field.name for field in report.manifest.fields if report.path(field.name, "photoObj") is not None]
-    if not fields:
-        raise MissingError(
-            f"manifest {manifest}: no field has a photoObj catalogue here; `python -m pnet sdss-download` gets them"
-        )
-
-    def psf_at(frame: Frame, x: float, y: float) -> limits.EffectivePSF:
-        path = report.path(frame.name.rsplit("-", 1)[0], "psField")
-        if path is None:
-            return limits.atmosphere(frame)
-        return limits.EffectivePSF.from_pixels(_psf_model(path, frame.meta["band"]).at(x, y))
-
-    # the place of a mirror is this machine's affair; results that are released must not name it
-    where = report.source if report.source.startswith("http") else "a local mirror or files downloaded earlier"
-    frames = frames_from(fields, lambda name: sdss_catalogue.load_field(report, name))
-    return _Source(frames, len(fields), psf_at, {"source": where, "manifest": manifest})
-
-
-@lru_cache(maxsize=8)
-def _psf_model(path: Path, band: str):
-    from pnet.sdss_psf import PSFModel
-
-    return PSFModel.read(path, band)
 
 
 def relative(path: str | os.PathLike) -> str:

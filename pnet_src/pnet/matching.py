@@ -175,6 +175,44 @@ def at_threshold(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
     return result[~(result["truth_x"].isna() & result["x"].isna())].reset_index(drop=True)
 
 
+def rematch(table: pd.DataFrame, radius: float) -> pd.DataFrame:
+    """Return one method's measurement table as it would stand for another matching radius.
+
+    A detection that loses a counted star becomes 'false'; one that loses a source that does not count
+    stays 'ignored', since it lies where nothing is counted.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Rows of one method on one data set, with a column ``frame``.
+    radius : float
+        Pixels.
+    """
+    parts = []
+    for _, rows in table.groupby("frame", sort=False):
+        sources = rows[rows["truth_x"].notna()].reset_index(drop=True)
+        found = rows[rows["x"].notna()].reset_index(drop=True)
+        taken = match(
+            *(sources[f"truth_{axis}"].to_numpy() for axis in "xy"),
+            *(found[name].to_numpy() for name in ("x", "y", "confidence")),
+            radius,
+        )
+        detection_of = np.full(len(sources), -1)
+        detection_of[taken[taken >= 0]] = np.flatnonzero(taken >= 0)
+        measured = found[list(MEASURED_COLUMNS)]
+        sources[list(MEASURED_COLUMNS)] = measured.reindex(detection_of).to_numpy()
+        hit = detection_of >= 0
+        sources["status"] = np.where(~sources["counted"], IGNORED, np.where(hit, MATCHED, MISSED))
+        alone = found[taken < 0].copy()
+        alone["status"] = np.where(alone["counted"] | (alone["status"] == FALSE), FALSE, IGNORED)
+        alone["counted"] = False
+        empty = [name for name in alone.columns if name.startswith(("truth_", "limit_"))]
+        alone = alone.drop(columns=empty).reindex(columns=sources.columns)
+        parts.append(pd.concat([part for part in (sources, alone) if len(part)], ignore_index=True))
+    result = pd.concat(parts, ignore_index=True) if parts else table.copy()
+    return result.assign(match_radius=float(radius))
+
+
 def _need_columns(label: str, table: pd.DataFrame, needed: tuple[str, ...]) -> None:
     missing = [name for name in needed if name not in table.columns]
     if missing:

@@ -16,7 +16,7 @@ from pnet.errors import ConfigError, DataError
 LEVEL = 0.95
 MAD_TO_SIGMA = 1.4826  # of a Gaussian; the text below Eq. 6 (the formula itself rounds to 1.48)
 HALF_NORMAL = np.sqrt(2 / np.pi)  # mean |error| of a Gaussian of sigma 1
-RESAMPLES = 1000
+RESAMPLES = 500
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from scipy.ndimage import map_coordinates
 
 from pnet.errors import ConfigError
 
-OVERSAMPLING = 8  # samples per pixel: bicubic interpolation then errs by less than 1e-5 of the peak
+OVERSAMPLING = 8  # samples per pixel: cubic interpolation then errs by less than 1e-5 of the peak
 FIELD = 192  # px, width of the map; SkyMaker's stamps end at a radius of 93 px
 ARCSEC = np.pi / 180 / 3600
 
@@ -91,7 +91,7 @@ def _optical_transfer(optics: Optics, step: float, n: int) -> np.ndarray:
     return result / result[0, 0]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=12)  # 19 MB each
 def psf_map(
     seeing: float,
     pixel_scale: float = 0.396,

@@ -38,9 +38,11 @@ class Stars:
 
 
 @lru_cache(maxsize=128)
-def _core(seeing: float, pixel_scale: float, optics: Optics, aureole: Aureole | None, device: str) -> Tensor:
-    """Return the central part of the oversampled PSF that LARGE stamps need, as (1, 1, S, S) float32."""
-    half = (LARGE // 2 + 2) * OVERSAMPLING
+def psf_table(
+    seeing: float, pixel_scale: float, optics: Optics, aureole: Aureole | None, device: str, size: int = LARGE
+) -> Tensor:
+    """Return the central part of the oversampled PSF that stamps of `size` px need, as (1, 1, S, S) float32."""
+    half = (size // 2 + 3) * OVERSAMPLING
     centre = FIELD * OVERSAMPLING // 2
     cut = psf_map(seeing, pixel_scale, optics, aureole)[centre - half : centre + half + 1, centre - half : centre + half + 1]
     return torch.from_numpy(np.ascontiguousarray(cut, dtype=np.float32))[None, None].to(device)
@@ -62,18 +64,34 @@ def sample_psf(table: Tensor, dx: Tensor, dy: Tensor, size: int) -> Tensor:
     -------
     Tensor, (N, size, size), float32
     """
-    half = (table.shape[-1] - 1) / 2
-    axis = torch.arange(size, device=table.device) - size // 2
-    columns = (axis[None] - dx[:, None]) * OVERSAMPLING / half  # (N, size) in [-1, 1]
-    rows = (axis[None] - dy[:, None]) * OVERSAMPLING / half
-    n = len(dx)
-    grid = torch.stack(
-        [columns[:, None, :].expand(n, size, size), rows[:, :, None].expand(n, size, size)], dim=-1
-    ).float()
-    sampled = torch.nn.functional.grid_sample(
-        table, grid.reshape(1, n * size, size, 2), mode="bicubic", padding_mode="zeros", align_corners=True
-    )
-    return sampled.reshape(n, size, size)
+    centre = (table.shape[-1] - 1) // 2
+    axis = (torch.arange(size, device=table.device) - size // 2) * OVERSAMPLING + centre
+    rows, row_weights = _cubic(-dy * OVERSAMPLING)
+    columns, column_weights = _cubic(-dx * OVERSAMPLING)
+    samples = table[0, 0]
+    stamps = torch.zeros(len(dx), size, size, device=table.device)
+    for i in range(4):
+        here = (axis[None] + rows[:, None] + i)[:, :, None]
+        for j in range(4):
+            there = (axis[None] + columns[:, None] + j)[:, None, :]
+            stamps += samples[here, there] * (row_weights[i] * column_weights[j])[:, None, None]
+    return stamps
+
+
+def _cubic(position: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Return the first of four samples around each position and their Lagrange weights.
+
+    torch's own bicubic kernel (a = −0.75) would err by 0.3 % of a pixel's value at the PSF's flanks.
+    """
+    below = torch.floor(position)
+    t = (position - below).float()
+    weights = [
+        -t * (t - 1) * (t - 2) / 6,
+        (t + 1) * (t - 1) * (t - 2) / 2,
+        -(t + 1) * t * (t - 2) / 2,
+        (t + 1) * t * (t - 1) / 6,
+    ]
+    return below.long() - 1, weights
 
 
 def add_stamps(images: Tensor, stamps: Tensor, field: Tensor, column: Tensor, row: Tensor) -> None:
@@ -99,7 +117,7 @@ def add_stars(
 ) -> None:
     """Add stars to (B, H, W) images in place; `seeing` gives each field's FWHM in arcseconds."""
     for index, fwhm in enumerate(seeing):
-        table = _core(float(fwhm), pixel_scale, optics, aureole, str(images.device))
+        table = psf_table(float(fwhm), pixel_scale, optics, aureole, str(images.device))
         here = stars.field == index
         for size, chosen in ((SMALL, here & (stars.flux < BRIGHT)), (LARGE, here & (stars.flux >= BRIGHT))):
             if not bool(chosen.any()):

@@ -104,6 +104,10 @@ def _execute(
         def _transport(self):
             return "ipc"
 
+        @default("ip")
+        def _ip(self):
+            return str(copy.parent / "kernel")  # of this run alone
+
     try:
         executed = papermill.execute_notebook(
             notebook,

@@ -30,6 +30,18 @@ class Score:
     limit: float = np.nan
 
 
+def rows(table: pd.DataFrame, dataset: str, method: str) -> pd.DataFrame:
+    """Return the rows of one method on one data set."""
+    return table[(table["dataset"] == dataset) & (table["method"] == method)]
+
+
+def rates(table: pd.DataFrame) -> tuple[Estimate, Estimate]:
+    """Return precision and recall of all rows of a table."""
+    counts = table["status"].value_counts()
+    true, missed, false = (int(counts.get(name, 0)) for name in (matching.MATCHED, matching.MISSED, matching.FALSE))
+    return metrics.precision(true, false), metrics.recall(true, missed)
+
+
 def select(table: pd.DataFrame, dataset: str, method: str, threshold: float | None = None) -> pd.DataFrame:
     """Return one method's rows on one data set, at its working threshold unless another is given.
 
@@ -37,9 +49,8 @@ def select(table: pd.DataFrame, dataset: str, method: str, threshold: float | No
     """
     if method not in THRESHOLDS:
         raise ConfigError(f"method is {method!r}, allowed are {', '.join(THRESHOLDS)}")
-    rows = table[(table["dataset"] == dataset) & (table["method"] == method)]
-    rows = matching.at_threshold(rows, THRESHOLDS[method] if threshold is None else threshold)
-    return rows if method == "pnet" else baselines.remove_offset(rows)[0]
+    chosen = matching.at_threshold(rows(table, dataset, method), THRESHOLDS[method] if threshold is None else threshold)
+    return chosen if method == "pnet" else baselines.remove_offset(chosen)[0]
 
 
 def baseline_of(table: pd.DataFrame, dataset: str) -> str | None:
@@ -76,57 +87,57 @@ def compute(
     unknown = [name for name in groups if name not in makers]
     if unknown:
         raise ConfigError(f"group(s) {', '.join(unknown)} unknown, allowed are {', '.join(GROUPS)}")
-    rows = table[(table["dataset"] == dataset) & (table["method"] == method)]
-    if rows.empty:
+    chosen = rows(table, dataset, method)
+    if chosen.empty:
         return {}
     result: dict[str, Score] = {}
     for group in groups:
-        result |= makers[group](rows, dataset, method, derive(seed, "bootstrap", dataset, method, group))
+        result |= makers[group](chosen, dataset, method, derive(seed, "bootstrap", dataset, method, group))
     return result
 
 
-def _detection(rows: pd.DataFrame, dataset: str, method: str, seed: int) -> dict[str, Score]:
-    at = matching.at_threshold(rows, THRESHOLDS[method])
-    counts = at["status"].value_counts()
-    true, missed, false = (int(counts.get(name, 0)) for name in (matching.MATCHED, matching.MISSED, matching.FALSE))
-    contaminants = int(on_contaminants(at).sum())
-    confidences, false_confidences, n_sources = curve_input(rows)
-    precision, recall, _ = metrics.precision_recall_curve(confidences, false_confidences, n_sources)
+def _detection(table: pd.DataFrame, dataset: str, method: str, seed: int) -> dict[str, Score]:
+    at = matching.at_threshold(table, THRESHOLDS[method])
+    precision, recall = rates(at)
+    true = int((at["status"] == matching.MATCHED).sum())
+    false = int((at["status"] == matching.FALSE).sum() + on_contaminants(at).sum())
+    *confidences, n_sources = curve_input(table)
     label = f"confidence ≥ {THRESHOLDS[method]:g}" if THRESHOLDS[method] else "all detections"
     scores = {
-        "precision": Score(metrics.precision(true, false), f"precision, {label}", limit=1.0),
-        "recall": Score(metrics.recall(true, missed), f"recall, {label}", limit=1.0),
+        "precision": Score(precision, f"precision, {label}", limit=1.0),
+        "recall": Score(recall, f"recall, {label}", limit=1.0),
         "precision_strict": Score(
-            metrics.precision(true, false + contaminants),
+            metrics.precision(true, false),
             f"precision, {label}; galaxies and stars outside 13–20 mag count as false",
             limit=1.0,
         ),
     }
     if n_sources:
+        curve = metrics.precision_recall_curve(*confidences, n_sources)[:2]
         for key, how in (("ap", "envelope"), ("ap_step", "step")):
-            value = metrics.average_precision(precision, recall, how)
+            value = metrics.average_precision(*curve, how)
             scores[key] = Score(Estimate(value, n=n_sources), f"average precision ({how})", limit=1.0)
     return scores
 
 
-def on_contaminants(rows: pd.DataFrame) -> pd.Series:
+def on_contaminants(table: pd.DataFrame) -> pd.Series:
     """Return where a detection fell on something that is no star of 13–20 mag: a galaxy, a fainter or brighter star."""
-    wanted = (rows["truth_kind"] == "star") & rows["truth_mag"].between(*MAGNITUDES)
-    return (rows["status"] == matching.IGNORED) & rows["x"].notna() & rows["truth_x"].notna() & ~wanted
+    wanted = (table["truth_kind"] == "star") & table["truth_mag"].between(*MAGNITUDES)
+    return (table["status"] == matching.IGNORED) & table["x"].notna() & table["truth_x"].notna() & ~wanted
 
 
-def curve_input(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, int]:
+def curve_input(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, int]:
     """Return the confidences of true and of false detections and the number of counted stars."""
-    status = rows["status"]
+    status = table["status"]
     return (
-        rows.loc[status == matching.MATCHED, "confidence"].to_numpy(),
-        rows.loc[status == matching.FALSE, "confidence"].to_numpy(),
+        table.loc[status == matching.MATCHED, "confidence"].to_numpy(),
+        table.loc[status == matching.FALSE, "confidence"].to_numpy(),
         int(status.isin([matching.MATCHED, matching.MISSED]).sum()),
     )
 
 
-def _photometry(rows: pd.DataFrame, dataset: str, method: str, seed: int) -> dict[str, Score]:
-    selected = select(rows, dataset, method)
+def _photometry(table: pd.DataFrame, dataset: str, method: str, seed: int) -> dict[str, Score]:
+    selected = select(table, dataset, method)
     scores: dict[str, Score] = {}
     for column, prefix, label in (("mag", "", "magnitude"), ("mag_net", "net_", "magnitude of the detection net")):
         stars = matched(selected, column, "truth_mag")
@@ -153,8 +164,8 @@ def _photometry(rows: pd.DataFrame, dataset: str, method: str, seed: int) -> dic
             scores[f"{prefix}bias"] = Score(metrics.bias(delta, seed=seed), f"median error, {label}", "mag", 0.0)
         scores |= _against_limit(stars, delta, "limit_mag", f"{prefix}mag", label, "mag", dataset, seed)
     if method != "pnet":
-        _, offsets = baselines.remove_offset(matching.at_threshold(rows, THRESHOLDS[method]))
-        n = len(matched(rows))
+        _, offsets = baselines.remove_offset(matching.at_threshold(table, THRESHOLDS[method]))
+        n = len(matched(table))
         for column, unit in (("mag", "mag"), ("x", "px"), ("y", "px")):
             title = f"constant offset in {column} that was taken off"
             scores[f"offset_{column}"] = Score(Estimate(offsets[column], n=n), title, unit)
@@ -204,8 +215,8 @@ def _against_limit(
     return scores
 
 
-def _astrometry(rows: pd.DataFrame, dataset: str, method: str, seed: int) -> dict[str, Score]:
-    stars = matched(select(rows, dataset, method), "x", "y")
+def _astrometry(table: pd.DataFrame, dataset: str, method: str, seed: int) -> dict[str, Score]:
+    stars = matched(select(table, dataset, method), "x", "y")
     if stars.empty:
         return {}
     scores: dict[str, Score] = {}
@@ -223,10 +234,10 @@ def _astrometry(rows: pd.DataFrame, dataset: str, method: str, seed: int) -> dic
     return scores
 
 
-def _uncertainty(rows: pd.DataFrame, dataset: str, method: str, seed: int) -> dict[str, Score]:
+def _uncertainty(table: pd.DataFrame, dataset: str, method: str, seed: int) -> dict[str, Score]:
     if method != "pnet":
         return {}
-    stars = matched(select(rows, dataset, method), "mag", "mag_err", "truth_mag")
+    stars = matched(select(table, dataset, method), "mag", "mag_err", "truth_mag")
     if stars.empty:
         return {}
     truth, mean, sigma = (stars[name].to_numpy() for name in ("truth_mag", "mag", "mag_err"))
@@ -249,7 +260,7 @@ def _uncertainty(rows: pd.DataFrame, dataset: str, method: str, seed: int) -> di
     }
     for level in (0.68, 0.95):
         scores[f"coverage_{level * 100:.0f}"] = Score(
-            metrics.coverage(truth, mean, sigma, level), f"share inside the {level:.0%} interval", limit=level
+            metrics.coverage(truth, mean, sigma, level), f"share inside the {100 * level:.0f} % interval", limit=level
         )
     parts = stars.dropna(subset=["mag_aleatoric", "mag_epistemic"])
     raw = np.hypot(parts["mag_aleatoric"], parts["mag_epistemic"]).to_numpy()

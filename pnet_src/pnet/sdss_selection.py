@@ -54,7 +54,7 @@ class Selection:
 
     @property
     def frames(self) -> pd.DataFrame:
-        """One row per frame: name, split, zero_point, gain, read_noise, sky, seeing, noise_ratio, stars, zero_point_check (mag)."""
+        """One row per frame, what :func:`describe` tells and split, stars, zero_point_check (mag; None if too few)."""
         return pd.DataFrame(self.record["frames"])
 
     @property

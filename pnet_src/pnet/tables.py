@@ -1,6 +1,7 @@
 """Tables 1 and 2 of the paper with our numbers beside, and the scorecard, as text-valued DataFrames."""
 
 import math
+import re
 from collections.abc import Iterable
 
 import pandas as pd
@@ -117,11 +118,13 @@ def table_2(ledger: Ledger) -> pd.DataFrame:
 
 
 def verdict(entry: Entry) -> str:
-    """Return how a number compares with the paper's: better, worse, or equal within its 95 % interval."""
+    """Return how a number compares with the paper's: better, worse, or within our 95 % interval."""
     if entry.paper is None or entry.value is None:
         return NO_VALUE
+    if paper_values().get(entry.key, {}).get("relation") == ">" and entry.value > entry.paper:
+        return "agrees"  # the paper states a bound, so nobody knows which of the two is better
     if entry.low is not None and entry.high is not None and entry.low <= entry.paper <= entry.high:
-        return "equal within the interval"
+        return "within interval"
     name = entry.key.split(".", 2)[-1].removeprefix("net_")
     if name.startswith("e_bar_over_mae"):  # neither small nor large is good: 1.25 is
         better = abs(entry.value - CALIBRATED) < abs(entry.paper - CALIBRATED)
@@ -141,8 +144,7 @@ def scorecard(ledger: Ledger, keys: Iterable[str]) -> pd.DataFrame:
         style = "percent" if name.removeprefix("net_").startswith(FRACTIONS) else "number"
         rows.append(
             {
-                "data": DATASET_NAMES.get(dataset, dataset),
-                "method": METHOD_NAMES.get(method, method),
+                "data, method": f"{DATASET_NAMES.get(dataset, dataset)}, {METHOD_NAMES.get(method, method)}",
                 "what": entry.title + (f" / {entry.unit}" if entry.unit else ""),
                 "ours (95 %)": with_interval(entry, style),
                 "paper": _paper(key, style),
@@ -161,23 +163,36 @@ def over_limit(ledger: Ledger, columns: dict[str, str]) -> pd.DataFrame:
     Parameters
     ----------
     columns : dict of str to str
-        Heading → key without the bin, such as ``simulation.pnet.mag_over_limit``.
+        Heading → key without the bin, such as ``simulation.pnet.mag_over_limit``; series that the ledger
+        lacks are left out.
     """
+    columns = {heading: key for heading, key in columns.items() if ledger.find(f"{key}.*")}
     bins = [f"{low:g}" for low in scores.BINS[:-1]] + [f"{low:g}-{high:g}" for low, high in scores.POOLS]
     rows = []
     for name in bins:
         found = {heading: ledger.get(f"{key}.{name}") for heading, key in columns.items()}
         if any(found.values()):
-            label = name.replace("-", " ≤ mag < ") if "-" in name else f"{name} ≤ mag < {int(name) + 1}"
-            rows.append({"stars of": label} | {heading: with_interval(entry) for heading, entry in found.items()})
+            label = name.replace("-", "–") if "-" in name else f"{name}–{int(name) + 1}"
+            rows.append({"mag": label} | {heading: with_interval(entry) for heading, entry in found.items()})
     return pd.DataFrame(rows)
 
 
+_STYLE = (
+    "<style>.pnet-table {overflow-x: auto; margin-bottom: 1rem} "
+    ".pnet-table td, .pnet-table th {padding: 0.2rem 0.6rem; text-align: left; vertical-align: top} "
+    ".pnet-table td:first-child, .pnet-table small {white-space: nowrap}</style>"
+)
+_INTERVAL = re.compile(r" \(([^()<]* … [^()<]*)\)( %| × 10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?")
+
+
 def to_html(table: pd.DataFrame) -> str:
-    """Return a table as HTML for a page; where it is wider than a phone, it scrolls by itself."""
+    """Return a table as HTML for a page: intervals below their value; wider than a phone, it scrolls by itself."""
     if table.empty:
         return "<p>Nothing was measured.</p>"
-    return f'<div style="overflow-x: auto">{table.to_html(index=False, border=0, escape=True)}</div>'
+    text = table.to_html(index=False, border=0, escape=True)
+    text = _INTERVAL.sub(lambda found: f"{found[2] or ''}<br><small>{found[1]}</small>", text)
+    text = text.replace(" %", "&nbsp;%").replace(" × 10", "&nbsp;×&nbsp;10")
+    return f'{_STYLE}<div class="pnet-table">{text}</div>'
 
 
 def by_radius(rows: Iterable[tuple[str, float, Estimate, Estimate]]) -> pd.DataFrame:

@@ -10,7 +10,11 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pnet import catalogue, fielddata, provenance, weights
+from pnet import catalogue, fielddata, provenance, recalibration, stardata, weights
+from pnet.bpnn.elbo import ELBO
+from pnet.bpnn.network import CONFIGS as BPNN_CONFIGS
+from pnet.bpnn.network import BayesianPhotometryNet
+from pnet.bpnn.predict import Prediction, predict
 from pnet.detection.losses import detection_loss
 from pnet.detection.network import CONFIGS as DETECTION_CONFIGS
 from pnet.detection.network import PhotometryDetectionNet
@@ -24,6 +28,8 @@ from pnet.simulation import Recipe, read_frame
 
 # The parts that hold still while new data is met (section 4.1): the Hourglass Network and the photometry branch.
 FREEZE_DETECTION = ("hourglasses", "features", "merges", *(f"preheads.{i}.heads.flux" for i in range(4)))
+
+FREEZE_BPNN = ("stem", "stages")
 
 
 def detection_scores(model: nn.Module, frames: Sequence[tuple[Frame, pd.DataFrame]], confidence: float = 0.3) -> dict[str, float]:
@@ -165,3 +171,145 @@ def train_detection(
         figures={key: value for key, value in last.items() if key.startswith("val_") or key == "loss"},
     )
     return weights.save(model.cpu(), Path(folder) / f"detection-{config}", kind="detection", card=card)
+
+
+def star_frames(
+    paths: Sequence[str | os.PathLike], detection: nn.Module
+) -> list[tuple[Frame, pd.DataFrame, pd.DataFrame]]:
+    """Return frames, marked truth and what the detection net finds in them, for training and validating the BPNN."""
+    return [(frame, truth, detect(detection, frame, 0.3)) for frame, truth in read_marked(paths)]
+
+
+def bpnn_predictions(model: nn.Module, stars: stardata.FrameStars, seed: int) -> tuple[Prediction, np.ndarray]:
+    """Return the predictions for all stars and their true instrumental magnitudes (−2.5 log10 of electrons)."""
+    device = next(model.parameters()).device
+    stamps = stardata.StampBatch(stars.stamps, stars.flux).to(device).stamps
+    return predict(model, stamps, seed=seed), -2.5 * np.log10(stars.flux.numpy().astype(float))
+
+
+def bpnn_scores(model: nn.Module, stars: stardata.FrameStars, seed: int) -> dict[str, float]:
+    """Return mean absolute error (mag), the scatter of (truth − mean)/σ and the mean σ (mag) on validation stars."""
+    prediction, truth = bpnn_predictions(model, stars, seed)
+    delta = truth - prediction.mean
+    return {
+        "mae": float(np.abs(delta).mean()),
+        "standardised_scatter": float((delta / prediction.sigma).std()),
+        "mean_sigma": float(prediction.sigma.mean()),
+        "mean_epistemic": float(prediction.epistemic.mean()),
+    }
+
+
+def train_bpnn(
+    folder: str | os.PathLike,
+    *,
+    config: str = "compact",
+    train: Sequence[str | os.PathLike] = (),
+    val: Sequence[str | os.PathLike] = (),
+    detection: str | os.PathLike = "released",
+    rendered: bool = True,
+    epochs: int = 30,
+    steps: int = 100,
+    batch_size: int = 2048,
+    learning_rate: float = 2e-3,
+    temperature: float = 1.0,
+    freeze_epochs: int = 0,
+    start: str | os.PathLike | None = None,
+    precision: str = "32-true",
+    seed: int = 2023,
+    stop_after: int | None = None,
+    accelerator: str = "auto",
+    devices: int | str = "auto",
+    command: str = "",
+    progress: bool = True,
+) -> Path:
+    """Train a BPNN, fit the recalibration of its σ on validation stars, and return the path of its card.
+
+    Parameters
+    ----------
+    folder : path
+        Receives checkpoint, history.csv, weights and card.
+    config : str
+        Name in `pnet.bpnn.network.CONFIGS`.
+    train, val : sequence of path
+        Simulated frames with truth; a quarter of each batch is cut from `train` when stamps are rendered too.
+        The recalibration is fitted on `val`.
+    detection : str or path
+        Weights of the detection net that finds the stars in these frames.
+    rendered : bool
+        Render the rest of each batch on the fly.
+    epochs, steps, batch_size, learning_rate, precision, seed
+        See `FitConfig`; a batch holds 2,000 stamps in the paper.
+    temperature : float
+        Weight of the KL term; 1 is Eq. 12.
+    freeze_epochs : int
+        Hold the feature extraction (stem and stages) still for so many epochs; needs `start`.
+    start, stop_after, accelerator, devices, command, progress
+        As in `train_detection`.
+
+    Raises
+    ------
+    ConfigError
+        If a parameter is not allowed.
+    """
+    if config not in BPNN_CONFIGS:
+        raise ConfigError(f"config is {config!r}, allowed are {sorted(BPNN_CONFIGS)}")
+    if freeze_epochs and start is None:
+        raise ConfigError("freeze_epochs needs start: freezing random weights would train nothing")
+    settings = FitConfig(
+        epochs=epochs, steps=steps, learning_rate=learning_rate, precision=precision, seed=seed,
+        freeze_epochs=freeze_epochs, freeze=FREEZE_BPNN if freeze_epochs else (),
+    )  # fmt: skip
+    torch.manual_seed(derive(seed, "initial weights"))
+    model = BayesianPhotometryNet(BPNN_CONFIGS[config])
+    _start_from(model, "bpnn", start)
+    stamp = model.config.stamp
+    detector, detector_card = weights.load("detection", detection) if train or val else (None, {})
+    if not train and not rendered:
+        raise ConfigError("there is nothing to train on: give train or set rendered")
+    from_frames = batch_size if not rendered else batch_size // 4 if train else 0
+    sources: list[Any] = []
+    if from_frames:
+        sources.append(stardata.FrameStars(star_frames(train, detector), from_frames, stamp))
+    if from_frames < batch_size:
+        sources.append(stardata.RenderedStamps(Recipe.load(), batch_size - from_frames, stamp))
+    validation = stardata.FrameStars(star_frames(val, detector), 1, stamp) if val else None
+    history = fit(
+        model,
+        # Endless data: N in Eq. 12 is the number of stars that the whole run sees.
+        ELBO(epochs * steps * batch_size, temperature),
+        stardata.MixedStars(sources),
+        settings,
+        folder,
+        validate=(lambda net: bpnn_scores(net, validation, seed)) if validation else None,
+        stop_after=stop_after,
+        accelerator=accelerator,
+        devices=devices,
+        progress=progress,
+    )
+    model = model.cpu()
+    ratio = None
+    if validation is not None and len(validation) >= recalibration.MIN_STARS:
+        prediction, truth = bpnn_predictions(model, validation, seed)
+        # Eq. 15's σ is scaled, never the mean: a zero point belongs to the photometric calibration.
+        fitted = recalibration.fit(prediction.mean, prediction.sigma, truth, data=f"{len(val)} validation frames")
+        ratio = {"method": fitted.method, "ratio": fitted.ratio, "n": fitted.n, "data": fitted.data}
+    last = history[-1]
+    card = provenance.record(
+        command,
+        seed,
+        "cpu" if not torch.cuda.is_available() else torch.cuda.get_device_name(),
+        data={
+            "rendered_stars": (batch_size - from_frames) * steps * len(history),
+            "cut_stars": from_frames * steps * len(history),
+            "train_frames": [Path(path).name for path in train],
+            "val_frames": [Path(path).name for path in val],
+            "detection": detector_card.get("sha256"),
+        },
+        fit=vars(settings)
+        | {"freeze": list(settings.freeze), "epochs_done": len(history), "batch_size": batch_size, "temperature": temperature},
+        start=str(start) if start else None,
+        seconds=round(sum(row["seconds"] for row in history), 1),
+        recalibration=ratio,
+        figures={key: value for key, value in last.items() if key.startswith("val_") or key == "loss"},
+    )
+    return weights.save(model, Path(folder) / f"bpnn-{config}", kind="bpnn", card=card)

@@ -8,20 +8,18 @@ measurement on the frames of two engines compares the engines (`compare`).
 """
 
 from collections.abc import Iterable
-from functools import lru_cache
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage, signal
-from scipy.interpolate import RectBivariateSpline
+from scipy import ndimage
 
+from pnet import fields, reference
 from pnet.errors import DataError
 from pnet.frame import Frame
-from pnet.psf import FIELD, OVERSAMPLING, Aureole, Optics, pixel_psf, psf_map
-from pnet.simulation import Recipe
+from pnet.reference import HALF
+from pnet.simulation import Conditions, Recipe
 
-HALF = 20  # px; stamps are 41 px wide
-REACH = FIELD // 2 - 4  # px; as far as the PSF map goes
 ISOLATION = 30.0  # px to the next source with more than NEGLIGIBLE of the star's light
 NEGLIGIBLE = 1e-4
 MAGNITUDES = (13.5, 17.5)  # of the stars that are measured: bright enough for 1 % each
@@ -38,13 +36,21 @@ TOLERANCES = {
     "flux": (0.002, "", "total flux over truth: 2 mmag, the size of the paper's smallest mean error"),
     "profile": (0.002, "", "light in an annulus, share of the star's total: moves a 9×9 px sum by 2 mmag at most"),
     "x": (0.001, "px", "mean offset from truth: the Cramér–Rao bound of the brightest stars is 0.0007 px"),
-    "y": (0.001, "px", "as x"),
+    "y": (0.001, "px", "as for x"),
     "x_excess": (0.002, "px", "scatter beyond photon noise: SkyMaker's resampling displaces stars by 0.0013 px rms"),
-    "y_excess": (0.002, "px", "as x_excess"),
-    "sky": (0.002, "", "empty pixels over the recipe's sky: a tenth of a pixel's noise over a 9×9 stamp is 0.4 %"),
+    "y_excess": (0.002, "px", "as for x_excess"),
+    "sky": (0.002, "", "empty pixels over the recipe's sky: half an electron, a third of the noise of a 9×9 px sum"),
     "variance": (0.01, "", "variance of empty pixels over its prediction: 0.5 % in every error bar"),
 }
 COLUMNS = ["quantity", "bin", "value", "expected", "deviation", "error", "n", "tolerance", "unit", "ok"]
+HEADINGS = {
+    "deviation": "deviation",
+    "deviation_a": "SkyMaker",
+    "deviation_b": "renderer",
+    "difference": "difference",
+    "error": "error",
+    "tolerance": "tolerance",
+}
 SIGMAS = 3.0  # a deviation counts as one where it exceeds its tolerance by this many errors
 
 
@@ -79,7 +85,7 @@ def measure(frames: Iterable[tuple[Frame, pd.DataFrame]], recipe: Recipe) -> pd.
     """
     stars, pixels = [], []
     for frame, truth in frames:
-        light = far_light(frame, truth, recipe)
+        light = reference.far_light(frame, truth, recipe)
         stars.append(measure_stars(frame, truth, recipe, light))
         pixels.append(measure_sky(frame, truth, light))
     stars = pd.concat(stars, ignore_index=True) if stars else pd.DataFrame()
@@ -125,8 +131,23 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     ].reset_index(drop=True)
 
 
+def in_words(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a result of `measure` or `compare` as text for a page: in thousandths, with ✓ or ✗ for ok."""
+    if table.empty:
+        return table
+    shown = pd.DataFrame({"quantity": (table["quantity"] + " " + table["bin"].fillna("")).str.strip()})
+    for name, heading in HEADINGS.items():
+        if name in table:
+            shown[heading] = [f"{1000 * value:.2f}".replace("-", "−") for value in table[name]]
+    shown["unit"] = ["‰" if not unit else f"10⁻³ {unit}" for unit in table["unit"].fillna("")]
+    if "n" in table:
+        shown["n"] = [f"{n:,}".replace(",", "\u202f") for n in table["n"]]
+    shown["in order"] = np.where(table["ok"], "✓", "✗")
+    return shown
+
+
 def measure_stars(frame: Frame, truth: pd.DataFrame, recipe: Recipe, light: np.ndarray) -> pd.DataFrame:
-    """Fit every isolated bright star of a frame at its true position; `light` is the frame's `far_light`.
+    """Fit every isolated bright star of a frame at its true position; `light` is the frame's `reference.far_light`.
 
     Returns
     -------
@@ -135,17 +156,14 @@ def measure_stars(frame: Frame, truth: pd.DataFrame, recipe: Recipe, light: np.n
         `ANNULI` by its inner radius: share_r (light above the fitted background, over the true flux),
         model_r, noise_r.
     """
-    seeing = _seeing(frame)
-    own = _far_stamp(seeing, frame.pixel_scale, recipe.optics, recipe.aureole)
+    own = reference.far_stamp(frame, recipe)
     rows = []
     for star in truth[_isolated(frame, truth)].itertuples():
         column, row = int(np.floor(star.x + 0.5)), int(np.floor(star.y + 0.5))
         cut = (slice(row - HALF, row + HALF + 1), slice(column - HALF, column + HALF + 1))
         if frame.mask[cut].any() or frame.image[cut].max() > UNSATURATED * frame.saturation:
             continue
-        profile, slope_x, slope_y = _stamp(
-            seeing, frame.pixel_scale, recipe.optics, recipe.aureole, star.x - column, star.y - row
-        )
+        profile, slope_x, slope_y = reference.star_stamp(frame, recipe, star.x - column, star.y - row)
         data = frame.image[cut] - (light[cut] - star.flux * own)
         # the expected variance: the observed one would tie weights to noise and bias the flux low
         variance = star.flux * profile + np.median(data) + frame.read_noise**2 + frame.gain**2 / 12
@@ -157,7 +175,7 @@ def measure_stars(frame: Frame, truth: pd.DataFrame, recipe: Recipe, light: np.n
             "x_true": star.x,
             "y_true": star.y,
             "mag": star.mag,
-            "seeing": seeing,
+            "seeing": frame.seeing,
             "flux": flux / star.flux,
             "flux_error": error[0] / star.flux,
             "x": dx,
@@ -178,14 +196,14 @@ def measure_stars(frame: Frame, truth: pd.DataFrame, recipe: Recipe, light: np.n
 
 
 def measure_sky(frame: Frame, truth: pd.DataFrame, light: np.ndarray) -> dict[str, float]:
-    """Return level and variance of a frame's empty pixels over their prediction; `light` is the frame's `far_light`.
+    """Return level and variance of empty pixels over their prediction; `light` is the frame's `reference.far_light`.
 
     Returns
     -------
     dict
         n (pixels), sky, sky_error, variance (all relative to the prediction; NaN where there is no empty pixel).
     """
-    sky = _sky(frame)
+    sky = reference.sky(frame)
     empty = ~frame.mask & (light < EMPTY_LIGHT * sky)
     # a saturated star bleeds along its columns
     columns = ndimage.binary_dilation((frame.image >= UNSATURATED * frame.saturation).any(axis=0), iterations=3)
@@ -207,19 +225,40 @@ def measure_sky(frame: Frame, truth: pd.DataFrame, light: np.ndarray) -> dict[st
     }
 
 
-def far_light(frame: Frame, truth: pd.DataFrame, recipe: Recipe) -> np.ndarray:
-    """Return the (H, W) electrons that all sources send to each pixel, right far from them (positions are rounded)."""
-    reach = REACH
-    image = np.zeros((frame.shape[0] + 2 * reach, frame.shape[1] + 2 * reach))
-    for source in truth.itertuples():
-        row, column = int(np.floor(source.y + 0.5)) + reach, int(np.floor(source.x + 0.5)) + reach
-        if 0 <= row < image.shape[0] and 0 <= column < image.shape[1]:
-            image[row, column] += source.flux
-    near = _wings(_seeing(frame), frame.pixel_scale, recipe.optics)
-    image = signal.fftconvolve(image, near, mode="same")
-    if recipe.aureole is not None:
-        image = signal.fftconvolve(image, recipe.aureole.kernel(), mode="same")
-    return image[reach:-reach, reach:-reach]
+def rendered(frame: Frame, truth: pd.DataFrame, recipe: Recipe, seed: int) -> Frame:
+    """Return the renderer's frame of the same sources under the same conditions, with noise of its own.
+
+    Parameters
+    ----------
+    frame, truth
+        As from `simulation.read_frame`; stars only, since the truth has no galaxies' shapes.
+    recipe : Recipe
+        Optics and aureole; the rest is in the frame.
+    seed : int
+    """
+    if (truth["kind"] != "star").any():
+        raise DataError(f"frame {frame.name} has galaxies, whose shapes its truth does not hold; take 'paper' frames")
+    height, width = frame.shape
+    if height != width:
+        raise DataError(f"frame {frame.name} has shape {frame.shape}; the renderer makes square frames")
+    exposure = recipe.exposure
+    conditions = Conditions(
+        seeing=reference.seeing_of(frame),
+        sky_mag=reference.header(frame, "BACKMAG"),
+        gain=frame.gain,
+        read_noise=frame.read_noise,
+        size=width,
+        pixel_scale=frame.pixel_scale,
+        exposure=exposure,
+        mag_zero=frame.zero_point - 2.5 * np.log10(exposure * frame.gain),
+        saturation=frame.saturation / frame.gain,
+        well_capacity=reference.header(frame, "WELLCAP"),
+        optics=recipe.optics,
+        aureole=recipe.aureole,
+    )
+    image = fields.render_field(truth, conditions, seed) * np.float32(frame.gain)
+    variance = np.maximum(image, 0) + frame.read_noise**2 + frame.gain**2 / 12
+    return replace(frame, image=image, variance=variance, meta={**frame.meta, "SIMULATR": fields.SIMULATOR})
 
 
 def radial_profile(frames: Iterable[tuple[Frame, pd.DataFrame]], recipe: Recipe) -> pd.DataFrame:
@@ -228,10 +267,10 @@ def radial_profile(frames: Iterable[tuple[Frame, pd.DataFrame]], recipe: Recipe)
     Returns
     -------
     DataFrame
-        seeing (arcsec), radius (px, middle of the annulus), value, error, expected: light per pixel over the star's
-        total; n (stars).
+        seeing (arcsec), radius (px, middle of the annulus), area (px), value, error, expected (light per pixel over
+        the star's total), n (stars).
     """
-    found = [measure_stars(frame, truth, recipe, far_light(frame, truth, recipe)) for frame, truth in frames]
+    found = [measure_stars(frame, truth, recipe, reference.far_light(frame, truth, recipe)) for frame, truth in frames]
     stars = pd.concat(found, ignore_index=True) if found else pd.DataFrame()
     if stars.empty:
         raise DataError("the frames hold no isolated unsaturated star of 13.5–17.5 mag")
@@ -239,44 +278,12 @@ def radial_profile(frames: Iterable[tuple[Frame, pd.DataFrame]], recipe: Recipe)
     for seeing, group in stars.groupby("seeing"):
         for inner, outer in zip(ANNULI[:-1], ANNULI[1:], strict=True):
             area = np.pi * (outer**2 - inner**2)
-            value, error, n = _mean(group[f"share_{inner:g}"], np.hypot(group[f"noise_{inner:g}"], FLUX_FLOOR))
+            # where the pixel grid cuts an annulus differs from star to star, but the same way in the model
+            excess = group[f"share_{inner:g}"] - group[f"model_{inner:g}"]
+            mean, error, n = _mean(excess, np.hypot(group[f"noise_{inner:g}"], FLUX_FLOOR))
             model = group[f"model_{inner:g}"].mean()
-            rows.append((seeing, (inner + outer) / 2, value / area, error / area, model / area, n))
-    return pd.DataFrame(rows, columns=["seeing", "radius", "value", "error", "expected", "n"])
-
-
-@lru_cache(maxsize=32)
-def _splines(seeing: float, pixel_scale: float, optics: Optics, aureole: Aureole | None) -> RectBivariateSpline:
-    """Return the PSF as a function of (row, column) offset in px, within reach of a stamp."""
-    table = psf_map(seeing, pixel_scale, optics, aureole)
-    reach = (HALF + 2) * OVERSAMPLING
-    middle = FIELD * OVERSAMPLING // 2
-    axis = np.arange(-reach, reach + 1) / OVERSAMPLING
-    return RectBivariateSpline(
-        axis, axis, table[middle - reach : middle + reach + 1, middle - reach : middle + reach + 1]
-    )
-
-
-def _stamp(seeing, pixel_scale, optics, aureole, dx: float, dy: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return a (41, 41) stamp of a star dx, dy from its middle, and its slopes by column and by row."""
-    spline = _splines(seeing, pixel_scale, optics, aureole)
-    axis = np.arange(-HALF, HALF + 1)
-    return spline(axis - dy, axis - dx), spline(axis - dy, axis - dx, dy=1), spline(axis - dy, axis - dx, dx=1)
-
-
-@lru_cache(maxsize=32)
-def _wings(seeing: float, pixel_scale: float, optics: Optics) -> np.ndarray:
-    """Return the whole PSF at pixel sampling, star in the middle of a pixel, without aureole."""
-    return pixel_psf(seeing, pixel_scale, size=2 * REACH + 1, optics=optics, aureole=None)
-
-
-@lru_cache(maxsize=32)
-def _far_stamp(seeing: float, pixel_scale: float, optics: Optics, aureole: Aureole | None) -> np.ndarray:
-    """Return what `far_light` gives to the (41, 41) stamp around a source of one electron."""
-    light = _wings(seeing, pixel_scale, optics)
-    if aureole is not None:
-        light = signal.fftconvolve(light, aureole.kernel(), mode="same")
-    return light[REACH - HALF : REACH + HALF + 1, REACH - HALF : REACH + HALF + 1]
+            rows.append((seeing, (inner + outer) / 2, area, (model + mean) / area, error / area, model / area, n))
+    return pd.DataFrame(rows, columns=["seeing", "radius", "area", "value", "error", "expected", "n"])
 
 
 def _isolated(frame: Frame, truth: pd.DataFrame) -> np.ndarray:
@@ -291,19 +298,6 @@ def _isolated(frame: Frame, truth: pd.DataFrame) -> np.ndarray:
         near[index] = False
         chosen[index] = not (flux[near] > NEGLIGIBLE * flux[index]).any()
     return chosen
-
-
-def _seeing(frame: Frame) -> float:
-    if frame.seeing is None:
-        raise DataError(f"frame {frame.name}: its header has no SEEING, which validation needs")
-    return float(frame.seeing)
-
-
-def _sky(frame: Frame) -> float:
-    """Return the electrons per pixel that the header's BACKMAG means."""
-    if "BACKMAG" not in frame.meta:
-        raise DataError(f"frame {frame.name}: its header has no BACKMAG, which validation needs")
-    return float(frame.flux(frame.meta["BACKMAG"])) * frame.pixel_scale**2
 
 
 def _mean(values, errors) -> tuple[float, float, int]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pnet.psf import Aureole, Optics
-from pnet.render import _core, sample_psf
+from pnet.render import psf_table, sample_psf
 from pnet.stamps import gaussian_flux, gaussian_moments, gaussian_width
 
 IMAGES = 3  # channels of the network's image
@@ -71,7 +71,7 @@ def _aperture_table(stamp: int, pixel_scale: float) -> tuple[np.ndarray, np.ndar
     dy, dx = (grid.reshape(-1) for grid in torch.meshgrid(phase, phase, indexing="ij"))
     widths, table = [], []
     for seeing in np.round(np.arange(0.7, 2.61, 0.1), 3):
-        psf = sample_psf(_core(float(seeing), pixel_scale, Optics(), Aureole(), "cpu"), dx, dy, WIDTH_STAMP)
+        psf = sample_psf(psf_table(float(seeing), pixel_scale, Optics(), Aureole(), "cpu", WIDTH_STAMP), dx, dy, WIDTH_STAMP)
         width = gaussian_width(psf, dx, dy).median()
         margin = (WIDTH_STAMP - stamp) // 2
         cut = psf[:, margin : WIDTH_STAMP - margin, margin : WIDTH_STAMP - margin]

@@ -64,7 +64,7 @@ CONFIGS = {
     # Section 3.3.2: ResNet-50 with a 3×3 stem, no pooling, no fully connected layer; the paper gives no head widths.
     "paper": BPNNConfig(9, (3, 4, 6, 3), (64, 128, 256, 512), (512, 256, 128, 64), "magnitude", False),
     # The same blocks, fewer and narrower, correcting a weighted flux: minutes on a laptop.
-    "compact": BPNNConfig(9, (1, 1), (16, 32), (128, 64, 64, 32), "correction", True),
+    "compact": BPNNConfig(9, (1, 1, 1), (16, 24, 24), (96, 64, 48, 32), "correction", True),
     # For tests and the smoke profile.
     "tiny": BPNNConfig(9, (1,), (4,), (16, 16, 16, 16), "correction", True),
 }

@@ -25,7 +25,7 @@ def figure_8(table: pd.DataFrame) -> Figure:
     Each panel counts stars in squares of 0.02 px and shows the decimal logarithm. Blue and green circles
     hold errors up to 0.15 and 0.21 px; the red dashed lines enclose 99 % of the errors in x and in y.
     """
-    figure, axes = style.new(1, 3, height=4.1, width=8.6, sharey=True)
+    figure, axes = style.new(1, 3, height=4.75, width=7.2, sharey=True)
     panels = ((scores.baseline_of(table, "sdss") or "sextractor", "sdss"), ("pnet", "sdss"), ("pnet", "simulation"))
     edges = np.arange(-round(SHOWN / BIN), round(SHOWN / BIN) + 1) * BIN
     counts, errors = [], []
@@ -65,7 +65,8 @@ def _decorate(ax: Axes, dx: np.ndarray, dy: np.ndarray, title: str) -> None:
     for radius, colour in CONTOURS:
         ax.add_patch(Circle((0, 0), radius, fill=False, edgecolor=colour, linewidth=1.6, zorder=3))
         share = metrics.within(distance, radius)
-        text.append(f"< {radius:g} px: {100 * share.value:.1f} % ({100 * share.low:.1f} … {100 * share.high:.1f})")
+        interval = f"({100 * share.low:.1f} … {100 * share.high:.1f})"
+        text.append(f"within {radius:g} px:\n{100 * share.value:.1f} % {interval}")
     tail = (1 - HELD) / 2
     for values, line in ((dx, ax.axvline), (dy, ax.axhline)):
         for position in np.quantile(values, [tail, 1 - tail]):

@@ -99,15 +99,18 @@ def _curve(ax: Axes, rows: pd.DataFrame, title: str, everything: pd.DataFrame) -
 
 def _baseline_point(panels: tuple[Axes, ...], everything: pd.DataFrame, method: str) -> float:
     """Mark where the baseline stands, with intervals; return the lower of its two rates."""
-    counts = matching.at_threshold(everything[everything["method"] == method], THRESHOLDS[method])["status"]
-    true, missed, false = ((counts == name).sum() for name in (matching.MATCHED, matching.MISSED, matching.FALSE))
-    precision, recall = metrics.precision(int(true), int(false)), metrics.recall(int(true), int(missed))
+    at = matching.at_threshold(everything[everything["method"] == method], THRESHOLDS[method])
+    precision, recall = scores.rates(at)
+    if not (precision.n and recall.n):
+        return 1.0
+    # Wilson's bounds may miss a value of exactly 0 or 1 by a rounding error; error bars must not be negative
+    reach = [[[max(0.0, e.value - e.low)], [max(0.0, e.high - e.value)]] for e in (recall, precision)]
     for panel in panels:
         panel.errorbar(
             recall.value,
             precision.value,
-            xerr=[[recall.value - recall.low], [recall.high - recall.value]],
-            yerr=[[precision.value - precision.low], [precision.high - precision.value]],
+            xerr=reach[0],
+            yerr=reach[1],
             fmt="D",
             markersize=5,
             color=style.COLOURS[method],
@@ -115,5 +118,5 @@ def _baseline_point(panels: tuple[Axes, ...], everything: pd.DataFrame, method: 
             zorder=4,
             label=style.NAMES[method],
         )
-    panels[0].legend(loc="upper left", bbox_to_anchor=(0.04, 0.95))
+    panels[0].legend(loc="upper left", bbox_to_anchor=(0.04, 0.88))
     return float(min(precision.low, recall.low))

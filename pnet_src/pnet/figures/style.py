@@ -72,6 +72,9 @@ def styled(draw: Callable) -> Callable:
 def new(rows: int, columns: int, height: float, width: float = WIDTH, **options) -> tuple[Figure, np.ndarray]:
     """Return a figure with a (rows, columns) array of axes, laid out so that nothing overlaps (inches)."""
     figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(
+        w_pad=0.06, h_pad=0.1
+    )  # inches; labels of one row must not touch the next one's title
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 

@@ -1,0 +1,128 @@
+# What depends on what. Every rule is one call of the command line; `make book` calls this file through `pnet make`.
+# A rule's inputs are its data and the files of the library that it imports, so that a change runs again just what
+# depends on it; its params hold the settings of the profile, with the same effect.
+import os
+import shutil
+import sys
+
+from pnet import dependencies, notebooks, paths, profiles
+
+STEMS = [source.stem for source in notebooks.sources()]
+PROFILE = profiles.load(config.get("profile", "standard"), STEMS)
+OUT = PROFILE.output
+SEED = PROFILE.common.get("seed", 2023)
+PNET = f"'{sys.executable}' -m pnet"
+TRAINS = {kind: f"train-{kind}" in PROFILE.steps for kind in ("detection", "bpnn")}
+FRAMES = os.environ.get("SKYMAKER_FRAMES", "")
+ENGINE = f"frames of {FRAMES}" if FRAMES else "skymaker" if shutil.which(os.environ.get("SKY", "sky")) else "renderer"
+SEXTRACTOR = next(filter(None, map(shutil.which, ("source-extractor", "sex", "sextractor"))), "sep")
+MIRROR = os.environ.get("SDSS_MIRROR", "")
+MEMORY = 2500  # MB that a measuring or plotting step may take; two of them fit beside each other
+
+
+def code(*starts):
+    """Files of the project that these modules or notebooks depend on, relative to its root."""
+    return [os.path.relpath(path, paths.ROOT) for path in dependencies.closure(*starts)]
+
+
+def options(step):
+    return " ".join(f"'{word}'" for word in PROFILE.options(step))
+
+
+def weights(kind):
+    """The card of the weights to measure with: the profile's own where it asks for them, else the released one."""
+    if TRAINS[kind] and PROFILE.steps.get("measure", {}).get("weights") == "trained":
+        config = PROFILE.steps[f"train-{kind}"].get("config", "compact")
+        return f"{OUT}/{kind}/{kind}-{config}.json"
+    return f"weights/{kind}-compact.json"
+
+
+def trained(kind):
+    """What a training run of this profile leaves; nothing where it shows the released record."""
+    return [f"{OUT}/{kind}/history.csv"] if TRAINS[kind] else []
+
+
+localrules: all
+
+rule all:
+    input: f"{OUT}/site/index.html"
+
+rule simulate:
+    input: code("pnet.fields", "pnet.skymaker"), "data_manifests/simulation.yml"
+    output: f"{OUT}/simulation/simulation.json"
+    params: options=options("simulate"), seed=SEED, engine=ENGINE
+    threads: workflow.cores
+    resources: mem_mb=4000
+    shell: "{PNET} simulate --output {OUT} --seed {params.seed} --workers {threads} {params.options}"
+
+rule sdss_download:
+    input: code("pnet.manifest"), "data_manifests/sdss-standard.yml"
+    output: f"{OUT}/sdss/download.json"
+    params: mirror=MIRROR
+    resources: mem_mb=500
+    shell: "{PNET} sdss-download --output {OUT} --optional"
+
+rule train_detection:
+    input: f"{OUT}/simulation/simulation.json", code("pnet.training")
+    output: f"{OUT}/detection/history.csv"
+    params: options=options("train-detection"), seed=SEED
+    threads: workflow.cores
+    resources: mem_mb=6000
+    shell: "OMP_NUM_THREADS={threads} {PNET} train detection --output {OUT} --seed {params.seed} {params.options}"
+
+rule train_bpnn:
+    input: f"{OUT}/simulation/simulation.json", code("pnet.training"), weights("detection")
+    output: f"{OUT}/bpnn/history.csv"
+    params: options=options("train-bpnn"), seed=SEED, detection=weights("detection")
+    threads: workflow.cores
+    resources: mem_mb=6000
+    shell: "OMP_NUM_THREADS={threads} {PNET} train bpnn --output {OUT} --seed {params.seed} --detection {params.detection} {params.options}"
+
+rule measure_simulation:
+    input: f"{OUT}/simulation/simulation.json", code("pnet.evaluation", "pnet.measure"), weights("detection"), weights("bpnn")
+    output: f"{OUT}/measurements/simulation.state.json"
+    params: frames=PROFILE.steps.get("simulate", {}).get("test", 120), seed=SEED, baseline=SEXTRACTOR,
+        detection=weights("detection"), bpnn=weights("bpnn")
+    resources: mem_mb=MEMORY
+    shell: "{PNET} evaluate --dataset simulation --output {OUT} --seed {params.seed} --frames {params.frames} --detection {params.detection} --bpnn {params.bpnn}"
+
+rule measure_sdss:
+    input: f"{OUT}/sdss/download.json", code("pnet.evaluation", "pnet.measure", "pnet.sdss_catalogue"), weights("detection"), weights("bpnn")
+    output: f"{OUT}/measurements/sdss.state.json"
+    params: seed=SEED, baseline=SEXTRACTOR, detection=weights("detection"), bpnn=weights("bpnn")
+    resources: mem_mb=MEMORY
+    shell: "{PNET} evaluate --dataset sdss --output {OUT} --seed {params.seed} --optional --detection {params.detection} --bpnn {params.bpnn}"
+
+# What a notebook reads besides its own code; results/ holds what it shows where a measurement is missing.
+MEASURED = [f"{OUT}/measurements/simulation.state.json", f"{OUT}/measurements/sdss.state.json"]
+READS = {
+    "01_skymaker_simulation": [f"{OUT}/simulation/simulation.json"],
+    "02_sdss_selection": [f"{OUT}/sdss/download.json"],
+    "03_train_detection": [*trained("detection"), weights("detection")],
+    "04_train_bpnn": [*trained("bpnn"), weights("bpnn")],
+    "05_detection": MEASURED,
+    "06_photometry_astrometry": MEASURED,
+    "07_uncertainty": MEASURED,
+    "08_scorecard": [f"{OUT}/notebooks/{stem}.ipynb" for stem in STEMS if stem < "08"],
+}
+
+for stem in STEMS:
+
+    rule:
+        name: f"notebook_{stem}"
+        input: READS.get(stem, []), code(paths.NOTEBOOKS / f"{stem}.md")
+        output: f"{OUT}/notebooks/{stem}.ipynb"
+        params: values=PROFILE.parameters(stem), stem=stem, profile=config.get("profile", "standard")
+        resources: mem_mb=MEMORY
+        shell: "{PNET} run {params.stem} --profile '{params.profile}' --threads {threads}"
+
+rule site:
+    input:
+        expand(f"{OUT}/notebooks/{{stem}}.ipynb", stem=STEMS),
+        "_config.yml", "_toc.yml",
+        sorted(str(path.relative_to(paths.ROOT)) for path in (paths.ROOT / "book").rglob("*") if path.is_file()),
+        code("pnet.book"),
+    output: f"{OUT}/site/index.html"
+    params: strict="--strict" if os.environ.get("CI") else ""
+    resources: mem_mb=MEMORY
+    shell: "{PNET} book --output {OUT} {params.strict}"

@@ -1,0 +1,340 @@
+"""The command line. Every command imports what it needs when it is called, so that ``pnet --help`` is quick."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pnet.errors import PNetError
+
+app = typer.Typer(
+    name="pnet",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Photometry and astrometry of stars with error bars, after Sun, Jia et al. (2023).",
+)
+train_app = typer.Typer(no_args_is_help=True, help="Train a network on simulated fields.")
+app.add_typer(train_app, name="train")
+
+FAILED = 2  # exit code of an error that PNet explains
+
+Output = Annotated[Path, typer.Option("--output", "-O", help="Folder of the profile, relative to the project.")]
+Seed = Annotated[int, typer.Option(help="All random numbers follow from it.")]
+Manifest = Annotated[str, typer.Option(help="Name of a manifest in data_manifests/, or the path of one.")]
+Optional = Annotated[bool, typer.Option("--optional", help="Where data is missing, say so and go on.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+DEFAULT_OUTPUT = Path("build/standard")
+
+
+class Dataset(StrEnum):
+    """Data sets that can be measured."""
+
+    simulation = "simulation"
+    sdss = "sdss"
+
+
+class Engine(StrEnum):
+    """What makes simulated frames."""
+
+    auto = "auto"
+    frames = "frames"
+    skymaker = "skymaker"
+    renderer = "renderer"
+
+
+def main() -> None:
+    """Run the command line; an error that PNet raises on purpose is printed without a traceback."""
+    try:
+        app()
+    except PNetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(FAILED)
+
+
+def _progress(quiet: bool) -> bool:
+    """Bars are for people: none where nobody watches."""
+    return not quiet and sys.stderr.isatty()
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    if version:
+        import pnet
+
+        print(pnet.__version__)
+        raise typer.Exit
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine has, what it lacks, and with which command each missing thing is got."""
+    from pnet import doctor as checks
+
+    found = checks.examine()
+    checks.show(found)
+    raise typer.Exit(0 if all(check.ok or not check.required for check in found) else 1)
+
+
+@app.command()
+def measure(
+    image: Annotated[Path, typer.Argument(help="An SDSS frame, or a FITS file with an extension SCI.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Catalogue to write, .ecsv or .fits.")],
+    confidence: Annotated[float, typer.Option(help="Least confidence of a detection, 0 to 1.")] = 0.3,
+    detection: Annotated[
+        str, typer.Option(help="Weights of the detection net: 'released', a name or a card.")
+    ] = "released",
+    bpnn: Annotated[str, typer.Option(help="Weights of the Bayesian net: 'released', a name or a card.")] = "released",
+    seed: Seed = 2023,
+) -> None:
+    """Measure every star of an image: positions, magnitudes, error bars."""
+    from pnet import measure as measuring
+
+    frame = measuring.read_image(image)
+    catalogue = measuring.PNet.load(detection, bpnn).measure(frame, confidence=confidence, seed=seed)
+    measuring.write_catalogue(catalogue, output)
+    print(f"{len(catalogue)} stars in {output}")
+
+
+@app.command()
+def simulate(
+    output: Output = DEFAULT_OUTPUT,
+    train: Annotated[int, typer.Option(min=0, help="Frames to train on.")] = 0,
+    val: Annotated[int, typer.Option(min=0, help="Frames to validate on.")] = 0,
+    test: Annotated[int, typer.Option(min=0, help="Frames to report on.")] = 120,
+    kind: Annotated[str, typer.Option(help="Kind of field in data_manifests/simulation.yml.")] = "paper",
+    engine: Annotated[Engine, typer.Option(help="auto: $SKYMAKER_FRAMES, else sky, else the renderer.")] = Engine.auto,
+    workers: Annotated[int, typer.Option(min=1, help="SkyMaker processes at a time.")] = 2,
+    seed: Seed = 2023,
+    quiet: Quiet = False,
+) -> None:
+    """Make simulated frames with their truth."""
+    from pnet import pipeline
+    from pnet.files import read_json
+
+    path = pipeline.simulate(
+        output,
+        counts={"train": train, "val": val, "test": test},
+        seed=seed,
+        kind=kind,
+        engine=engine.value,
+        workers=workers,
+        progress=_progress(quiet),
+    )
+    record = read_json(path)
+    counts = ", ".join(f"{len(files)} {split}" for split, files in record["splits"].items())
+    print(f"frames: {counts} (engine: {record['engine']}); {path}")
+
+
+@app.command()
+def sdss_manifest(
+    fields: Annotated[int, typer.Option(min=1, help="How many fields.")] = 300,
+    name: Annotated[str, typer.Option(help="Name of the manifest.")] = "sdss-paper",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="By default data_manifests/<name>.yml.")] = None,
+    band: Annotated[str, typer.Option(help="One of ugriz.")] = "g",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a manifest of this name.")] = False,
+) -> None:
+    """Choose SDSS fields by the stated rule from SkyServer and write their manifest."""
+    from pnet import sdss_query
+
+    manifest = sdss_query.build_manifest(fields, output=output, name=name, band=band, overwrite=overwrite)
+    print(f"{len(manifest.fields)} fields in manifest {name}; `pnet sdss-download --manifest {name}` fetches them")
+
+
+@app.command()
+def sdss_download(
+    manifest: Manifest = "sdss-standard",
+    output: Output = DEFAULT_OUTPUT,
+    mirror: Annotated[str | None, typer.Option(help="Folder or URL of a sas tree; $SDSS_MIRROR by default.")] = None,
+    optional: Optional = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fetch the files of a manifest, checked; repeat it to resume."""
+    from pnet import pipeline
+
+    state = pipeline.download(output, manifest, mirror=mirror, optional=optional, progress=_progress(quiet))
+    print(state["report"] if state["available"] else f"SDSS files cannot be had here: {state['reason']}")
+
+
+@train_app.command("detection")
+def train_detection(
+    output: Output = DEFAULT_OUTPUT,
+    config: Annotated[str, typer.Option(help="compact or paper.")] = "compact",
+    epochs: Annotated[int, typer.Option(min=1)] = 60,
+    steps: Annotated[int, typer.Option(min=1, help="Batches in an epoch.")] = 200,
+    batch_size: Annotated[int, typer.Option(min=1)] = 8,
+    field_size: Annotated[int, typer.Option(min=64, help="Width of a training field in pixels.")] = 256,
+    learning_rate: Annotated[float, typer.Option()] = 2e-3,
+    freeze_epochs: Annotated[int, typer.Option(min=0, help="Epochs with hourglasses and flux head held.")] = 0,
+    start: Annotated[str | None, typer.Option(help="Pre-trained weights to begin with.")] = None,
+    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    devices: Annotated[str, typer.Option(help="How many, or auto.")] = "auto",
+    simulated: Annotated[bool, typer.Option(help="Mix in the profile's simulated frames.")] = True,
+    seed: Seed = 2023,
+    quiet: Quiet = False,
+) -> None:
+    """Train the Photometry-Detection Net; an interrupted run goes on where it stopped."""
+    _train("detection", output, simulated, seed, quiet, locals())
+
+
+@train_app.command("bpnn")
+def train_bpnn(
+    output: Output = DEFAULT_OUTPUT,
+    config: Annotated[str, typer.Option(help="compact or paper.")] = "compact",
+    epochs: Annotated[int, typer.Option(min=1)] = 30,
+    steps: Annotated[int, typer.Option(min=1, help="Batches in an epoch.")] = 100,
+    batch_size: Annotated[int, typer.Option(min=1)] = 2048,
+    learning_rate: Annotated[float, typer.Option()] = 2e-3,
+    temperature: Annotated[float, typer.Option(help="Weight of the KL term; 1 is Eq. 12.")] = 1.0,
+    detection: Annotated[str, typer.Option(help="Weights of the net that finds the stars.")] = "released",
+    freeze_epochs: Annotated[int, typer.Option(min=0, help="Epochs with the feature extraction held.")] = 0,
+    start: Annotated[str | None, typer.Option(help="Pre-trained weights to begin with.")] = None,
+    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    devices: Annotated[str, typer.Option(help="How many, or auto.")] = "auto",
+    simulated: Annotated[bool, typer.Option(help="Mix in the profile's simulated frames.")] = True,
+    seed: Seed = 2023,
+    quiet: Quiet = False,
+) -> None:
+    """Train the Bayesian net; an interrupted run goes on where it stopped."""
+    _train("bpnn", output, simulated, seed, quiet, locals())
+
+
+def _train(kind: str, output: Path, simulated: bool, seed: int, quiet: bool, given: dict) -> None:
+    """Hand the options of a training command on and say where the card is."""
+    from pnet import pipeline
+
+    settings = {name: value for name, value in given.items() if name not in ("output", "simulated", "seed", "quiet")}
+    if settings["devices"].isdigit():
+        settings["devices"] = int(settings["devices"])
+    card = pipeline.train(kind, output, settings=settings, seed=seed, simulated=simulated, progress=_progress(quiet))
+    print(f"weights and card: {card}")
+
+
+@app.command()
+def evaluate(
+    dataset: Annotated[Dataset, typer.Option(help="What to measure.")],
+    output: Output = DEFAULT_OUTPUT,
+    frames: Annotated[int, typer.Option(min=1, help="Simulated test frames.")] = 120,
+    detection: Annotated[
+        str, typer.Option(help="Weights of the detection net: 'released', a name or a card.")
+    ] = "released",
+    bpnn: Annotated[str, typer.Option(help="Weights of the Bayesian net: 'released', a name or a card.")] = "released",
+    manifest: Manifest = "sdss-standard",
+    method: Annotated[list[str] | None, typer.Option(help="pnet, baseline; repeat for both (the default).")] = None,
+    optional: Optional = False,
+    seed: Seed = 2023,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a data set with PNet and the baseline, beside truth and limit."""
+    from pnet import pipeline
+
+    state = pipeline.evaluate(
+        dataset.value,
+        output,
+        optional=optional,
+        progress=_progress(quiet),
+        frames=frames,
+        detection=detection,
+        bpnn=bpnn,
+        manifest=manifest,
+        methods=tuple(method or ("pnet", "baseline")),
+        seed=seed,
+    )
+    print(f"{dataset.value}: " + ("measured" if state["available"] else f"not measured: {state['reason']}"))
+
+
+@app.command()
+def run(
+    notebook: Annotated[list[str], typer.Argument(help="Stem (05_detection), number (05) or path.")],
+    profile: Annotated[str, typer.Option(help="smoke, standard, paper, or the path of a profile.")] = "standard",
+    parameter: Annotated[list[str] | None, typer.Option("--parameter", "-p", help="name=value, repeatable.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of numerical libraries.")] = 1,
+) -> None:
+    """Run notebooks with the parameters of a profile."""
+    from pnet import runner
+    from pnet.errors import ConfigError
+
+    overrides = {}
+    for item in parameter or []:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise ConfigError(f"-p {item}: must be name=value")
+        overrides[name] = value
+    for name in notebook:
+        path = runner.run(name, profile=profile, overrides=overrides, threads=threads, progress=runner.interactive())
+        print(path)
+
+
+@app.command()
+def book(
+    output: Output = DEFAULT_OUTPUT,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse notebooks that wrote warnings.")] = False,
+) -> None:
+    """Put prose and executed notebooks together as a website."""
+    from pnet import book as site
+    from pnet import paths
+
+    print(site.build(paths.ROOT / output, strict=strict))
+
+
+@app.command()
+def pair(
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a pair is out of step.")] = False,
+) -> None:
+    """Write the output-free .ipynb beside each notebook's source."""
+    from pnet import notebooks
+
+    behind = [path.stem for path in notebooks.sources() if not notebooks.pair(path, check=check)]
+    for stem in behind:
+        print(f"{stem}: {'out of step; `make notebooks` mends it' if check else 'written'}")
+    raise typer.Exit(1 if check and behind else 0)
+
+
+@app.command()
+def ledger_check(
+    ledger: Annotated[Path, typer.Argument(help="Regenerated ledger.")] = Path("build/standard/ledger.json"),
+    reference: Annotated[Path, typer.Argument(help="Committed ledger.")] = Path("results/ledger.json"),
+) -> None:
+    """Compare the numbers of a run with the committed ones; fail where they contradict each other."""
+    from pnet import paths, pipeline
+
+    problems, compared = pipeline.check_ledger(paths.ROOT / ledger, paths.ROOT / reference)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    print(f"{compared} numbers of {ledger} compared with {reference}: {len(problems)} contradict")
+    if not compared:
+        print("nothing was compared: this run measured nothing that the committed ledger holds", file=sys.stderr)
+    raise typer.Exit(1 if problems or not compared else 0)
+
+
+@app.command()
+def bench(
+    frames: Annotated[int, typer.Option(min=1, help="Simulated frames to measure.")] = 20,
+    output: Output = Path("build/bench"),
+    seed: Seed = 2023,
+) -> None:
+    """Time PNet and the classical baseline on the same frames."""
+    from pnet import bench as benchmark
+
+    for row in benchmark.run(output, frames=frames, seed=seed):
+        print(f"{row['method']:>12}: {row['frames_per_second']:7.2f} frames/s ({row['version']})")
+
+
+@app.command("make", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def make(
+    context: typer.Context,
+    profile: Annotated[str, typer.Option(help="smoke, standard, paper, or the path of a profile.")] = "standard",
+    jobs: Annotated[int, typer.Option(min=1, help="Cores to use.")] = 2,
+    memory: Annotated[int, typer.Option(min=1000, help="MB that steps side by side may take.")] = 8000,
+) -> None:
+    """Bring everything of a profile up to date (`make book`); other arguments go to Snakemake."""
+    from pnet import workflow
+
+    page = workflow.run(profile, jobs=jobs, memory_mb=memory, arguments=context.args)
+    if page.is_file():
+        print(f"The book is at {page}")

@@ -1,0 +1,183 @@
+"""The whole path on one frame: image in, catalogue out."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from astropy.io import fits
+from astropy.table import Table
+from torch import nn
+
+import pnet
+from pnet import fitsfile, simulation, weights
+from pnet.bpnn.predict import frame_stamps, predict
+from pnet.detection.predict import detect
+from pnet.errors import ConfigError, DataError
+from pnet.files import atomic_path
+from pnet.frame import Frame
+
+CONFIDENCE = 0.3  # threshold of the paper's Table 1
+SATURATED, MASKED, EDGE = 1, 2, 4  # bits of the column flags
+COLUMNS = {
+    "x": ("pix", "column of the star, centre of the first pixel at 0"),
+    "y": ("pix", "row of the star, centre of the first pixel at 0"),
+    "confidence": ("", "confidence of the detection, 0 to 1"),
+    "flux": ("electron", "flux, from the magnitude of the BPNN"),
+    "mag": ("mag", "AB magnitude from the BPNN"),
+    "mag_err": ("mag", "its standard deviation, recalibrated on validation data"),
+    "mag_net": ("mag", "AB magnitude from the flux of the detection net"),
+    "mag_aleatoric": ("mag", "part of the uncertainty that is noise (Eq. 15, first term), before recalibration"),
+    "mag_epistemic": ("mag", "part that is the network's ignorance (Eq. 15, second term), before recalibration"),
+    "flags": ("", "1 saturated pixel in the stamp, 2 masked pixel, 4 stamp cut by the edge"),
+}
+
+
+@dataclass
+class PNet:
+    """Detection net and BPNN together.
+
+    Parameters
+    ----------
+    detection, bpnn : nn.Module
+    detection_card, bpnn_card : dict
+        What the weights are.
+    """
+
+    detection: nn.Module
+    bpnn: nn.Module
+    detection_card: dict[str, Any]
+    bpnn_card: dict[str, Any]
+
+    @classmethod
+    def load(
+        cls,
+        detection: str | os.PathLike = "released",
+        bpnn: str | os.PathLike = "released",
+        device: str | None = None,
+    ) -> "PNet":
+        """Load both networks; `detection` and `bpnn` name weights as in `pnet.weights.resolve`.
+
+        `device` is 'cuda' where there is one unless told otherwise.
+        """
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        found, found_card = weights.load("detection", detection, device)
+        # The BPNN is small and its stamps are cut on the CPU: it stays there.
+        photometry, photometry_card = weights.load("bpnn", bpnn, "cpu")
+        return cls(found, photometry, found_card, photometry_card)
+
+    def measure(self, frame: Frame, confidence: float = CONFIDENCE, seed: int = 2023) -> Table:
+        """Return the catalogue of a frame: one row per detection of at least this confidence, by falling confidence.
+
+        Parameters
+        ----------
+        frame : Frame
+        confidence : float
+            Between 0 and 1.
+        seed : int
+            Of the Monte Carlo samples of the BPNN.
+
+        Returns
+        -------
+        astropy.table.Table
+            Columns and units as in `COLUMNS`; no rows where there is no star.
+
+        Raises
+        ------
+        ConfigError
+            If `confidence` lies outside 0 to 1.
+        """
+        if not 0 <= confidence <= 1:
+            raise ConfigError(f"confidence is {confidence}, allowed is 0 to 1")
+        found = detect(self.detection, frame, max(confidence, 1e-6))
+        size = self.bpnn.config.stamp
+        prediction = predict(self.bpnn, frame_stamps(frame, found, size), seed=seed)
+        ratio = (self.bpnn_card.get("recalibration") or {}).get("ratio", 1.0)
+        mag = frame.zero_point + prediction.mean
+        values = {
+            "x": found["x"],
+            "y": found["y"],
+            "confidence": found["confidence"],
+            "flux": frame.flux(mag),
+            "mag": mag,
+            "mag_err": ratio * prediction.sigma,
+            "mag_net": frame.magnitude(found["flux"]),
+            "mag_aleatoric": prediction.aleatoric,
+            "mag_epistemic": prediction.epistemic,
+            "flags": self._flags(frame, found, size),
+        }
+        table = Table({name: np.asarray(value) for name, value in values.items()})
+        for name, (unit, description) in COLUMNS.items():
+            table[name].unit = unit or None
+            table[name].description = description
+        table.meta = {
+            "frame": frame.name,
+            "zero_point": frame.zero_point,
+            "confidence": confidence,
+            "seed": seed,
+            "pnet": pnet.__version__,
+            "detection_sha256": self.detection_card["sha256"],
+            "bpnn_sha256": self.bpnn_card["sha256"],
+        }
+        return table
+
+    def measurer(self, confidence: float, seed: int = 2023):
+        """Return a function Frame → DataFrame for the evaluation."""
+        return lambda frame: self.measure(frame, confidence, seed).to_pandas()
+
+    @staticmethod
+    def _flags(frame: Frame, stars: pd.DataFrame, size: int) -> np.ndarray:
+        flags = np.zeros(len(stars), dtype=int)
+        half = size // 2
+        saturated = frame.saturated
+        for index, (x, y) in enumerate(zip(np.rint(stars["x"]).astype(int), np.rint(stars["y"]).astype(int), strict=True)):
+            part = (slice(max(0, y - half), y + half + 1), slice(max(0, x - half), x + half + 1))
+            flags[index] = (
+                SATURATED * bool(saturated[part].any())
+                + MASKED * bool(frame.mask[part].any())
+                + EDGE * (saturated[part].shape != (size, size))
+            )
+        return flags
+
+
+def read_image(path: str | os.PathLike) -> Frame:
+    """Read a simulated frame or an SDSS corrected frame, whichever the file is.
+
+    Raises
+    ------
+    MissingError, DataError
+        If the file is not there, is damaged, or of neither kind.
+    """
+    with fitsfile.open_fits(path) as hdus:
+        names = [hdu.name for hdu in hdus]
+        primary: fits.Header = hdus[0].header
+        is_sdss = str(primary.get("ORIGIN", "")).strip() == "SDSS" and len(hdus) >= 3
+    if "SCI" in names:
+        return simulation.read_frame(path)[0]
+    if is_sdss:
+        from pnet import sdss
+
+        return sdss.read_frame(path)
+    raise DataError(
+        f"{path} is neither a simulated frame (extension SCI) nor an SDSS corrected frame (frame-g-….fits.bz2); "
+        f"its extensions are {names}"
+    )
+
+
+def write_catalogue(table: Table, path: str | os.PathLike) -> None:
+    """Write a catalogue as ECSV (or FITS, by its suffix), atomically.
+
+    Raises
+    ------
+    ConfigError
+        If the suffix is neither .ecsv nor .fits.
+    """
+    formats = {".ecsv": "ascii.ecsv", ".fits": "fits"}
+    suffix = Path(path).suffix
+    if suffix not in formats:
+        raise ConfigError(f"{path}: the suffix is {suffix!r}, allowed are {sorted(formats)}")
+    with atomic_path(path) as temporary:
+        table.write(temporary, format=formats[suffix])

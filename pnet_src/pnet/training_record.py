@@ -1,0 +1,115 @@
+"""What is known of a training run: its card, its history, and whether this machine made it."""
+
+import html
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pnet import weights
+from pnet.errors import MissingError
+from pnet.files import atomic_path
+from pnet.fit import HISTORY
+from pnet.paths import ROOT, WEIGHTS
+
+TITLES = {"detection": "Photometry-Detection Net", "bpnn": "Bayesian Photometry Neural Network"}
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """A run of training.
+
+    Parameters
+    ----------
+    kind : {'detection', 'bpnn'}
+    card : dict
+        As `pnet.weights.check` returns it, its hash verified.
+    history : DataFrame
+        One row for each epoch.
+    is_live : bool
+        This build trained it; otherwise it is the released one.
+    """
+
+    kind: str
+    card: dict[str, Any]
+    history: pd.DataFrame
+    is_live: bool
+
+    def notice(self) -> str:
+        """Return HTML that says whose training is shown."""
+        date, commit = str(self.card["date"])[:10], str(self.card["commit"])[:10]
+        if self.is_live:
+            title, text = "Trained by this build", f"The curve below is of the run that this build made ({date})."
+        else:
+            title = f"Released result ({date}, commit {commit})"
+            text = (
+                "This build did not train; the project's own run stands in, and the hash of its weights was checked. "
+                f"<code>make book PROFILE=paper</code> or <code>pnet train {self.kind}</code> trains."
+            )
+        kind = "note" if self.is_live else "warning"
+        return f'<div class="admonition {kind}"><p class="admonition-title">{title}</p><p>{text}</p></div>'
+
+    def table(self) -> pd.DataFrame:
+        """Return what a reader must know of the run, item by item."""
+        card = self.card
+        data, fit = card["data"], card["fit"]
+        made = {
+            "network": f"{TITLES[self.kind]}, file {card['file']}",
+            "SHA-256": card["sha256"][:16] + "…",
+            "command": card["command"],
+            "commit": str(card["commit"])[:12],
+            "date": str(card["date"])[:10],
+            "device": f"{card['device']} ({card['machine']['cpu']}, {card['machine']['cores']} cores)",
+            "seed": card["seed"],
+            "epochs × steps × batch": f"{fit['epochs_done']} × {fit['steps']} × {fit['batch_size']}",
+            "hours": f"{card['seconds'] / 3600:.2f}",
+        }
+        made |= {name.replace("_", " "): f"{data[name]:,}" for name in data if isinstance(data[name], int)}
+        made |= {name.replace("_", " "): len(data[name]) for name in data if isinstance(data[name], list)}
+        if card.get("recalibration"):
+            ratio = card["recalibration"]
+            made["recalibration of σ"] = f"× {ratio['ratio']:.3f}, from {ratio['n']:,} validation stars"
+        return pd.DataFrame({"item": list(made), "value": [html.unescape(str(value)) for value in made.values()]})
+
+
+def load(kind: str, output: str | os.PathLike) -> TrainingRecord:
+    """Return the run of this build where there is one, else the released one.
+
+    Raises
+    ------
+    MissingError, DataError
+        If neither is there, or its weights do not have the card's hash.
+    """
+    folder = Path(ROOT / output) / kind
+    cards = sorted(folder.glob(f"{kind}-*.json"))
+    if cards:
+        return TrainingRecord(kind, weights.check(cards[0]), pd.read_csv(folder / HISTORY), True)
+    card = weights.resolve(kind)
+    history = card.with_suffix(".csv")
+    if not history.is_file():
+        raise MissingError(f"{history}, the history of {card.name}, does not exist; `git checkout -- weights` brings it back")
+    return TrainingRecord(kind, weights.check(card), pd.read_csv(history), False)
+
+
+def release(card: str | os.PathLike) -> Path:
+    """Copy a card, its weights and its history into ``weights/`` and return the copy of the card.
+
+    Raises
+    ------
+    MissingError, DataError
+        If the card, the weights or the history are missing or do not belong together.
+    """
+    card = Path(card)
+    content = weights.check(card)
+    source = {card: card.name, card.parent / content["file"]: content["file"], card.parent / HISTORY: f"{card.stem}.csv"}
+    for path in source:
+        if not path.is_file():
+            raise MissingError(f"{path} does not exist: a release needs the card, the weights and {HISTORY}")
+    # The card comes last: without it the others are not taken for released.
+    for path, name in sorted(source.items(), key=lambda item: item[1].endswith(".json")):
+        with atomic_path(WEIGHTS / name) as temporary:
+            shutil.copyfile(path, temporary)
+    return WEIGHTS / card.name
