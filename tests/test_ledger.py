@@ -253,7 +253,9 @@ def test_verdicts(key, value, low, high, paper, wanted):
 
 def test_scorecard_and_html(entries):
     card = tables.scorecard(entries, ["simulation.pnet.recall", "simulation.pnet.mae", "no.such.key"])
-    assert len(card) == 2 and card["source"].tolist() == ["live", "live"]
+    assert len(card) == 2 and "source" not in card
+    released = Ledger([Entry("sdss.pnet.mae", 0.01, source="released"), Entry("sdss.pnet.eta", 0.01)])
+    assert tables.scorecard(released, ["sdss.pnet.mae", "sdss.pnet.eta"])["source"].tolist() == ["released", "live"]
     html = tables.to_html(card)
     assert "<small>" in html and "overflow-x: auto" in html and "&nbsp;%" in html
     ratios = tables.over_limit(

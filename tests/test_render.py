@@ -37,7 +37,7 @@ def test_aureole_takes_its_light_from_the_star():
     assert kernel[200, 260] == pytest.approx(3600 * 10**-6.4 / 60**2, rel=1e-9)  # r^-2
     core, with_aureole = psf.pixel_psf(1.4, size=9, aureole=None), psf.pixel_psf(1.4, size=9)
     assert with_aureole.sum() < core.sum()
-    total = psf.pixel_psf(1.4, size=185).sum()
+    total = psf.pixel_psf(1.4, size=177).sum()
     assert 0.98 < total < 1
 
 
@@ -111,7 +111,7 @@ def test_read_out_has_the_stated_noise_and_levels():
 
 
 def test_psf_agrees_with_skymakers_own(shared):
-    """SkyMaker's PSF file before the pixel's integration, box-summed to pixels: 0.1 % of the peak everywhere."""
+    """SkyMaker's PSF file before the pixel's integration, box-summed to pixels: 0.02 % of the peak everywhere."""
     from astropy.io import fits
     from scipy.ndimage import uniform_filter
 
@@ -123,4 +123,4 @@ def test_psf_agrees_with_skymakers_own(shared):
         for dy in range(-15, 16):
             for dx in range(-15, 16):
                 difference = theirs[centre + 11 * dy, centre + 11 * dx] - ours[middle + dy, middle + dx]
-                assert abs(difference) < 1e-3 * ours.max()
+                assert abs(difference) < 2e-4 * ours.max()

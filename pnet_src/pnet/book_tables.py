@@ -36,6 +36,7 @@ def released(output: Path) -> str:
     for path in cards:
         card = read_json(path)
         seconds = card.get("seconds")
+        seconds = seconds.get("total") if isinstance(seconds, dict) else seconds
         spent = duration(float(seconds)) if isinstance(seconds, int | float) else ""
         lines.append(
             f"| `{path.relative_to(paths.ROOT).with_suffix('')}` | `{card.get('command', '')}` | {spent} "

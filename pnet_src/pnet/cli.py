@@ -206,12 +206,12 @@ def train_bpnn(
 
 def _train(kind: str, output: Path, simulated: bool, seed: int, quiet: bool, given: dict) -> None:
     """Hand the options of a training command on and say where the card is."""
-    from pnet import pipeline
+    from pnet import steps
 
     settings = {name: value for name, value in given.items() if name not in ("output", "simulated", "seed", "quiet")}
     if settings["devices"].isdigit():
         settings["devices"] = int(settings["devices"])
-    card = pipeline.train(kind, output, settings=settings, seed=seed, simulated=simulated, progress=_progress(quiet))
+    card = steps.train(kind, output, settings=settings, seed=seed, simulated=simulated, progress=_progress(quiet))
     print(f"weights and card: {card}")
 
 
@@ -231,9 +231,9 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure a data set with PNet and the baseline, beside truth and limit."""
-    from pnet import pipeline
+    from pnet import steps
 
-    state = pipeline.evaluate(
+    state = steps.evaluate(
         dataset.value,
         output,
         optional=optional,
@@ -301,9 +301,9 @@ def ledger_check(
     reference: Annotated[Path, typer.Argument(help="Committed ledger.")] = Path("results/ledger.json"),
 ) -> None:
     """Compare the numbers of a run with the committed ones; fail where they contradict each other."""
-    from pnet import paths, pipeline
+    from pnet import paths, steps
 
-    problems, compared = pipeline.check_ledger(paths.ROOT / ledger, paths.ROOT / reference)
+    problems, compared = steps.check_ledger(paths.ROOT / ledger, paths.ROOT / reference)
     for problem in problems:
         print(problem, file=sys.stderr)
     print(f"{compared} numbers of {ledger} compared with {reference}: {len(problems)} contradict")

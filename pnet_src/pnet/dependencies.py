@@ -70,7 +70,7 @@ def _code(path: Path) -> str:
         return text
     lines: list[str] = []
     for match in CODE_CELL.finditer(text):
-        body = match.group(2)
+        body = match.group(3)
         if body.startswith("---\n"):
             body = body.partition("\n---\n")[2]
         if "\n# Set-up. On Google Colab" in f"\n{body}":

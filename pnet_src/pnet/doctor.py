@@ -60,6 +60,7 @@ def examine() -> list[Check]:
 def show(found: list[Check]) -> None:
     """Print the checks as a table, and below it the commands that mend what is missing."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -67,7 +68,7 @@ def show(found: list[Check]) -> None:
         table.add_column(title, overflow="fold")
     marks = {(True, True): "[green]✓[/]", (True, False): "[green]✓[/]", (False, True): "[red]✗[/]"}
     for check in found:
-        table.add_row(marks.get((check.ok, check.required), "[yellow]–[/]"), check.name, check.detail)
+        table.add_row(marks.get((check.ok, check.required), "[yellow]–[/]"), escape(check.name), escape(check.detail))
     console = Console()
     console.print(table)
     lacking = [check for check in found if not check.ok and check.fix]

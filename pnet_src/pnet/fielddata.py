@@ -1,9 +1,7 @@
 """Batches of fields for training: rendered on the fly, cut from frames, or both mixed."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +11,7 @@ from pnet import background, render
 from pnet.detection.targets import Batch
 from pnet.errors import ConfigError, DataError
 from pnet.frame import Frame
-from pnet.simulation import FieldKind, Recipe, draw_magnitudes, read_frame
+from pnet.simulation import FieldKind, Recipe, draw_magnitudes
 
 FAINT = 20.5  # mag; fainter stars are not asked for, brighter ones beyond the catalogue's 20 must not be lost at its edge
 
@@ -138,11 +136,6 @@ class FrameFields:
             if min(frame.image.shape) < size:
                 raise DataError(f"a frame of {frame.image.shape} pixels is smaller than a cut-out of {size}")
         self.frames, self.batch_size, self.size = list(frames), batch_size, size
-
-    @classmethod
-    def from_simulated(cls, paths: Sequence[str | os.PathLike | Path], batch_size: int, size: int = 256) -> "FrameFields":
-        """Read simulated frames with their truth."""
-        return cls([prepare(*read_frame(path)) for path in paths], batch_size, size)
 
     def batch(self, seed: int, device: torch.device) -> Batch:
         """Return one batch of cut-outs."""

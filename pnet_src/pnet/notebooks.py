@@ -22,7 +22,7 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 COLAB_CELL = "_colab_cell.txt"  # the first cell of every notebook, see pnet.colab
 COLAB_PARAMETERS_CELL = "_colab_parameters_cell.txt"  # the cell after the parameters
 # A code cell in MyST: the fence, options in a YAML block or as :option: lines, then the code.
-CODE_CELL = re.compile(r"^(`{3,})\{code-cell\}[^\n]*\n(.*?)^\1[ ]*$", re.MULTILINE | re.DOTALL)
+CODE_CELL = re.compile(r"^(`{3,})\{code-cell\}([^\n]*)\n(.*?)^\1[ ]*$", re.MULTILINE | re.DOTALL)
 
 
 def sources(folder: Path | None = None) -> list[Path]:
@@ -199,13 +199,14 @@ def with_colab_cells(text: str, stem: str, folder: Path | None = None) -> str:
     for code in (start, after):
         head = code.splitlines()[0]
         for match in reversed(list(CODE_CELL.finditer(text))):
-            if head in match.group(2).splitlines():
+            if head in match.group(3).splitlines():
                 text = text[: match.start()] + text[match.end() :].lstrip("\n")
     cells = list(CODE_CELL.finditer(text))
-    marked = [match for match in cells if re.search(r"tags:.*\bparameters\b|^\s*- parameters$", match.group(2), re.M)]
+    marked = [match for match in cells if re.search(r"tags:.*\bparameters\b|^\s*- parameters$", match.group(3), re.M)]
     for place, code in ((marked[0].end() if marked else None, after), (cells[0].start() if cells else None, start)):
         if place is not None:
-            block = f"```{{code-cell}} ipython3\n:tags: [remove-cell]\n\n{code}\n```"
+            # the language's name must be the same in all cells
+            block = f"```{{code-cell}}{cells[0].group(2)}\n:tags: [remove-cell]\n\n{code}\n```"
             text = text[:place].rstrip("\n") + f"\n\n{block}\n\n" + text[place:].lstrip("\n")
     return text
 

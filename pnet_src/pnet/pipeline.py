@@ -1,7 +1,7 @@
-"""The steps between the notebooks, one function per rule of the Snakefile: simulate, download, train.
+"""The steps that provide data, one function per rule of the Snakefile: simulated frames, SDSS files.
 
 Each leaves a small JSON that tells what it did, and the seconds in ``<output>/timings``. What was made by other code,
-other parameters or another engine is not taken for this run's.
+other parameters or another engine is not taken for this run's. (`pnet.steps` has those that train and measure.)
 """
 
 import hashlib
@@ -16,9 +16,7 @@ from pnet.errors import ConfigError, MissingError
 from pnet.files import read_json, write_json
 
 SPLITS = ("train", "val", "test")
-KINDS = ("detection", "bpnn")
 STATE = "download.json"
-SAME = 0.01  # relative difference of two ledgers; on another processor single stars cross a threshold
 
 
 def fingerprint(module: str, settings: Mapping[str, Any]) -> str:
@@ -64,14 +62,14 @@ def simulate(
         raise ConfigError(f"split {', '.join(unknown)} is not known, allowed are {', '.join(SPLITS)}")
     engine = simulation.find_engine() if engine == "auto" else engine
     recipe = simulation.Recipe.load()
-    folder = _folder(output) / "simulation"
+    folder = folder_of(output) / "simulation"
     module = {"skymaker": "pnet.skymaker", "renderer": "pnet.fields"}.get(engine, "pnet.simulation")
     key = fingerprint(module, {"engine": engine, "seed": seed, "kind": kind})
     record_path = folder / "simulation.json"
-    with timings.measured("simulate", _folder(output)) as timing:
+    with timings.measured("simulate", folder_of(output)) as timing:
         timing["engine"] = engine
         # frames carry no trace of the code that made them, so those of another fingerprint go
-        if _key_of(folder) != key:
+        if key_of(folder) != key:
             for split in SPLITS:
                 shutil.rmtree(folder / split, ignore_errors=True)
         write_json(folder / "fingerprint.json", {"key": key})
@@ -83,7 +81,7 @@ def simulate(
                     folder, recipe, split, n, seed, engine=engine, kind=kind, workers=workers, progress=progress
                 )
                 splits[split] = [str(path) for path in files]
-    command = f"python -m pnet simulate --output {_shown(output)} --seed {seed}"
+    command = f"python -m pnet simulate --output {shown(output)} --seed {seed}"
     command += "".join(f" --{split} {n}" for split, n in counts.items())
     write_json(record_path, provenance.record(command, seed, "cpu", engine=engine, kind=kind, splits=splits))
     return record_path
@@ -97,8 +95,8 @@ def frames_of(output: str | os.PathLike, split: str) -> list[Path]:
     MissingError
         If it has not, or if frames have gone since.
     """
-    path = _folder(output) / "simulation" / "simulation.json"
-    command = f"`python -m pnet simulate --output {_shown(output)}` makes them"
+    path = folder_of(output) / "simulation" / "simulation.json"
+    command = f"`python -m pnet simulate --output {shown(output)}` makes them"
     if not path.is_file():
         raise MissingError(f"{path}: no simulated frames here; {command}")
     files = [Path(name) for name in read_json(path)["splits"].get(split, [])]
@@ -125,7 +123,7 @@ def download(
     """
     from pnet.manifest import Manifest, fetch
 
-    with timings.measured("sdss-download", _folder(output)):
+    with timings.measured("sdss-download", folder_of(output)):
         try:
             report = fetch(Manifest.load(manifest), mirror=mirror, progress=progress)
             state = {"available": True, "manifest": manifest, "reason": "", "report": str(report)}
@@ -133,13 +131,13 @@ def download(
             if not optional:
                 raise
             state = {"available": False, "manifest": manifest, "reason": str(error)}
-    write_json(_folder(output) / "sdss" / STATE, state)
+    write_json(folder_of(output) / "sdss" / STATE, state)
     return state
 
 
 def forget_unavailable(output: str | os.PathLike, manifest: str) -> None:
     """Delete the note that SDSS files could not be had if they can be had now, so that the step runs again."""
-    path = _folder(output) / "sdss" / STATE
+    path = folder_of(output) / "sdss" / STATE
     if not path.is_file():
         return
     from pnet.manifest import Manifest, reachable
@@ -155,117 +153,7 @@ def forget_unavailable(output: str | os.PathLike, manifest: str) -> None:
             path.unlink()
 
 
-def train(
-    kind: str,
-    output: str | os.PathLike,
-    *,
-    settings: Mapping[str, Any],
-    seed: int,
-    simulated: bool = True,
-    progress: bool = True,
-) -> Path:
-    """Train a network in ``<output>/<kind>`` and return its card.
-
-    An interrupted run goes on where it stopped. One of other code, settings or data starts over.
-
-    Parameters
-    ----------
-    kind : {"detection", "bpnn"}
-    settings : mapping
-        Keyword arguments of `training.train_detection` or `training.train_bpnn`.
-    simulated : bool
-        Mix the simulated frames of the profile into what is rendered on the fly, and validate on them.
-    """
-    if kind not in KINDS:
-        raise ConfigError(f"network is {kind!r}, allowed are {', '.join(KINDS)}")
-    from pnet import training
-
-    folder = _folder(output) / kind
-    frames = {split: frames_of(output, split) for split in ("train", "val")} if simulated else {}
-    names = {split: [path.name for path in files] for split, files in frames.items()}
-    key = fingerprint("pnet.training", {**settings, **names, "kind": kind, "seed": seed})
-    if _key_of(folder) != key:
-        shutil.rmtree(folder, ignore_errors=True)
-    write_json(folder / "fingerprint.json", {"key": key})
-    options = "".join(f" --{name.replace('_', '-')} {value}" for name, value in settings.items() if value is not None)
-    command = f"python -m pnet train {kind} --output {_shown(output)} --seed {seed}{options}"
-    function = training.train_detection if kind == "detection" else training.train_bpnn
-    with timings.measured(f"train-{kind}", _folder(output)):
-        return function(folder, **frames, **settings, seed=seed, command=command, progress=progress)
-
-
-def evaluate(
-    dataset: str, output: str | os.PathLike, *, optional: bool = False, progress: bool = True, **options: Any
-) -> dict[str, Any]:
-    """Measure a data set; write and return what ``<output>/measurements/<dataset>.state.json`` tells.
-
-    Parameters
-    ----------
-    optional : bool
-        Where data is missing, record why instead of raising, and leave no older measurement of this run behind.
-    options
-        See `evaluation.run`.
-    """
-    from pnet import evaluation
-
-    folder = _folder(output) / "measurements"
-    state = {"available": True, "reason": ""}
-    try:
-        with timings.measured(f"evaluate-{dataset}", _folder(output)):
-            evaluation.run(dataset, _folder(output), progress=progress, **options)
-    except MissingError as error:
-        if not optional:
-            raise
-        for suffix in (".parquet", ".json"):
-            (folder / f"{dataset}{suffix}").unlink(missing_ok=True)
-        state = {"available": False, "reason": str(error)}
-    write_json(folder / f"{dataset}.state.json", state)
-    return state
-
-
-def check_ledger(ledger: Path, reference: Path) -> tuple[list[str], int]:
-    """Compare a regenerated ledger with the committed one.
-
-    Numbers from equally many stars must agree to `SAME`; where a run measured fewer, the two 95 % intervals must
-    overlap. Released numbers that a run merely shows are not compared.
-
-    Returns
-    -------
-    list of str
-        What does not agree, in words.
-    int
-        How many numbers were compared.
-    """
-    from pnet.ledger import Ledger
-
-    first, second = Ledger.read(reference), Ledger.read(ledger)
-    problems, compared = [], 0
-    for entry in second:
-        known = first.get(entry.key)
-        if known is None or known.value is None or entry.value is None or entry.source != "live":
-            continue
-        compared += 1
-        if known.n == entry.n:
-            good = abs(known.value - entry.value) <= SAME * max(abs(known.value), abs(entry.value), 1e-12)
-            rule = f"both from n = {entry.n}, so they must agree to {100 * SAME:g} %"
-        else:
-            low, high = _interval(entry)
-            known_low, known_high = _interval(known)
-            good = low <= known_high and known_low <= high
-            rule = f"95 % intervals of n = {entry.n} and n = {known.n} do not meet"
-        if not good:
-            problems.append(f"{entry.key}: {entry.value:.6g} here, {known.value:.6g} in {reference.name}; {rule}")
-    return problems, compared
-
-
-def _interval(entry: Any) -> tuple[float, float]:
-    """Return the interval of a ledger entry, or 5 % around the value where it has none."""
-    if entry.low is None or entry.high is None:
-        return entry.value - 0.05 * abs(entry.value), entry.value + 0.05 * abs(entry.value)
-    return entry.low, entry.high
-
-
-def _key_of(folder: Path) -> str | None:
+def key_of(folder: Path) -> str | None:
     """Return the fingerprint that a folder was made with, None where it has none."""
     try:
         return read_json(folder / "fingerprint.json")["key"]
@@ -273,12 +161,12 @@ def _key_of(folder: Path) -> str | None:
         return None
 
 
-def _folder(output: str | os.PathLike) -> Path:
+def folder_of(output: str | os.PathLike) -> Path:
     """Return a profile's folder; relative ones count from the project's root."""
     return paths.ROOT / output
 
 
-def _shown(output: str | os.PathLike) -> str:
+def shown(output: str | os.PathLike) -> str:
     """Return a folder as commands name it: relative to the project where it lies inside."""
     path = Path(output)
     return str(path.relative_to(paths.ROOT) if path.is_absolute() and path.is_relative_to(paths.ROOT) else path)

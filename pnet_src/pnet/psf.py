@@ -16,7 +16,8 @@ from scipy.ndimage import map_coordinates
 from pnet.errors import ConfigError
 
 OVERSAMPLING = 8  # samples per pixel: cubic interpolation then errs by less than 1e-5 of the peak
-FIELD = 192  # px, width of the map; SkyMaker's stamps end at a radius of 93 px
+FIELD = 186  # px, width of the map; SkyMaker's stamps end at a radius of 93 px
+SAMPLES = 11  # points across a pixel that SkyMaker sums
 ARCSEC = np.pi / 180 / 3600
 
 
@@ -77,10 +78,10 @@ def _optical_transfer(optics: Optics, step: float, n: int) -> np.ndarray:
     size = fft.next_fast_len(int(2 * optics.m1 / step) + 4, real=True)
     axis = (np.arange(size) - size // 2) * step
     radius = np.hypot(axis, axis[:, None])
-    # Edges are blurred over one sample so that an arm's width does not depend on the sampling.
-    pupil = np.clip((optics.m1 / 2 - radius) / step + 0.5, 0, 1) * np.clip((radius - optics.m2 / 2) / step + 0.5, 0, 1)
+    # Sharp edges, as SkyMaker samples them: with blurred ones 7e-4 of the light moves from the wings to the core.
+    pupil = ((radius < optics.m1 / 2) & (radius >= optics.m2 / 2)).astype(float)
     if optics.arms:
-        clear = np.clip((np.abs(axis) - optics.arm_thickness / 2000) / step + 0.5, 0, 1)
+        clear = (np.abs(axis) >= optics.arm_thickness / 2000).astype(float)
         pupil *= clear * clear[:, None]
     power = np.abs(fft.rfft2(pupil.astype(np.float32))) ** 2
     correlation = fft.irfft2(power, s=pupil.shape)
@@ -135,7 +136,8 @@ def psf_map(
     fried = 0.975863 * wavelength / (seeing * ARCSEC)
     transfer = _optical_transfer(optics, step, n) * np.exp(-3.4419 * (baseline / fried) ** (5 / 3))
     if pixel:
-        box = np.sinc(frequency * pixel_scale)
+        # SkyMaker's pixel is the sum of SAMPLES points, not an integral.
+        box = np.sinc(frequency * pixel_scale) / np.sinc(frequency * pixel_scale / SAMPLES)
         transfer = transfer * box * box[:, None]
     psf = fft.fftshift(fft.irfft2(transfer[:, : n // 2 + 1], s=(n, n)))
     axis = (np.arange(n) - n // 2) / OVERSAMPLING

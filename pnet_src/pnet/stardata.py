@@ -1,6 +1,6 @@
 """Batches of single stars for training the BPNN: rendered on the fly, cut from frames, or both mixed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,7 +125,7 @@ class FrameStars:
 
     Parameters
     ----------
-    frames : sequence of (Frame, truth, detections)
+    frames : iterable of (Frame, truth, detections)
         The truth with the column ``counted``; only counted stars that were found are used.
     batch_size : int
     stamp : int
@@ -137,7 +137,7 @@ class FrameStars:
         If no star is left.
     """
 
-    def __init__(self, frames: Sequence[tuple[Frame, pd.DataFrame, pd.DataFrame]], batch_size: int, stamp: int = 9):
+    def __init__(self, frames: Iterable[tuple[Frame, pd.DataFrame, pd.DataFrame]], batch_size: int, stamp: int = 9):
         parts, flux = [], []
         for frame, truth, detections in frames:
             stamps = frame_stamps(frame, detections, stamp)

@@ -118,7 +118,8 @@ def as_stuff(population: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     population : DataFrame
-        x, y, mag, kind, bulge_fraction, bulge_radius, disc_radius (half-light, circularised, arcsec), axis_ratio, angle.
+        x, y, mag, kind, bulge_fraction, bulge_radius and disc_radius (half-light, circularised, arcsec),
+        axis_ratio and angle of the disc.
 
     Returns
     -------

@@ -134,7 +134,7 @@ def verdict(entry: Entry) -> str:
 
 
 def scorecard(ledger: Ledger, keys: Iterable[str]) -> pd.DataFrame:
-    """One row per key that the ledger holds: ours with interval, the paper's, how they compare, the best possible."""
+    """One row per key that the ledger holds: ours with interval, the paper's, how they compare, the limit."""
     rows = []
     for key in keys:
         entry = ledger.get(key)
@@ -148,13 +148,15 @@ def scorecard(ledger: Ledger, keys: Iterable[str]) -> pd.DataFrame:
                 "what": entry.title + (f" / {entry.unit}" if entry.unit else ""),
                 "ours (95 %)": with_interval(entry, style),
                 "paper": _paper(key, style),
-                "against the paper": verdict(entry),
-                "best possible": percent(entry.limit) if style == "percent" else number(entry.limit),
+                "vs paper": verdict(entry),
+                "limit": percent(entry.limit) if style == "percent" else number(entry.limit),
                 "n": str(entry.n),
                 "source": entry.source,
             }
         )
-    return pd.DataFrame(rows)
+    card = pd.DataFrame(rows)
+    # a column that says "live" in every row would only make the table wider
+    return card.drop(columns="source") if rows and (card["source"] == "live").all() else card
 
 
 def over_limit(ledger: Ledger, columns: dict[str, str]) -> pd.DataFrame:
@@ -178,8 +180,8 @@ def over_limit(ledger: Ledger, columns: dict[str, str]) -> pd.DataFrame:
 
 
 _STYLE = (
-    "<style>.pnet-table {overflow-x: auto; margin-bottom: 1rem} "
-    ".pnet-table td, .pnet-table th {padding: 0.2rem 0.6rem; text-align: left; vertical-align: top} "
+    "<style>.pnet-table {overflow-x: auto; margin-bottom: 1rem; font-size: 0.9em} "
+    ".pnet-table td, .pnet-table th {padding: 0.2rem 0.45rem; text-align: left; vertical-align: top} "
     ".pnet-table td:first-child, .pnet-table small {white-space: nowrap}</style>"
 )
 _INTERVAL = re.compile(r" \(([^()<]* … [^()<]*)\)( %| × 10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?")

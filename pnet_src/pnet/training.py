@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pnet import catalogue, fielddata, provenance, recalibration, stardata, weights
+from pnet import fielddata, provenance, recalibration, stardata, trainingsets, weights
 from pnet.bpnn.elbo import ELBO
 from pnet.bpnn.network import CONFIGS as BPNN_CONFIGS
 from pnet.bpnn.network import BayesianPhotometryNet
@@ -24,7 +24,7 @@ from pnet.fit import FitConfig, fit
 from pnet.frame import Frame
 from pnet.matching import compare
 from pnet.seeds import derive
-from pnet.simulation import Recipe, read_frame
+from pnet.simulation import Recipe
 
 # The parts that hold still while new data is met (section 4.1): the Hourglass Network and the photometry branch.
 FREEZE_DETECTION = ("hourglasses", "features", "merges", *(f"preheads.{i}.heads.flux" for i in range(4)))
@@ -50,12 +50,6 @@ def detection_scores(model: nn.Module, frames: Sequence[tuple[Frame, pd.DataFram
     }
 
 
-def read_marked(paths: Sequence[str | os.PathLike]) -> list[tuple[Frame, pd.DataFrame]]:
-    """Read simulated frames and mark which of their sources count."""
-    frames = [read_frame(path) for path in paths]
-    return [(frame, catalogue.mark_counted(truth, frame)) for frame, truth in frames]
-
-
 def _start_from(model: nn.Module, kind: str, start: str | os.PathLike | None) -> None:
     """Load pre-trained weights into `model`; the configurations must agree."""
     if start is None:
@@ -70,9 +64,10 @@ def train_detection(
     folder: str | os.PathLike,
     *,
     config: str = "compact",
+    dataset: str = "simulation",
     train: Sequence[str | os.PathLike] = (),
     val: Sequence[str | os.PathLike] = (),
-    prepared: Sequence[fielddata.PreparedFrame] = (),
+    manifest: str = "sdss-standard",
     rendered: bool = True,
     epochs: int = 60,
     steps: int = 200,
@@ -97,10 +92,12 @@ def train_detection(
         Receives checkpoint, history.csv, weights and card.
     config : str
         Name in `pnet.detection.network.CONFIGS`.
+    dataset : {'simulation', 'sdss'}
+        Whose frames half of each batch is cut from when fields are rendered too.
     train, val : sequence of path
-        Simulated frames with truth; half of each batch is cut from them when fields are rendered too.
-    prepared : sequence of PreparedFrame
-        Other frames to train on, such as SDSS frames with their catalogue.
+        Simulated frames with truth.
+    manifest : str
+        SDSS fields with a catalogue, by its own splits.
     rendered : bool
         Render the rest of each batch on the fly.
     epochs, steps, batch_size, field_size, learning_rate, precision, seed
@@ -130,16 +127,17 @@ def train_detection(
     torch.manual_seed(derive(seed, "initial weights"))
     model = PhotometryDetectionNet(DETECTION_CONFIGS[config]).to(memory_format=torch.channels_last)
     _start_from(model, "detection", start)
-    frames = [*(fielddata.prepare(*read_frame(path)) for path in train), *prepared]
+    chosen = trainingsets.choose(dataset, manifest, train, val)
+    frames = chosen.prepared()
     if not frames and not rendered:
-        raise ConfigError("there is nothing to train on: give train or prepared frames, or set rendered")
+        raise ConfigError("there is nothing to train on: give train frames, or set rendered")
     sources: list[Any] = []
     from_frames = batch_size if not rendered else batch_size // 2 if frames else 0
     if from_frames:
         sources.append(fielddata.FrameFields(frames, from_frames, field_size))
     if from_frames < batch_size:
         sources.append(fielddata.RenderedFields(Recipe.load(), batch_size - from_frames, field_size))
-    marked = read_marked(val)
+    marked = list(chosen.read("val"))
     history = fit(
         model,
         detection_loss,
@@ -161,9 +159,9 @@ def train_detection(
             "rendered_fields": (batch_size - from_frames) * steps * len(history),
             "cut_fields": from_frames * steps * len(history),
             "field_size": field_size,
-            "train_frames": [Path(path).name for path in train],
-            "val_frames": [Path(path).name for path in val],
-            "prepared_frames": len(prepared),
+            "dataset": dataset,
+            "train_frames": chosen.names("train"),
+            "val_frames": chosen.names("val"),
         },
         fit=vars(settings) | {"freeze": list(settings.freeze), "epochs_done": len(history), "batch_size": batch_size},
         start=str(start) if start else None,
@@ -171,13 +169,6 @@ def train_detection(
         figures={key: value for key, value in last.items() if key.startswith("val_") or key == "loss"},
     )
     return weights.save(model.cpu(), Path(folder) / f"detection-{config}", kind="detection", card=card)
-
-
-def star_frames(
-    paths: Sequence[str | os.PathLike], detection: nn.Module
-) -> list[tuple[Frame, pd.DataFrame, pd.DataFrame]]:
-    """Return frames, marked truth and what the detection net finds in them, for training and validating the BPNN."""
-    return [(frame, truth, detect(detection, frame, 0.3)) for frame, truth in read_marked(paths)]
 
 
 def bpnn_predictions(model: nn.Module, stars: stardata.FrameStars, seed: int) -> tuple[Prediction, np.ndarray]:
@@ -203,8 +194,10 @@ def train_bpnn(
     folder: str | os.PathLike,
     *,
     config: str = "compact",
+    dataset: str = "simulation",
     train: Sequence[str | os.PathLike] = (),
     val: Sequence[str | os.PathLike] = (),
+    manifest: str = "sdss-standard",
     detection: str | os.PathLike = "released",
     rendered: bool = True,
     epochs: int = 30,
@@ -230,9 +223,9 @@ def train_bpnn(
         Receives checkpoint, history.csv, weights and card.
     config : str
         Name in `pnet.bpnn.network.CONFIGS`.
-    train, val : sequence of path
-        Simulated frames with truth; a quarter of each batch is cut from `train` when stamps are rendered too.
-        The recalibration is fitted on `val`.
+    dataset, train, val, manifest
+        As in `train_detection`; a quarter of each batch is cut from the frames when stamps are rendered too. The
+        recalibration is fitted on the validation frames.
     detection : str or path
         Weights of the detection net that finds the stars in these frames.
     rendered : bool
@@ -263,16 +256,18 @@ def train_bpnn(
     model = BayesianPhotometryNet(BPNN_CONFIGS[config])
     _start_from(model, "bpnn", start)
     stamp = model.config.stamp
-    detector, detector_card = weights.load("detection", detection) if train or val else (None, {})
-    if not train and not rendered:
-        raise ConfigError("there is nothing to train on: give train or set rendered")
-    from_frames = batch_size if not rendered else batch_size // 4 if train else 0
+    chosen = trainingsets.choose(dataset, manifest, train, val)
+    if not chosen.train and not rendered:
+        raise ConfigError("there is nothing to train on: give train frames, or set rendered")
+    detector, detector_card = weights.load("detection", detection) if chosen.train or chosen.val else (None, {})
+    found = {split: trainingsets.stars_found(chosen.read(split), detector) for split in ("train", "val")}
+    from_frames = batch_size if not rendered else batch_size // 4 if chosen.train else 0
     sources: list[Any] = []
     if from_frames:
-        sources.append(stardata.FrameStars(star_frames(train, detector), from_frames, stamp))
+        sources.append(stardata.FrameStars(found["train"], from_frames, stamp))
     if from_frames < batch_size:
         sources.append(stardata.RenderedStamps(Recipe.load(), batch_size - from_frames, stamp))
-    validation = stardata.FrameStars(star_frames(val, detector), 1, stamp) if val else None
+    validation = stardata.FrameStars(found["val"], 1, stamp) if chosen.val else None
     history = fit(
         model,
         # Endless data: N in Eq. 12 is the number of stars that the whole run sees.
@@ -291,7 +286,7 @@ def train_bpnn(
     if validation is not None and len(validation) >= recalibration.MIN_STARS:
         prediction, truth = bpnn_predictions(model, validation, seed)
         # Eq. 15's σ is scaled, never the mean: a zero point belongs to the photometric calibration.
-        fitted = recalibration.fit(prediction.mean, prediction.sigma, truth, data=f"{len(val)} validation frames")
+        fitted = recalibration.fit(prediction.mean, prediction.sigma, truth, data=f"{len(chosen.val)} validation frames of {dataset}")
         ratio = {"method": fitted.method, "ratio": fitted.ratio, "n": fitted.n, "data": fitted.data}
     last = history[-1]
     card = provenance.record(
@@ -301,8 +296,9 @@ def train_bpnn(
         data={
             "rendered_stars": (batch_size - from_frames) * steps * len(history),
             "cut_stars": from_frames * steps * len(history),
-            "train_frames": [Path(path).name for path in train],
-            "val_frames": [Path(path).name for path in val],
+            "dataset": dataset,
+            "train_frames": chosen.names("train"),
+            "val_frames": chosen.names("val"),
             "detection": detector_card.get("sha256"),
         },
         fit=vars(settings)

@@ -25,7 +25,7 @@ def figure_8(table: pd.DataFrame) -> Figure:
     Each panel counts stars in squares of 0.02 px and shows the decimal logarithm. Blue and green circles
     hold errors up to 0.15 and 0.21 px; the red dashed lines enclose 99 % of the errors in x and in y.
     """
-    figure, axes = style.new(1, 3, height=4.75, width=7.2, sharey=True)
+    figure, axes = style.new(1, 3, height=4.55, width=7.2, sharey=True)
     panels = ((scores.baseline_of(table, "sdss") or "sextractor", "sdss"), ("pnet", "sdss"), ("pnet", "simulation"))
     edges = np.arange(-round(SHOWN / BIN), round(SHOWN / BIN) + 1) * BIN
     counts, errors = [], []

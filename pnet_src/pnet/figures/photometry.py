@@ -99,7 +99,7 @@ def _histogram(ax: Axes, delta: np.ndarray, title: str, colour: str) -> None:
     )
     ax.set(xlim=(edges[0], edges[-1]), xlabel="true − measured / mag", ylabel="stars / %")
     ax.set_ylim(0, 1.25 * share.max())
-    ax.set_title(f"{title}\nbeyond ± {SHOWN:g} in the outermost bins", fontsize=10.5)
+    ax.set_title(f"{title}\nthe rest in the outermost bins", fontsize=10.5)
 
 
 @style.styled

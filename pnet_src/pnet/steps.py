@@ -1,0 +1,135 @@
+"""The steps that train and measure, and the check of what came out, one function per command.
+
+As in `pnet.pipeline`, each leaves a small JSON and the seconds that it took. Apart from that module, since this one
+reaches most of the library, and what imports it would be out of date whenever anything changes.
+"""
+
+import itertools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pnet import pipeline, timings
+from pnet.errors import ConfigError, MissingError
+from pnet.files import write_json
+
+KINDS = ("detection", "bpnn")
+SAME = 0.01  # relative difference of two ledgers; on another processor single stars cross a threshold
+
+
+def train(
+    kind: str,
+    output: str | os.PathLike,
+    *,
+    settings: Mapping[str, Any],
+    seed: int,
+    simulated: bool = True,
+    progress: bool = True,
+) -> Path:
+    """Train a network in ``<output>/<kind>`` and return its card.
+
+    An interrupted run goes on where it stopped. One of other code, settings or data is set aside, not deleted: it may
+    have taken hours.
+
+    Parameters
+    ----------
+    kind : {"detection", "bpnn"}
+    settings : mapping
+        Keyword arguments of `training.train_detection` or `training.train_bpnn`.
+    simulated : bool
+        Mix the simulated frames of the profile into what is rendered on the fly, and validate on them.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"network is {kind!r}, allowed are {', '.join(KINDS)}")
+    from pnet import training
+
+    folder = pipeline.folder_of(output) / kind
+    frames = {split: pipeline.frames_of(output, split) for split in ("train", "val")} if simulated else {}
+    names = {split: [path.name for path in files] for split, files in frames.items()}
+    key = pipeline.fingerprint("pnet.training", {**settings, **names, "kind": kind, "seed": seed})
+    if folder.is_dir() and pipeline.key_of(folder) != key:
+        _set_aside(folder)
+    write_json(folder / "fingerprint.json", {"key": key})
+    options = "".join(f" --{name.replace('_', '-')} {value}" for name, value in settings.items() if value is not None)
+    command = f"python -m pnet train {kind} --output {pipeline.shown(output)} --seed {seed}{options}"
+    function = training.train_detection if kind == "detection" else training.train_bpnn
+    with timings.measured(f"train-{kind}", pipeline.folder_of(output)):
+        return function(folder, **frames, **settings, seed=seed, command=command, progress=progress)
+
+
+def _set_aside(folder: Path) -> Path:
+    """Rename the folder of an earlier run to ``<name>.1`` or the next free number, and return its new name."""
+    number = next(number for number in itertools.count(1) if not folder.with_name(f"{folder.name}.{number}").exists())
+    return folder.rename(folder.with_name(f"{folder.name}.{number}"))
+
+
+def evaluate(
+    dataset: str, output: str | os.PathLike, *, optional: bool = False, progress: bool = True, **options: Any
+) -> dict[str, Any]:
+    """Measure a data set; write and return what ``<output>/measurements/<dataset>.state.json`` tells.
+
+    Parameters
+    ----------
+    optional : bool
+        Where data is missing, record why instead of raising, and leave no older measurement of this run behind.
+    options
+        See `evaluation.run`.
+    """
+    from pnet import evaluation
+
+    folder = pipeline.folder_of(output) / "measurements"
+    state = {"available": True, "reason": ""}
+    try:
+        with timings.measured(f"evaluate-{dataset}", pipeline.folder_of(output)):
+            evaluation.run(dataset, pipeline.folder_of(output), progress=progress, **options)
+    except MissingError as error:
+        if not optional:
+            raise
+        for suffix in (".parquet", ".json"):
+            (folder / f"{dataset}{suffix}").unlink(missing_ok=True)
+        state = {"available": False, "reason": str(error)}
+    write_json(folder / f"{dataset}.state.json", state)
+    return state
+
+
+def check_ledger(ledger: Path, reference: Path) -> tuple[list[str], int]:
+    """Compare a regenerated ledger with the committed one.
+
+    Numbers from equally many stars must agree to `SAME`; where a run measured fewer, the two 95 % intervals must
+    overlap. Released numbers that a run merely shows are not compared.
+
+    Returns
+    -------
+    list of str
+        What does not agree, in words.
+    int
+        How many numbers were compared.
+    """
+    from pnet.ledger import Ledger
+
+    first, second = Ledger.read(reference), Ledger.read(ledger)
+    problems, compared = [], 0
+    for entry in second:
+        known = first.get(entry.key)
+        if known is None or known.value is None or entry.value is None or entry.source != "live":
+            continue
+        compared += 1
+        if known.n == entry.n:
+            good = abs(known.value - entry.value) <= SAME * max(abs(known.value), abs(entry.value), 1e-12)
+            rule = f"both from n = {entry.n}, so they must agree to {100 * SAME:g} %"
+        else:
+            low, high = _interval(entry)
+            known_low, known_high = _interval(known)
+            good = low <= known_high and known_low <= high
+            rule = f"95 % intervals of n = {entry.n} and n = {known.n} do not meet"
+        if not good:
+            problems.append(f"{entry.key}: {entry.value:.6g} here, {known.value:.6g} in {reference.name}; {rule}")
+    return problems, compared
+
+
+def _interval(entry: Any) -> tuple[float, float]:
+    """Return the interval of a ledger entry, or 5 % around the value where it has none."""
+    if entry.low is None or entry.high is None:
+        return entry.value - 0.05 * abs(entry.value), entry.value + 0.05 * abs(entry.value)
+    return entry.low, entry.high

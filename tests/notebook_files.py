@@ -1,0 +1,61 @@
+"""A small project with one notebook, written by the tests that need one."""
+
+import shutil
+from pathlib import Path
+
+from pnet import paths
+
+HEADER = """---
+jupytext:
+  formats: md:myst,ipynb
+  text_representation: {extension: .md, format_name: myst}
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+
+"""
+
+PARAMETERS = """```{code-cell} python
+:tags: [parameters]
+
+profile: str = "standard"
+seed: int = 2023
+output: str = "build/standard"
+scale: float = 1.5
+limit: int | None = None
+```
+
+"""
+
+BODY = """# A chapter
+
+The mean is {glue:text}`mean:.2f`.
+
+```{code-cell} python
+from pnet.notebooks import glue
+
+print(profile, seed, scale, limit, object())
+glue("mean", 2 * scale)
+```
+"""
+
+
+def write_notebook(folder: Path, stem: str = "01_chapter", body: str = BODY, parameters: str = PARAMETERS) -> Path:
+    """Write a notebook, and the cells for Colab, into ``<folder>/notebooks`` and return its path."""
+    notebooks = folder / "notebooks"
+    (notebooks / "profiles").mkdir(parents=True, exist_ok=True)
+    for cell in paths.NOTEBOOKS.glob("_colab*.txt"):
+        shutil.copyfile(cell, notebooks / cell.name)
+    path = notebooks / f"{stem}.md"
+    path.write_text(HEADER + parameters + body)
+    return path
+
+
+def write_profile(folder: Path, name: str, text: str) -> Path:
+    """Write ``<folder>/notebooks/profiles/<name>.yml``."""
+    path = folder / "notebooks" / "profiles" / f"{name}.yml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path

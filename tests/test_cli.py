@@ -1,0 +1,290 @@
+"""The command line: what it hands on, what it prints, how it fails; and the steps behind it."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from pnet import cli, paths, pipeline, profiles, steps, workflow
+from pnet.errors import ConfigError, MissingError
+from pnet.files import read_json, write_json
+from pnet.ledger import Entry, Ledger
+
+runner = CliRunner()
+COMMANDS = (
+    "doctor", "measure", "simulate", "sdss-manifest", "sdss-download", "train", "evaluate", "run", "book", "pair",
+    "ledger-check", "bench", "make",
+)  # fmt: skip
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A project's root of its own."""
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_every_command_has_help():
+    listed = runner.invoke(cli.app, ["--help"]).output
+    for command in COMMANDS:
+        assert command in listed
+        done = runner.invoke(cli.app, [command, "--help"])
+        assert done.exit_code == 0 and "Usage" in done.output
+
+
+def test_nothing_heavy_is_imported_for_help():
+    code = "import sys; import pnet.cli, pnet.notebooks, pnet.doctor, pnet.profiles, pnet.workflow\n"
+    code += "print([name for name in ('torch', 'astropy', 'matplotlib', 'pandas', 'galsim') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_errors_of_pnet_have_no_traceback_and_code_2():
+    done = subprocess.run(
+        [sys.executable, "-m", "pnet", "measure", "none.fits", "-o", "out.ecsv"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == cli.FAILED == 2
+    assert done.stderr.startswith("error: ") and "none.fits" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["simulate", "--test", "-1"], "--test"),
+        (["simulate", "--engine", "magic"], "magic"),
+        (["evaluate", "--dataset", "hubble"], "hubble"),
+        (["measure", "a.fits"], "--output"),
+        (["nonsense"], "nonsense"),
+    ],
+)
+def test_bad_options_are_named(arguments, named):
+    done = runner.invoke(cli.app, arguments, env={"COLUMNS": "200", "TERM": "dumb"})
+    assert done.exit_code == 2 and named in done.output
+
+
+def test_version():
+    import pnet
+
+    assert runner.invoke(cli.app, ["--version"]).output.strip() == pnet.__version__
+
+
+def test_run_needs_name_and_value():
+    done = runner.invoke(cli.app, ["run", "05", "-p", "seed"])
+    assert isinstance(done.exception, ConfigError) and "name=value" in str(done.exception)
+
+
+# Simulated frames
+
+
+def test_simulate_makes_frames_and_a_record(root):
+    done = runner.invoke(cli.app, ["simulate", "-O", "build/x", "--val", "1", "--test", "2", "--engine", "renderer"])
+    assert done.exit_code == 0, done.output
+    record = read_json(root / "build/x/simulation/simulation.json")
+    assert record["engine"] == "renderer" and {key: len(files) for key, files in record["splits"].items()} == {
+        "val": 1,
+        "test": 2,
+    }
+    assert [path.exists() for path in pipeline.frames_of("build/x", "test")] == [True, True]
+    assert "pnet simulate --output build/x --seed 2023" in record["command"]
+    assert (root / "build/x/timings/simulate.json").is_file()
+
+
+def test_frames_of_another_recipe_are_made_anew(root, monkeypatch):
+    pipeline.simulate("build/x", counts={"test": 1}, seed=1, engine="renderer", progress=False)
+    (path,) = pipeline.frames_of("build/x", "test")
+    before = path.read_bytes()
+    path.write_bytes(before[:-2880])  # a second run with nothing changed keeps what is there
+    pipeline.simulate("build/x", counts={"test": 1}, seed=1, engine="renderer", progress=False)
+    assert path.read_bytes() == before[:-2880]
+    pipeline.simulate("build/x", counts={"test": 1}, seed=2, engine="renderer", progress=False)
+    assert path.read_bytes() not in (before, before[:-2880])
+    changed = path.stat().st_mtime_ns
+    time.sleep(0.01)
+    monkeypatch.setattr(pipeline, "fingerprint", lambda module, settings: "other code")
+    pipeline.simulate("build/x", counts={"test": 1}, seed=2, engine="renderer", progress=False)
+    assert path.stat().st_mtime_ns > changed
+
+
+def test_frames_that_are_not_there_are_named(root):
+    with pytest.raises(MissingError, match=r"pnet simulate --output build/x"):
+        pipeline.frames_of("build/x", "test")
+    pipeline.simulate("build/x", counts={"test": 1}, seed=1, engine="renderer", progress=False)
+    (path,) = pipeline.frames_of("build/x", "test")
+    path.unlink()
+    with pytest.raises(MissingError, match=path.name):
+        pipeline.frames_of("build/x", "test")
+    with pytest.raises(ConfigError, match="exam"):
+        pipeline.simulate("build/x", counts={"exam": 1}, seed=1)
+
+
+# SDSS files
+
+
+def test_download_that_may_fail_says_why(root, monkeypatch):
+    monkeypatch.setenv("PNET_DATA", str(root / "data"))
+    (root / "mirror/dr17").mkdir(parents=True)  # a mirror without any file
+    monkeypatch.setenv("SDSS_MIRROR", str(root / "mirror"))
+    with pytest.raises(MissingError):
+        pipeline.download("build/x", "sdss-standard", progress=False)
+    done = runner.invoke(cli.app, ["sdss-download", "-O", "build/x", "--optional", "-q"])
+    assert done.exit_code == 0 and "cannot be had" in done.output
+    state = read_json(root / "build/x/sdss/download.json")
+    assert state["available"] is False and state["reason"]
+
+
+def test_unavailable_is_forgotten_once_files_can_be_had(root, monkeypatch):
+    from pnet import manifest
+
+    note = root / "build/x/sdss/download.json"
+    write_json(note, {"available": False})
+    monkeypatch.setattr(manifest, "reachable", lambda *_, **__: False)
+    monkeypatch.setenv("PNET_DATA", str(root / "data"))
+    pipeline.forget_unavailable("build/x", "sdss-standard")
+    assert note.exists()
+    monkeypatch.setattr(manifest, "reachable", lambda *_, **__: True)
+    pipeline.forget_unavailable("build/x", "sdss-standard")
+    assert not note.exists()
+    write_json(note, {"available": True})
+    pipeline.forget_unavailable("build/x", "sdss-standard")
+    assert note.exists()
+
+
+# Training and measuring
+
+
+def test_training_hands_its_options_on_and_sets_other_runs_aside(root, monkeypatch):
+    from pnet import training
+
+    calls = []
+
+    def fake(folder, **options):
+        calls.append(options)
+        write_json(folder / "card.json", {})
+        return folder / "card.json"
+
+    monkeypatch.setattr(training, "train_detection", fake)
+    command = ["train", "detection", "-O", "build/x", "--epochs", "3", "--devices", "2", "--no-simulated", "-q"]
+    assert runner.invoke(cli.app, command).exit_code == 0
+    assert calls[0]["epochs"] == 3 and calls[0]["devices"] == 2 and calls[0]["progress"] is False
+    assert "train" not in calls[0], "no simulated frames were asked for"
+    assert "pnet train detection --output build/x" in calls[0]["command"]
+    assert runner.invoke(cli.app, command).exit_code == 0
+    assert not (root / "build/x/detection.1").exists(), "the same run goes on in its folder"
+    assert runner.invoke(cli.app, [*command, "--epochs", "4"]).exit_code == 0
+    assert (root / "build/x/detection.1/card.json").exists(), "a run of other settings may have taken hours"
+    with pytest.raises(ConfigError, match="hal"):
+        steps.train("hal", "build/x", settings={}, seed=1)
+
+
+def test_measurement_that_may_fail_leaves_no_older_one(root, monkeypatch):
+    from pnet import evaluation
+
+    def fails(*_, **__):
+        raise MissingError("no SDSS here; `get it`")
+
+    folder = root / "build/x/measurements"
+    write_json(folder / "sdss.json", {})
+    monkeypatch.setattr(evaluation, "run", fails)
+    with pytest.raises(MissingError):
+        steps.evaluate("sdss", "build/x")
+    done = runner.invoke(cli.app, ["evaluate", "--dataset", "sdss", "-O", "build/x", "--optional"])
+    assert done.exit_code == 0 and "not measured: no SDSS here" in done.output
+    assert read_json(folder / "sdss.state.json") == {"available": False, "reason": "no SDSS here; `get it`"}
+    assert not (folder / "sdss.json").exists()
+
+
+def test_evaluate_hands_its_options_on(root, monkeypatch):
+    import inspect
+
+    from pnet import evaluation
+
+    calls = []
+    known = set(inspect.signature(evaluation.run).parameters)
+    monkeypatch.setattr(evaluation, "run", lambda *names, **options: calls.append((names, options)))
+    done = runner.invoke(
+        cli.app, ["evaluate", "--dataset", "simulation", "-O", "build/x", "--frames", "3", "--method", "pnet"]
+    )
+    assert done.exit_code == 0
+    ((names, options),) = calls
+    assert names[0] == "simulation" and options["frames"] == 3 and options["methods"] == ("pnet",)
+    assert set(options) <= known, "evaluation.run takes all of them"
+
+
+# The ledger
+
+
+def ledger(path, *entries):
+    Ledger(Entry(key, value, low, high, n) for key, value, low, high, n in entries).write(path)
+    return path
+
+
+def test_ledgers_that_agree(tmp_path):
+    committed = ledger(
+        tmp_path / "a.json", ("s.p", 0.99, 0.98, 1.0, 3000), ("s.mae", 0.0100, None, None, 66), ("old", 1, 0, 2, 5)
+    )
+    here = ledger(
+        tmp_path / "b.json", ("s.p", 0.97, 0.93, 0.985, 300), ("s.mae", 0.01005, None, None, 66), ("new", 1, 0, 2, 5)
+    )
+    done = runner.invoke(cli.app, ["ledger-check", str(here), str(committed)])
+    assert done.exit_code == 0 and "2 numbers" in done.output and "0 contradict" in done.output
+
+
+def test_ledgers_that_contradict_each_other(tmp_path):
+    committed = ledger(tmp_path / "a.json", ("s.p", 0.99, 0.98, 1.0, 3000), ("s.mae", 0.0100, None, None, 66))
+    here = ledger(tmp_path / "b.json", ("s.p", 0.90, 0.85, 0.95, 300), ("s.mae", 0.0103, None, None, 66))
+    done = runner.invoke(cli.app, ["ledger-check", str(here), str(committed)])
+    assert done.exit_code == 1 and "2 contradict" in done.output
+    problems, _ = steps.check_ledger(here, committed)
+    assert "do not meet" in problems[1] and "must agree to 1 %" in problems[0]
+
+
+def test_nothing_compared_is_no_success(tmp_path):
+    committed = ledger(tmp_path / "a.json", ("a", 1, 0, 2, 5))
+    here = ledger(tmp_path / "b.json", ("b", 1, 0, 2, 5))
+    assert runner.invoke(cli.app, ["ledger-check", str(here), str(committed)]).exit_code == 1
+
+
+def test_released_numbers_are_not_compared_with_themselves(tmp_path):
+    committed = ledger(tmp_path / "a.json", ("a", 1, 0, 2, 5))
+    shown = tmp_path / "b.json"
+    Ledger([Entry("a", 1, 0, 2, 5, source="released")]).write(shown)
+    assert steps.check_ledger(shown, committed) == ([], 0)
+
+
+# The workflow
+
+
+def test_profile_is_checked_before_anything_runs():
+    with pytest.raises(ConfigError, match=r"profile mine.*epochz"):
+        workflow.check(profiles.Profile("mine", notebooks={"05_detection": {"epochz": 3}}))
+    with pytest.raises(ConfigError, match="step cook is not known"):
+        workflow.check(profiles.Profile("mine", steps={"cook": {}}))
+    frames = {"01_skymaker_simulation": {"n_test": 3}}
+    with pytest.raises(ConfigError, match="must agree"):
+        workflow.check(profiles.Profile("mine", notebooks=frames, steps={"simulate": {"test": 4}}))
+
+
+def test_two_runs_of_a_profile_do_not_mix(root):
+    refused = pytest.raises(workflow.WorkflowError, match=r"another run.*build/x")
+    with workflow._locked(root / "build/x"), refused, workflow._locked(root / "build/x"):
+        pass
+    with workflow._locked(root / "build/x"):
+        pass
+
+
+def test_timings_are_written_only_for_steps_that_end_well(tmp_path):
+    from pnet import timings
+
+    with pytest.raises(ZeroDivisionError), timings.measured("bad", tmp_path):
+        raise ZeroDivisionError
+    with timings.measured("good", tmp_path) as record:
+        record["device"] = "abacus"
+    (found,) = timings.read(tmp_path)
+    assert found["step"] == "good" and found["device"] == "abacus" and found["seconds"] >= 0
+    json.dumps(found)

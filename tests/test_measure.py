@@ -1,0 +1,132 @@
+"""From image to catalogue, with networks that know nothing and frames that are hard."""
+
+import numpy as np
+import pytest
+import torch
+from astropy.io import fits
+from astropy.table import Table
+
+from pnet import measure, simulation
+from pnet.bpnn.network import CONFIGS as BPNN
+from pnet.bpnn.network import BayesianPhotometryNet
+from pnet.detection.network import CONFIGS as DETECTION
+from pnet.detection.network import PhotometryDetectionNet
+from pnet.errors import ConfigError, DataError
+from pnet.frame import Frame
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Untrained networks: every path is walked whatever they answer."""
+    torch.manual_seed(2)
+    detection = PhotometryDetectionNet(DETECTION["tiny"]).eval()
+    torch.nn.init.constant_(detection.preheads[-1].heads["heatmap"][-1].bias, 0.0)
+    card = {"sha256": "0" * 64}
+    return measure.PNet(detection, BayesianPhotometryNet(BPNN["tiny"]).eval(), card, card | {"recalibration": {"ratio": 2.0}})
+
+
+def frame_of(image, **options):
+    image = np.asarray(image, dtype=np.float32)
+    values = {"gain": 4.0, "zero_point": 29.8, "read_noise": 5.0, "pixel_scale": 0.396} | options
+    return Frame("f", image, np.maximum(image, 1) + 25, np.zeros(image.shape, bool), **values)
+
+
+def noise(shape, rng):
+    return rng.normal(280, 17, shape)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (100, 300), (512, 512), (600, 520)])
+def test_any_size_gives_a_catalogue(model, rng, shape):
+    table = model.measure(frame_of(noise(shape, rng)), confidence=0.2)
+    assert table.colnames == list(measure.COLUMNS)
+    assert (table["x"] >= -0.5).all() and (table["x"] < shape[1]).all() and (table["y"] < shape[0]).all()
+    assert np.isfinite(table["mag"]).all() and (table["mag_err"] > 0).all()
+    np.testing.assert_allclose(table["mag_err"], 2.0 * np.hypot(table["mag_aleatoric"], table["mag_epistemic"]))
+    assert (np.diff(table["confidence"]) <= 0).all()
+
+
+def test_no_star_at_all(model, rng):
+    table = model.measure(frame_of(noise((128, 128), rng)), confidence=1.0)
+    assert len(table) == 0 and table.colnames == list(measure.COLUMNS)
+
+
+def test_nan_and_masked_pixels_are_no_stars(model, rng):
+    image = noise((128, 128), rng)
+    image[40:60, 40:60] = np.nan
+    image[100, :] = np.inf
+    frame = frame_of(image)
+    assert frame.mask[50, 50] and frame.mask[100, 3] and np.isfinite(frame.image).all()
+    table = model.measure(frame, confidence=0.2)
+    inside = (abs(table["x"] - 50) < 6) & (abs(table["y"] - 50) < 6)
+    assert np.isfinite(table["mag"]).all()
+    assert (table["flags"][inside] & measure.MASKED > 0).all()
+
+
+def test_a_constant_image_does_not_divide_by_zero(model):
+    table = model.measure(frame_of(np.full((128, 128), 100.0)), confidence=0.2)
+    assert np.isfinite(table["flux"]).all()
+
+
+def test_wholly_masked_frames_and_wrong_shapes_are_refused():
+    with pytest.raises(DataError, match="no pixel"):
+        frame_of(np.full((64, 64), np.nan))
+    with pytest.raises(DataError, match="2-d image"):
+        frame_of(np.zeros(64))
+    with pytest.raises(DataError, match="gain"):
+        frame_of(np.zeros((64, 64)), gain=0.0)
+
+
+def test_confidence_is_checked(model, rng):
+    with pytest.raises(ConfigError, match="confidence is 1.5"):
+        model.measure(frame_of(noise((64, 64), rng)), confidence=1.5)
+
+
+def test_flags_tell_saturation_and_edge(model, rng):
+    frame = frame_of(noise((64, 64), rng), saturation=1e5)
+    frame.image[30, 30] = 2e5
+    import pandas as pd
+
+    flags = model._flags(frame, pd.DataFrame({"x": [30.0, 1.0, 50.0], "y": [32.0, 30.0, 50.0]}), 9)
+    assert flags.tolist() == [measure.SATURATED, measure.EDGE, 0]
+
+
+def test_catalogue_round_trip_and_suffix(model, rng, tmp_path):
+    table = model.measure(frame_of(noise((128, 128), rng)), confidence=0.2)
+    measure.write_catalogue(table, tmp_path / "c.ecsv")
+    back = Table.read(tmp_path / "c.ecsv")
+    np.testing.assert_allclose(back["mag"], table["mag"])
+    assert str(back["mag"].unit) == "mag" and back.meta["seed"] == 2023
+    with pytest.raises(ConfigError, match="allowed are"):
+        measure.write_catalogue(table, tmp_path / "c.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["c.ecsv"]
+
+
+def test_simulated_frames_are_recognised_and_others_refused(tmp_path):
+    path = simulation.make_dataset(
+        tmp_path, simulation.Recipe.load(), "test", 1, 1, engine="renderer", progress=False
+    )[0]
+    assert measure.read_image(path).name == path.stem
+    fits.PrimaryHDU(np.zeros((5, 5))).writeto(tmp_path / "plain.fits")
+    with pytest.raises(DataError, match="neither a simulated frame"):
+        measure.read_image(tmp_path / "plain.fits")
+    with pytest.raises(DataError, match="none.fits"):
+        measure.read_image(tmp_path / "none.fits")
+
+
+def test_released_networks_measure_a_rendered_frame(tmp_path):
+    """What the project promises, on a frame nobody has seen: stars found where they are, error bars of the right size."""
+    from pnet import catalogue
+    from pnet.matching import compare
+
+    path = simulation.make_dataset(
+        tmp_path, simulation.Recipe.load(), "test", 1, 77, engine="renderer", progress=False
+    )[0]
+    frame, truth = simulation.read_frame(path)
+    table = measure.PNet.load(device="cpu").measure(frame)
+    rows = compare(catalogue.mark_counted(truth, frame), table.to_pandas(), frame.shape)
+    matched = rows[rows["status"] == "matched"]
+    counted = int((rows["status"].isin(["matched", "missed"])).sum())
+    assert len(matched) >= counted - 1 and (rows["status"] == "false").sum() <= 1
+    assert float((matched["x"] - matched["truth_x"]).abs().mean()) < 0.15
+    normalised = (matched["mag"] - matched["truth_mag"]) / matched["mag_err"]
+    assert 0.5 < float(normalised.std()) < 2

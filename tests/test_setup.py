@@ -1,0 +1,200 @@
+"""The three lists of packages agree; what names the release and the repository agrees; files that must be there are."""
+
+import re
+import subprocess
+import tomllib
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from pnet import paths
+
+ROOT = paths.ROOT
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+GROUPS = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+REQUIREMENTS = {
+    canonicalize_name(requirement.name): requirement for group in GROUPS for requirement in map(Requirement, group)
+}
+# conda-forge's names where they differ from PyPI's
+CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base"}
+LEFT_OUT = {"torchvision", "tensorboard"}  # bayesian-torch lists them and never imports them
+
+
+def locked():
+    """Requirements of the lock, name → list."""
+    found = {}
+    for line in (ROOT / "requirements.lock").read_text().splitlines():
+        if line and not line.startswith("#"):
+            requirement = Requirement(line)
+            found.setdefault(canonicalize_name(requirement.name), []).append(requirement)
+    return found
+
+
+def conda():
+    """Name → version specifiers of environment.yml, conda's and pip's."""
+    content = yaml.safe_load((ROOT / "environment.yml").read_text())
+    plain = [item for item in content["dependencies"] if isinstance(item, str)]
+    plain += next(item for item in content["dependencies"] if isinstance(item, dict))["pip"]
+    found = {}
+    for item in plain:
+        match = re.fullmatch(r"([\w-]+)(.*)", item)
+        if match:
+            found[match[1]] = match[2]
+    return found
+
+
+def test_environment_has_the_packages_and_ranges_of_pyproject():
+    names = conda()
+    for name, requirement in REQUIREMENTS.items():
+        other = CONDA_NAMES.get(name, name)
+        assert other in names, f"environment.yml lacks {other}"
+        assert set(names[other].split(",")) == set(str(requirement.specifier).split(",")), other
+
+
+def test_environment_has_the_programs():
+    assert {"astromatic-skymaker", "astromatic-source-extractor", "astromatic-psfex"} <= set(conda())
+    assert yaml.safe_load((ROOT / "environment.yml").read_text())["channels"] == ["conda-forge", "nodefaults"]
+
+
+def test_environment_and_pyproject_ask_for_the_same_python():
+    assert conda()["python"].startswith(PROJECT["requires-python"])
+
+
+def test_lock_fixes_every_dependency_within_its_range():
+    lock = locked()
+    for name, requirement in REQUIREMENTS.items():
+        assert name in lock, f"requirements.lock lacks {name}"
+        (pin,) = lock[name]
+        (specifier,) = pin.specifier
+        assert specifier.operator == "==" and requirement.specifier.contains(specifier.version, prereleases=True), name
+
+
+@pytest.mark.parametrize("python", ["3.11.0", "3.11.9", "3.12.3", "3.13.1"])
+def test_lock_has_one_version_of_each_package_on_every_python(python):
+    for platform in ("linux", "darwin"):
+        environment = {"python_version": python[:4], "python_full_version": python, "sys_platform": platform}
+        for name, pins in locked().items():
+            chosen = [pin for pin in pins if pin.marker is None or pin.marker.evaluate(environment)]
+            assert len(chosen) <= 1, f"{name} on Python {python}: {chosen}"
+            assert all(specifier.operator == "==" for pin in pins for specifier in pin.specifier)
+
+
+def test_lock_names_no_place_and_brings_no_gpu_libraries():
+    text = "\n".join(str(pin) for pins in locked().values() for pin in pins)
+    assert "://" not in text and "--" not in text
+    assert not [name for name in locked() if name.startswith(("nvidia", "cuda", "triton")) or name in LEFT_OUT]
+
+
+def test_lock_is_complete():
+    """Everything that an installed package of the lock needs here is in the lock, too."""
+    import importlib.metadata as metadata
+
+    lock = locked()
+    for name in lock:
+        try:
+            needs = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+        for need in map(Requirement, needs):
+            if need.marker is None or need.marker.evaluate({"extra": ""}):
+                other = canonicalize_name(need.name)
+                gpu = other.startswith(("nvidia", "cuda", "triton"))
+                assert other in lock or other in LEFT_OUT or gpu, f"{name} needs {other}, which is not locked"
+
+
+def test_the_installed_versions_are_those_of_the_lock():
+    """Where an environment holds a locked package in another version, results are not those that were released."""
+    import importlib.metadata as metadata
+
+    for name in ("numpy", "scipy", "astropy", "torch", "sep", "galsim", "bayesian-torch", "uncertainty-toolbox"):
+        (pin,) = locked()[name]
+        found = Version(metadata.version(name)).public
+        if str(found) not in str(pin.specifier):
+            pytest.skip(f"{name} is {found} here, locked is {pin.specifier}: an environment of the user's own")
+
+
+def test_bayesian_torch_works_without_what_the_lock_leaves_out():
+    code = (
+        "import sys\n"
+        "for name in ('torchvision', 'tensorboard'): sys.modules[name] = None\n"
+        "from bayesian_torch.layers import LinearFlipout\n"
+        "import torch\n"
+        "print(tuple(LinearFlipout(3, 2)(torch.zeros(4, 3), return_kl=False).shape))\n"
+    )
+    import sys
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "(4, 2)", done.stderr
+
+
+def test_version_and_repository_are_the_same_everywhere():
+    import pnet
+
+    version, url = PROJECT["version"], PROJECT["urls"]["Repository"]
+    assert pnet.__version__ == version
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    assert config["repository"] == {"url": url, "branch": f"v{version}"}
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == version and citation["repository-code"] == url
+    for name in ("notebooks/_colab_cell.txt", "book/reproduce.md"):
+        assert url in (ROOT / name).read_text(), name
+
+
+def test_books_tools_are_the_ones_that_work():
+    assert str(locked()["jupyter-book"][0].specifier) == "==1.0.4.post1"
+    assert str(locked()["torch"][0].specifier) == "==2.13.0"
+
+
+def make(*arguments, cwd):
+    return subprocess.run(
+        ["make", "-f", str(ROOT / "Makefile"), *arguments], cwd=cwd, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_make_alone_lists_the_targets():
+    done = make(cwd=ROOT)
+    assert done.returncode == 0
+    for target in ("book", "test", "bench", "clean", "help"):
+        assert f"make {target} " in done.stdout
+
+
+def test_make_says_which_python_it_needs(tmp_path):
+    for name in ("requirements.lock", "pyproject.toml"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    old = tmp_path / "old-python"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    done = make("install", f"PYTHON={old}", cwd=tmp_path)
+    assert done.returncode != 0 and "PNet needs Python 3.11 or later" in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_make_refuses_unknown_builds_of_torch(tmp_path):
+    for name in ("requirements.lock", "pyproject.toml"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nexit 0\n")
+    python.chmod(0o755)
+    done = make("install", "TORCH=quantum", cwd=tmp_path)
+    assert done.returncode != 0 and "allowed are cpu and cuda" in done.stderr
+
+
+def test_files_that_users_and_services_look_for_are_there():
+    for name in (
+        "README.md", "LICENSE", "CITATION.cff", "environment.yml", "Makefile", "Snakefile", "_config.yml", "_toc.yml",
+        ".binder/environment.yml", ".binder/postBuild", ".ci/run", ".github/workflows/ci.yml", "book/references.bib",
+    ):  # fmt: skip
+        assert (ROOT / name).is_file(), name
+    for name in (".ci/run", ".binder/postBuild"):
+        assert (ROOT / name).stat().st_mode & 0o111, f"{name} must be executable"
+
+
+def test_ci_tests_every_python_that_is_claimed():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    tested = set(workflow["jobs"]["test"]["strategy"]["matrix"]["python"])
+    claimed = {text.split(" :: ")[-1] for text in PROJECT["classifiers"] if "Python :: 3." in text}
+    assert tested == claimed
