@@ -100,7 +100,7 @@ def test_interrupted_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     def breaks(model, batch):
-        value = model(batch[0]).sum() * float("nan")
+        value = model(batch[0]).sum() * torch.nan
         return {"loss": value}
 
     with pytest.raises(DataError, match="step 0"):

@@ -54,7 +54,7 @@ def test_missing_card_and_wrong_kind_are_refused(card, tmp_path):
 def test_configuration_that_does_not_fit_is_refused(card):
     path, _ = card
     content = json.loads(path.read_text())
-    content["config"]["stem"] = 16
+    content["config"]["stem"] = 24
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match="does not fit"):
         weights.load("detection", path)

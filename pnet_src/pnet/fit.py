@@ -220,13 +220,14 @@ def _epoch(fabric, wrapped, model, optimizer, loss, data, config: FitConfig, epo
         parts = loss(wrapped, batch)
         fabric.backward(parts["loss"])
         fabric.clip_gradients(wrapped, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
-        if not bool(torch.isfinite(parts["loss"].detach())):
-            raise DataError(f"the loss is {float(parts['loss'])} at step {step}; lower learning_rate or look at the data")
+        value = float(parts["loss"].detach())
+        if not math.isfinite(value):
+            raise DataError(f"the loss is {value} at step {step}; lower learning_rate or look at the data")
         optimizer.step()
         for name, value in parts.items():
             sums[name] = sums.get(name, 0) + value.detach().float()
         if progress and step % 20 == 0:
-            bar.set_postfix(loss=f"{float(parts['loss']):.4f}")
+            bar.set_postfix(loss=f"{value:.4f}")
     row = {"epoch": epoch + 1, "steps": (epoch + 1) * config.steps, "seconds": round(time.monotonic() - start, 1)}
     row["learning_rate"] = rate
     return row | {name: float(value) / config.steps for name, value in sums.items()}

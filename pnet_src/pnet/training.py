@@ -50,14 +50,15 @@ def detection_scores(model: nn.Module, frames: Sequence[tuple[Frame, pd.DataFram
     }
 
 
-def _start_from(model: nn.Module, kind: str, start: str | os.PathLike | None) -> None:
-    """Load pre-trained weights into `model`; the configurations must agree."""
+def _start_from(model: nn.Module, kind: str, start: str | os.PathLike | None) -> dict[str, str] | None:
+    """Load pre-trained weights into `model` and return what the card tells of them; the configurations must agree."""
     if start is None:
-        return
+        return None
     trained, card = weights.load(kind, start)
     if card["config"] != model.config.as_dict():
         raise ConfigError(f"start {start} has the configuration {card['config']}, this run has {model.config.as_dict()}")
     model.load_state_dict(trained.state_dict())
+    return {name: card[name] for name in ("file", "sha256", "command", "commit")}
 
 
 def train_detection(
@@ -126,7 +127,7 @@ def train_detection(
     )
     torch.manual_seed(derive(seed, "initial weights"))
     model = PhotometryDetectionNet(DETECTION_CONFIGS[config]).to(memory_format=torch.channels_last)
-    _start_from(model, "detection", start)
+    started = _start_from(model, "detection", start)
     chosen = trainingsets.choose(dataset, manifest, train, val)
     frames = chosen.prepared()
     if not frames and not rendered:
@@ -164,7 +165,7 @@ def train_detection(
             "val_frames": chosen.names("val"),
         },
         fit=vars(settings) | {"freeze": list(settings.freeze), "epochs_done": len(history), "batch_size": batch_size},
-        start=str(start) if start else None,
+        start=started,
         seconds=round(sum(row["seconds"] for row in history), 1),
         figures={key: value for key, value in last.items() if key.startswith("val_") or key == "loss"},
     )
@@ -254,7 +255,8 @@ def train_bpnn(
     )  # fmt: skip
     torch.manual_seed(derive(seed, "initial weights"))
     model = BayesianPhotometryNet(BPNN_CONFIGS[config])
-    _start_from(model, "bpnn", start)
+    model.calibrate_apertures()
+    started = _start_from(model, "bpnn", start)
     stamp = model.config.stamp
     chosen = trainingsets.choose(dataset, manifest, train, val)
     if not chosen.train and not rendered:
@@ -303,7 +305,7 @@ def train_bpnn(
         },
         fit=vars(settings)
         | {"freeze": list(settings.freeze), "epochs_done": len(history), "batch_size": batch_size, "temperature": temperature},
-        start=str(start) if start else None,
+        start=started,
         seconds=round(sum(row["seconds"] for row in history), 1),
         recalibration=ratio,
         figures={key: value for key, value in last.items() if key.startswith("val_") or key == "loss"},

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pnet.bpnn.inputs import POGSON, Stamps, make_inputs
+from pnet.bpnn.inputs import POGSON, Stamps
 
 LOG_SIGMA = (-4.0, 6.0)  # bounds of the predicted ln σ in units of the scale, against overflow early in training
 
@@ -51,10 +51,9 @@ class ELBO:
         self.n_train, self.temperature = n_train, temperature
 
     def __call__(self, model: nn.Module, batch: "StampBatch") -> dict[str, Tensor]:  # noqa: F821
-        config = model.config
-        inputs = make_inputs(batch.stamps, config.target)
+        output, inputs = model(batch.stamps)
         target = (-POGSON * torch.log(batch.flux) - inputs.base) / inputs.scale
-        likelihood = negative_log_likelihood(model(inputs).float(), target).mean()
+        likelihood = negative_log_likelihood(output.float(), target).mean()
         divergence = kl_divergence(model) / self.n_train
         return {"loss": likelihood + self.temperature * divergence, "likelihood": likelihood, "kl": divergence}
 

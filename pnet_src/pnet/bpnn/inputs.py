@@ -1,7 +1,6 @@
 """What the BPNN sees of a star: the stamp, a few classical measurements on it, and what the frame knows."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ SCALES = (0.7, 1.0, 1.5)  # widths of the Gaussian windows in units of the frame
 MAGNITUDE_ZERO = 8.0  # ln(flux/σ) that the magnitude target is centred on: about g = 18 in an SDSS frame
 SATURATED_SCALE = 0.1  # mag; a saturated star has lost light, so that its correction is on this scale
 FLOOR = 2e-3  # mag; below it corrections are the same in all stars, not noise
+KNOTS = 20  # PSF widths in the table of aperture corrections
 POGSON = 2.5 / np.log(10)
 
 
@@ -60,28 +60,55 @@ class Inputs:
     scale: Tensor
 
 
-@lru_cache(maxsize=8)
-def _aperture_table(stamp: int, pixel_scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return PSF widths (px) and, for each, the ln of the flux that every window finds of a noiseless star's total.
-
-    The last column is the plain sum. Kolmogorov seeing behind the Sloan optics; whatever another telescope does to its
-    wings is a constant of the frame that the zero point (Eq. 18) takes up.
-    """
-    phase = torch.arange(8) / 8 - 0.4375
-    dy, dx = (grid.reshape(-1) for grid in torch.meshgrid(phase, phase, indexing="ij"))
-    widths, table = [], []
-    for seeing in np.round(np.arange(0.7, 2.61, 0.1), 3):
-        psf = sample_psf(psf_table(float(seeing), pixel_scale, Optics(), Aureole(), "cpu", WIDTH_STAMP), dx, dy, WIDTH_STAMP)
-        width = gaussian_width(psf, dx, dy).median()
-        margin = (WIDTH_STAMP - stamp) // 2
-        cut = psf[:, margin : WIDTH_STAMP - margin, margin : WIDTH_STAMP - margin]
-        fluxes = _fluxes(cut, dx, dy, width.expand_as(dx))
-        widths.append(float(width))
-        table.append(torch.log(fluxes).mean(dim=0).numpy())
-    return np.array(widths), np.array(table)
-
-
 WIDTH_STAMP = 21  # px; the PSF's width is measured on stamps of this size
+
+
+@dataclass
+class Apertures:
+    """What each window finds of a star's light, by the width of the PSF.
+
+    Parameters
+    ----------
+    widths : Tensor, (K,)
+        PSF widths in pixels, rising.
+    logs : Tensor, (K, len(SCALES) + 1)
+        ln of the share of the total flux that each Gaussian window and, last, the plain sum finds.
+    """
+
+    widths: Tensor
+    logs: Tensor
+
+    @classmethod
+    def unknown(cls) -> "Apertures":
+        """Return a table without corrections, to be overwritten by weights that are loaded."""
+        return cls(torch.linspace(0, 1, KNOTS), torch.zeros(KNOTS, len(SCALES) + 1))
+
+    @classmethod
+    def calibrated(cls, stamp: int, pixel_scale: float = 0.396) -> "Apertures":
+        """Measure noiseless stars of Kolmogorov seeing behind the Sloan optics.
+
+        Whatever another telescope does to its wings is a constant of the frame that the zero point (Eq. 18) takes up.
+        """
+        phase = torch.arange(8) / 8 - 0.4375
+        dy, dx = (grid.reshape(-1) for grid in torch.meshgrid(phase, phase, indexing="ij"))
+        widths, logs = [], []
+        for seeing in np.linspace(0.7, 2.6, KNOTS).round(3):
+            table = psf_table(float(seeing), pixel_scale, Optics(), Aureole(), "cpu", WIDTH_STAMP)
+            psf = sample_psf(table, dx, dy, WIDTH_STAMP)
+            width = gaussian_width(psf, dx, dy).median()
+            margin = (WIDTH_STAMP - stamp) // 2
+            cut = psf[:, margin : WIDTH_STAMP - margin, margin : WIDTH_STAMP - margin]
+            widths.append(width)
+            logs.append(torch.log(_fluxes(cut, dx, dy, width.expand_as(dx))).mean(dim=0))
+        return cls(torch.stack(widths), torch.stack(logs))
+
+    def at(self, psf_width: Tensor) -> Tensor:
+        """Return (N, len(SCALES) + 1) logs at PSF widths (N,), interpolated; beyond the ends the last value holds."""
+        widths = self.widths.to(psf_width.device)
+        logs = self.logs.to(psf_width.device)
+        upper = torch.bucketize(psf_width, widths).clamp(1, len(widths) - 1)
+        share = ((psf_width - widths[upper - 1]) / (widths[upper] - widths[upper - 1])).clamp(0, 1)[:, None]
+        return torch.lerp(logs[upper - 1], logs[upper], share)
 
 
 def _fluxes(pixels: Tensor, dx: Tensor, dy: Tensor, width: Tensor) -> Tensor:
@@ -90,20 +117,12 @@ def _fluxes(pixels: Tensor, dx: Tensor, dy: Tensor, width: Tensor) -> Tensor:
     return torch.stack([*weighted, pixels.sum(dim=(1, 2))], dim=1)
 
 
-def aperture_corrections(psf_width: Tensor, stamp: int, pixel_scale: float = 0.396) -> Tensor:
-    """Return (N, len(SCALES) + 1) ln corrections from the windows' fluxes to the total at these PSF widths (px)."""
-    widths, table = _aperture_table(stamp, pixel_scale)
-    at = psf_width.double().cpu().numpy()
-    columns = [np.interp(at, widths, -column) for column in table.T]
-    return torch.as_tensor(np.stack(columns, axis=1), dtype=torch.float32, device=psf_width.device)
-
-
-def make_inputs(stamps: Stamps, target: str) -> Inputs:
+def make_inputs(stamps: Stamps, target: str, apertures: Apertures) -> Inputs:
     """Measure the stamps and return the network's inputs; `target` as in `BPNNConfig`."""
     pixels, sigma, width = stamps.pixels.float(), stamps.sigma.float(), stamps.psf_width.float()
     size = pixels.shape[-1]
     dx, dy = gaussian_moments(pixels, stamps.dx.float(), stamps.dy.float(), width)
-    fluxes = _fluxes(pixels, dx, dy, width) * torch.exp(aperture_corrections(width, size))
+    fluxes = _fluxes(pixels, dx, dy, width) * torch.exp(-apertures.at(width))
     smallest = 3 * sigma[:, None]  # a logarithm needs something positive
     logs = torch.log(fluxes.clamp(min=1e-6).maximum(smallest))
     log_base = logs[:, 1]

@@ -8,7 +8,7 @@ from bayesian_torch.layers import LinearFlipout
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pnet.bpnn.inputs import CONTEXT, IMAGES, Inputs
+from pnet.bpnn.inputs import CONTEXT, IMAGES, Apertures, Inputs, Stamps, make_inputs
 from pnet.errors import ConfigError
 
 EXPANSION = 4  # of a bottleneck block, as in ResNet-50
@@ -94,8 +94,9 @@ class Bottleneck(nn.Module):
 class BayesianPhotometryNet(nn.Module):
     """Predict a distribution of the magnitude from a stamp.
 
-    `forward` takes `Inputs` and returns (N, 2): the mean and ln σ of the target in units of `Inputs.scale`, one sample
-    of the Bayesian layers' weights. `features` and `sample` split it, so that many samples share the features.
+    `forward` takes `Stamps` and returns (N, 2), the mean and ln σ of the target in units of `Inputs.scale` for one sample
+    of the Bayesian layers' weights, with the `Inputs`. `inputs`, `features` and `sample` are its parts, so that many
+    samples share the features.
     """
 
     def __init__(self, config: BPNNConfig):
@@ -122,6 +123,20 @@ class BayesianPhotometryNet(nn.Module):
             nn.init.kaiming_uniform_(layer.mu_weight, a=math.sqrt(5))
             nn.init.zeros_(layer.mu_bias)
 
+        unknown = Apertures.unknown()
+        self.register_buffer("aperture_widths", unknown.widths)
+        self.register_buffer("aperture_logs", unknown.logs)
+
+    def calibrate_apertures(self, pixel_scale: float = 0.396) -> None:
+        """Fill in the aperture corrections (some seconds); they are saved with the weights."""
+        measured = Apertures.calibrated(self.config.stamp, pixel_scale)
+        self.aperture_widths.copy_(measured.widths)
+        self.aperture_logs.copy_(measured.logs)
+
+    def inputs(self, stamps: Stamps) -> Inputs:
+        """Return what `forward` takes for these stamps."""
+        return make_inputs(stamps, self.config.target, Apertures(self.aperture_widths, self.aperture_logs))
+
     def features(self, inputs: Inputs) -> Tensor:
         """Return the deterministic features (N, F) of the stamps, with the context where the network has one."""
         x = self.stages(self.stem(inputs.images)).flatten(1)
@@ -133,5 +148,7 @@ class BayesianPhotometryNet(nn.Module):
             features = functional.relu(layer(features, return_kl=False))
         return self.bayesian[-1](features, return_kl=False)
 
-    def forward(self, inputs: Inputs) -> Tensor:
-        return self.sample(self.features(inputs))
+    def forward(self, stamps: Stamps) -> tuple[Tensor, Inputs]:
+        """Return one sample for stamps, and the inputs that give it its units."""
+        inputs = self.inputs(stamps)
+        return self.sample(self.features(inputs)), inputs

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pnet import background
 from pnet.bpnn.elbo import LOG_SIGMA, stamps_slice
-from pnet.bpnn.inputs import WIDTH_STAMP, Stamps, make_inputs
+from pnet.bpnn.inputs import WIDTH_STAMP, Stamps
 from pnet.bpnn.network import BayesianPhotometryNet
 from pnet.frame import Frame
 from pnet.stamps import cut_stamps, gaussian_moments, gaussian_width
@@ -56,7 +56,7 @@ def predict(model: BayesianPhotometryNet, stamps: Stamps, *, samples: int = SAMP
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for start in range(0, len(stamps.dx), BATCH):
-            inputs = make_inputs(stamps_slice(stamps, slice(start, start + BATCH)), model.config.target)
+            inputs = model.inputs(stamps_slice(stamps, slice(start, start + BATCH)))
             features = model.features(inputs)
             outputs = torch.stack([model.sample(features) for _ in range(samples)]).double()  # (T, n, 2)
             centre = outputs[0, :, 0]

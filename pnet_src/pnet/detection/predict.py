@@ -68,13 +68,12 @@ def decode(
 def _without_repeats(field: Tensor, x: Tensor, y: Tensor, confidence: Tensor, distance: float = 2.0) -> Tensor:
     """Return a mask that drops every detection within `distance` px of a more confident one in the same field."""
     keep = torch.ones_like(confidence, dtype=torch.bool)
-    for index in field.unique():
-        here = (field == index).nonzero()[:, 0]
-        here = here[confidence[here].argsort(descending=True, stable=True)]
-        separation = torch.cdist(torch.stack([x[here], y[here]], 1)[None], torch.stack([x[here], y[here]], 1)[None])[0]
-        close = torch.tril(separation < distance, diagonal=-1)
-        for rank in close.any(dim=1).nonzero()[:, 0].tolist():
-            keep[here[rank]] = not bool((close[rank] & keep[here]).any())
+    order = confidence.argsort(descending=True, stable=True)
+    position = torch.stack([x, y], dim=1)[order]
+    near = torch.cdist(position[None], position[None])[0] < distance
+    near &= field[order][:, None] == field[order][None]
+    for rank in torch.tril(near, diagonal=-1).any(dim=1).nonzero()[:, 0].tolist():
+        keep[order[rank]] = not bool((near[rank, :rank] & keep[order[:rank]]).any())
     return keep
 
 
