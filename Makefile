@@ -15,8 +15,8 @@ else
 TORCH_INDEX ?=
 endif
 
-# What notebooks and commands read from the environment.
-export SDSS_MIRROR SKYMAKER_FRAMES PNET_DATA
+# What notebooks and commands read from the environment; an empty value is none.
+$(foreach name,SDSS_MIRROR SKYMAKER_FRAMES PNET_DATA,$(if $($(name)),$(eval export $(name)),$(eval unexport $(name))))
 
 # ENV=active takes the environment that is active (conda, say) as it is and installs nothing.
 ifeq ($(ENV),active)

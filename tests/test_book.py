@@ -131,7 +131,12 @@ def test_table_of_times(tmp_path):
         record = {"step": step, "seconds": seconds, "cpu_seconds": 1.0, "memory_mb": 2048, "machine": machine}
         write_json(tmp_path / "timings" / f"{step}.json", record)
     text = book_tables.run_times(tmp_path)
-    assert "| `simulate` | 30 s | 1 s | 2.0 GiB | Abacus, 2 cores |" in text and "10.5 min" in text
+    assert "| `simulate` | 30 s | 1 s | 2.0 GiB |\n" in text and "10.5 min" in text
+    assert text.endswith("Machine: Abacus, 2 cores.\n")
+    other = {"step": "measure", "seconds": 1.0, "device": "GPU", "machine": machine}
+    write_json(tmp_path / "timings" / "measure.json", other)
+    text = book_tables.run_times(tmp_path)
+    assert "| Abacus, 2 cores |" in text and "| GPU, 2 cores |" in text
     (tmp_path / "timings/torn.json").write_text("{")
     with pytest.raises(DataError, match="torn.json"):
         book_tables.run_times(tmp_path)
@@ -152,8 +157,9 @@ def test_table_of_released_files(tmp_path, monkeypatch):
     write_json(tmp_path / "weights/net.json", card)
     write_json(tmp_path / "results/measurements/sdss.json", {**card, "seconds": {"total": 90.0}})
     text = book_tables.released(tmp_path)
-    assert "| `weights/net` | `pnet train` | 2.0 h | cpu | 2026-01-02 | `abcdef0123` |" in text
-    assert "| `results/measurements/sdss` | `pnet train` | 1.5 min |" in text
+    assert "| `weights/net` | 2.0 h | cpu | 2026-01-02 | `abcdef0123` |" in text
+    assert "| `results/measurements/sdss` | 1.5 min |" in text
+    assert "# weights/net\npnet train\n" in text
 
 
 def test_table_of_the_limit_is_the_librarys():

@@ -200,7 +200,8 @@ def test_frame_stamps_find_the_psf_width_of_the_frame(rng):
 
 
 @pytest.mark.parametrize(
-    ("change", "text"), [({"stamp": 8}, "odd widths"), ({"target": "flux"}, "allowed are"), ({"hidden": (1, 2)}, "four widths")]
+    ("change", "text"),
+    [({"stamp": 8}, "odd widths"), ({"target": "flux"}, "allowed are"), ({"hidden": (1, 2)}, "four widths")],
 )
 def test_configuration_is_checked(change, text):
     values = network.CONFIGS["tiny"].as_dict() | change

@@ -172,7 +172,8 @@ def test_bad_training_data_is_refused():
 
 
 def test_a_tiny_net_learns_to_find_bright_stars():
-    """The loss must fall and the peak of the heat map must move onto the star: the path from data to gradient is whole."""
+    """The loss must fall and the peak of the heat map must move onto the star: the path from data to gradient is
+    whole."""
     torch.manual_seed(derive(1, "weights"))
     model = network.PhotometryDetectionNet(network.CONFIGS["tiny"])
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)

@@ -22,7 +22,9 @@ def model():
     detection = PhotometryDetectionNet(DETECTION["tiny"]).eval()
     torch.nn.init.constant_(detection.preheads[-1].heads["heatmap"][-1].bias, 0.0)
     card = {"sha256": "0" * 64}
-    return measure.PNet(detection, BayesianPhotometryNet(BPNN["tiny"]).eval(), card, card | {"recalibration": {"ratio": 2.0}})
+    return measure.PNet(
+        detection, BayesianPhotometryNet(BPNN["tiny"]).eval(), card, card | {"recalibration": {"ratio": 2.0}}
+    )
 
 
 def frame_of(image, **options):
@@ -102,9 +104,9 @@ def test_catalogue_round_trip_and_suffix(model, rng, tmp_path):
 
 
 def test_simulated_frames_are_recognised_and_others_refused(tmp_path):
-    path = simulation.make_dataset(
-        tmp_path, simulation.Recipe.load(), "test", 1, 1, engine="renderer", progress=False
-    )[0]
+    path = simulation.make_dataset(tmp_path, simulation.Recipe.load(), "test", 1, 1, engine="renderer", progress=False)[
+        0
+    ]
     assert measure.read_image(path).name == path.stem
     fits.PrimaryHDU(np.zeros((5, 5))).writeto(tmp_path / "plain.fits")
     with pytest.raises(DataError, match="neither a simulated frame"):
@@ -114,7 +116,8 @@ def test_simulated_frames_are_recognised_and_others_refused(tmp_path):
 
 
 def test_released_networks_measure_a_rendered_frame(tmp_path):
-    """What the project promises, on a frame nobody has seen: stars found where they are, error bars of the right size."""
+    """What the project promises, on a frame nobody has seen: stars found where they are, error bars of the right
+    size."""
     from pnet import catalogue
     from pnet.matching import compare
 

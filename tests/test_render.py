@@ -13,9 +13,7 @@ def test_psf_without_atmosphere_limits_agrees_with_galsim():
     galsim = pytest.importorskip("galsim")
     optics = psf.Optics(arms=0)
     ours = psf.psf_map(1.4, 0.396, optics, None, pixel=False)
-    model = galsim.Convolve(
-        galsim.Kolmogorov(fwhm=1.4), galsim.OpticalPSF(lam=477, diam=2.5, obscuration=1.17 / 2.5)
-    )
+    model = galsim.Convolve(galsim.Kolmogorov(fwhm=1.4), galsim.OpticalPSF(lam=477, diam=2.5, obscuration=1.17 / 2.5))
     n = psf.FIELD * psf.OVERSAMPLING
     half = 60
     theirs = model.drawImage(nx=2 * half + 1, ny=2 * half + 1, scale=0.396 / 8, method="no_pixel").array * 64
@@ -116,7 +114,9 @@ def test_psf_agrees_with_skymakers_own(shared):
     from scipy.ndimage import uniform_filter
 
     for seeing in (1.0, 1.4, 1.8):
-        theirs = uniform_filter(fits.getdata(shared / f"skymaker/psf/psf-fwhm{seeing:.1f}.fits").astype(float), 11) * 121
+        theirs = (
+            uniform_filter(fits.getdata(shared / f"skymaker/psf/psf-fwhm{seeing:.1f}.fits").astype(float), 11) * 121
+        )
         table = psf.psf_map(seeing)
         ours, centre = table[::8, ::8], theirs.shape[0] // 2
         middle = psf.FIELD // 2

@@ -58,7 +58,9 @@ def test_same_seed_same_pixels(recipe):
 
 
 def test_realistic_fields_have_galaxies(recipe, tmp_path):
-    path = simulation.make_dataset(tmp_path, recipe, "train", 1, 7, engine="renderer", kind="realistic", progress=False)[0]
+    path = simulation.make_dataset(
+        tmp_path, recipe, "train", 1, 7, engine="renderer", kind="realistic", progress=False
+    )[0]
     frame, truth = simulation.read_frame(path)
     galaxies = truth[truth["kind"] == "galaxy"]
     assert len(galaxies) > 3 and galaxies["mag"].between(15, 23).all()

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import needs_program
+
 from pnet import programs, reference, render, simulation, skymaker, skymaker_files, stuff, validation
 from pnet.errors import ConfigError, DataError, MissingError, PNetError
 from pnet.psf import Aureole, Optics

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+
 from pnet import engines, fields, reference, simulation, validation
 from pnet.errors import ConfigError, DataError
 from pnet.psf import Aureole

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,32 +18,47 @@ def run_times(output: Path) -> str:
     records = timings.read(output)
     if not records:
         return "No step of this build has left a record of its time.\n"
-    lines = ["| step | wall clock | processor time | largest process | machine |", "|---|---:|---:|---:|---|"]
+    machines = list(dict.fromkeys(_machine(record) for record in records))
+    lines = ["| step | wall clock | processor time | largest process |", "|---|---:|---:|---:|"]
+    if len(machines) > 1:
+        lines = [f"{lines[0]} machine |", f"{lines[1]}---|"]
     for record in records:
-        machine = record.get("machine", {})
-        device = record.get("device") or machine.get("cpu", "unknown")
-        lines.append(
-            f"| `{record['step']}` | {duration(record['seconds'])} | {duration(record.get('cpu_seconds', 0.0))} "
-            f"| {record.get('memory_mb', 0) / 1024:.1f} GiB | {device}, {machine.get('cores', '?')} cores |"
-        )
-    lines.append(f"| **all steps, one after the other** | {duration(sum(item['seconds'] for item in records))} | | | |")
+        row = f"| `{record['step']}` | {duration(record['seconds'])} | {duration(record.get('cpu_seconds', 0.0))} "
+        row += f"| {record.get('memory_mb', 0) / 1024:.1f} GiB |"
+        lines.append(row + (f" {_machine(record)} |" if len(machines) > 1 else ""))
+    total = sum(record["seconds"] for record in records)
+    lines.append(f"| **all, one after the other** | {duration(total)} | | |" + (" |" if len(machines) > 1 else ""))
+    if len(machines) == 1:
+        lines += ["", f"Machine: {machines[0]}."]
     return "\n".join(lines) + "\n"
 
 
+def _machine(record: dict[str, Any]) -> str:
+    """Return what a step ran on, in words."""
+    machine = record.get("machine", {})
+    return f"{record.get('device') or machine.get('cpu', 'unknown')}, {machine.get('cores', '?')} cores"
+
+
 def released(output: Path) -> str:
-    """Return the table of the released weights and measurements: how, where and when they were made."""
-    lines = ["| file | made by | time | device | date | commit |", "|---|---|---:|---|---|---|"]
+    """Return the table of the released weights and measurements: when, where and with which commands they were made."""
+    lines = ["| file | time | device | date | commit |", "|---|---:|---|---|---|"]
+    commands = []
     cards = sorted(paths.WEIGHTS.glob("*.json")) + sorted((paths.RESULTS / "measurements").glob("*.json"))
     for path in cards:
         card = read_json(path)
         seconds = card.get("seconds")
         seconds = seconds.get("total") if isinstance(seconds, dict) else seconds
         spent = duration(float(seconds)) if isinstance(seconds, int | float) else ""
+        name = path.relative_to(paths.ROOT).with_suffix("").as_posix()
         lines.append(
-            f"| `{path.relative_to(paths.ROOT).with_suffix('')}` | `{card.get('command', '')}` | {spent} "
-            f"| {card.get('device', '')} | {str(card.get('date', ''))[:10]} | `{str(card.get('commit', ''))[:10]}` |"
+            f"| `{name}` | {spent} | {card.get('device', '')} | {str(card.get('date', ''))[:10]} "
+            f"| `{str(card.get('commit', ''))[:10]}` |"
         )
-    return "\n".join(lines) + "\n" if cards else "Nothing is released with this copy of the project.\n"
+        if card.get("command"):
+            commands.append(f"# {name}\n{card['command']}")
+    if not cards:
+        return "Nothing is released with this copy of the project.\n"
+    return "\n".join(lines) + "\n\n```bash\n" + "\n\n".join(commands) + "\n```\n"
 
 
 def duration(seconds: float) -> str:

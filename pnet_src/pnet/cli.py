@@ -163,6 +163,8 @@ def sdss_download(
 def train_detection(
     output: Output = DEFAULT_OUTPUT,
     config: Annotated[str, typer.Option(help="compact or paper.")] = "compact",
+    dataset: Annotated[Dataset, typer.Option(help="Whose frames are mixed in.")] = Dataset.simulation,
+    manifest: Manifest = "sdss-standard",
     epochs: Annotated[int, typer.Option(min=1)] = 60,
     steps: Annotated[int, typer.Option(min=1, help="Batches in an epoch.")] = 200,
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
@@ -174,6 +176,8 @@ def train_detection(
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     devices: Annotated[str, typer.Option(help="How many, or auto.")] = "auto",
     simulated: Annotated[bool, typer.Option(help="Mix in the profile's simulated frames.")] = True,
+    frames: Annotated[Path | None, typer.Option(help="Folder with train/ and val/ in place of the profile's.")] = None,
+    validation: Annotated[int | None, typer.Option(min=1, help="Validate on so many frames at most.")] = None,
     seed: Seed = 2023,
     quiet: Quiet = False,
 ) -> None:
@@ -185,6 +189,8 @@ def train_detection(
 def train_bpnn(
     output: Output = DEFAULT_OUTPUT,
     config: Annotated[str, typer.Option(help="compact or paper.")] = "compact",
+    dataset: Annotated[Dataset, typer.Option(help="Whose frames are mixed in.")] = Dataset.simulation,
+    manifest: Manifest = "sdss-standard",
     epochs: Annotated[int, typer.Option(min=1)] = 30,
     steps: Annotated[int, typer.Option(min=1, help="Batches in an epoch.")] = 100,
     batch_size: Annotated[int, typer.Option(min=1)] = 2048,
@@ -197,6 +203,8 @@ def train_bpnn(
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     devices: Annotated[str, typer.Option(help="How many, or auto.")] = "auto",
     simulated: Annotated[bool, typer.Option(help="Mix in the profile's simulated frames.")] = True,
+    frames: Annotated[Path | None, typer.Option(help="Folder with train/ and val/ in place of the profile's.")] = None,
+    validation: Annotated[int | None, typer.Option(min=1, help="Validate on so many frames at most.")] = None,
     seed: Seed = 2023,
     quiet: Quiet = False,
 ) -> None:
@@ -208,10 +216,21 @@ def _train(kind: str, output: Path, simulated: bool, seed: int, quiet: bool, giv
     """Hand the options of a training command on and say where the card is."""
     from pnet import steps
 
-    settings = {name: value for name, value in given.items() if name not in ("output", "simulated", "seed", "quiet")}
+    own = ("output", "simulated", "frames", "validation", "seed", "quiet")
+    settings = {name: value for name, value in given.items() if name not in own}
+    settings["dataset"] = settings["dataset"].value
     if settings["devices"].isdigit():
         settings["devices"] = int(settings["devices"])
-    card = steps.train(kind, output, settings=settings, seed=seed, simulated=simulated, progress=_progress(quiet))
+    card = steps.train(
+        kind,
+        output,
+        settings=settings,
+        seed=seed,
+        simulated=simulated,
+        frames_folder=given["frames"],
+        validation=given["validation"],
+        progress=_progress(quiet),
+    )
     print(f"weights and card: {card}")
 
 

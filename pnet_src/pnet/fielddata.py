@@ -13,7 +13,9 @@ from pnet.errors import ConfigError, DataError
 from pnet.frame import Frame
 from pnet.simulation import FieldKind, Recipe, draw_magnitudes
 
-FAINT = 20.5  # mag; fainter stars are not asked for, brighter ones beyond the catalogue's 20 must not be lost at its edge
+FAINT = (
+    20.5  # mag; fainter stars are not asked for, brighter ones beyond the catalogue's 20 must not be lost at its edge
+)
 
 
 @dataclass
@@ -45,10 +47,13 @@ class RenderedFields:
         gain = rng.uniform(min(recipe.gain), max(recipe.gain), n)
         read_noise = rng.uniform(*recipe.read_noise, n)
         zero_point = recipe.mag_zero + 2.5 * np.log10(recipe.exposure * gain)
-        sky = recipe.pixel_scale**2 * 10 ** (0.4 * (zero_point - rng.normal(recipe.sky_mag[0], 2 * recipe.sky_mag[1], n)))
+        sky = recipe.pixel_scale**2 * 10 ** (
+            0.4 * (zero_point - rng.normal(recipe.sky_mag[0], 2 * recipe.sky_mag[1], n))
+        )
         paper = recipe.fields["paper"]
         area = (self.size / recipe.size) ** 2
-        # Half of the fields follow the paper's steep counts, half are flat in magnitude, so that bright stars are learnt too.
+        # Half of the fields follow the paper's steep counts, half are flat in magnitude, so that bright stars are
+        # learnt too.
         density = rng.uniform(paper.stars[0], 1.5 * paper.stars[1], n) * area
         counts = rng.poisson(density)
         field = np.repeat(np.arange(n), counts)
@@ -62,7 +67,9 @@ class RenderedFields:
         def tensor(values, dtype=torch.float32):
             return torch.as_tensor(values, dtype=dtype, device=device)
 
-        stars = render.Stars(tensor(field, torch.long), tensor(x, torch.float64), tensor(y, torch.float64), tensor(flux))
+        stars = render.Stars(
+            tensor(field, torch.long), tensor(x, torch.float64), tensor(y, torch.float64), tensor(flux)
+        )
         image = torch.zeros(n, self.size, self.size, device=device)
         render.add_stars(image, stars, list(seeing), pixel_scale=recipe.pixel_scale, optics=recipe.optics)
         if recipe.aureole is not None:
@@ -101,7 +108,8 @@ class PreparedFrame:
 
 
 def prepare(frame: Frame, sources: pd.DataFrame) -> PreparedFrame:
-    """Subtract the sky of a frame; `sources` may have a boolean column ``ignored`` (default: stars fainter than FAINT)."""
+    """Subtract the sky of a frame; `sources` may have a boolean column ``ignored`` (default: stars fainter than
+    FAINT)."""
     sky = background.estimate(frame)
     image = np.where(frame.mask, 0, frame.image - sky.level).astype(np.float32)
     sources = sources.copy()

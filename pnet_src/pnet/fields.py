@@ -35,7 +35,9 @@ def expected_image(sources: pd.DataFrame, conditions: Conditions) -> torch.Tenso
     }
     render.add_stars(
         image,
-        render.Stars(torch.zeros(int(stars.sum()), dtype=torch.long), columns["x"], columns["y"], columns["flux"].float()),
+        render.Stars(
+            torch.zeros(int(stars.sum()), dtype=torch.long), columns["x"], columns["y"], columns["flux"].float()
+        ),
         [conditions.seeing],
         pixel_scale=conditions.pixel_scale,
         optics=conditions.optics,

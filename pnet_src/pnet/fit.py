@@ -206,7 +206,10 @@ def _epoch(fabric, wrapped, model, optimizer, loss, data, config: FitConfig, epo
     start = time.monotonic()
     steps = range(epoch * config.steps, (epoch + 1) * config.steps)
     bar = tqdm(
-        steps, desc=f"epoch {epoch + 1}/{config.epochs}", unit="step", disable=not (progress and fabric.is_global_zero),
+        steps,
+        desc=f"epoch {epoch + 1}/{config.epochs}",
+        unit="step",
+        disable=not (progress and fabric.is_global_zero),
         mininterval=5,
     )
     for step in bar:

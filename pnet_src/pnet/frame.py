@@ -97,7 +97,8 @@ class Frame:
         return self.image >= self.saturation
 
     def magnitude(self, flux: np.ndarray | float) -> np.ndarray:
-        """Return the magnitude of a flux in electrons; NaN where the flux is not positive (Eq. 1 with this zero point)."""
+        """Return the magnitude of a flux in electrons; NaN where the flux is not positive (Eq. 1 with this zero
+        point)."""
         flux = np.asarray(flux, dtype=float)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(flux > 0, self.zero_point - 2.5 * np.log10(flux), np.nan)

@@ -25,8 +25,8 @@ def draw_galaxies(recipe: Recipe, magnitudes: tuple[float, float], seed: int) ->
     Returns
     -------
     DataFrame
-        ``x``, ``y`` (px from 0), ``mag``, ``kind``, ``bulge_fraction``, ``bulge_radius`` and ``disc_radius`` (half-light,
-        arcsec), ``axis_ratio`` (of the disc), ``angle`` (degrees from the x axis).
+        ``x``, ``y`` (px from 0), ``mag``, ``kind``, ``bulge_fraction``, ``bulge_radius`` and ``disc_radius``
+        (half-light, arcsec), ``axis_ratio`` (of the disc), ``angle`` (degrees from the x axis).
     """
     rng = np.random.default_rng(derive(seed, "galaxies"))
     low, high = magnitudes
@@ -53,9 +53,12 @@ def draw_galaxies(recipe: Recipe, magnitudes: tuple[float, float], seed: int) ->
 
 
 def galaxy_stamp(galaxy: pd.Series, flux: float, dx: float, dy: float, conditions: Conditions) -> np.ndarray:
-    """Return the (STAMP, STAMP) float32 electrons of one galaxy behind the atmosphere, `dx`, `dy` px from the middle."""
+    """Return the (STAMP, STAMP) float32 electrons of one galaxy behind the atmosphere, `dx`, `dy` px from the
+    middle."""
     shear = galsim.Shear(q=float(galaxy["axis_ratio"]), beta=float(galaxy["angle"]) * galsim.degrees)
-    bulge = galsim.DeVaucouleurs(half_light_radius=float(galaxy["bulge_radius"]), trunc=8 * float(galaxy["bulge_radius"]))
+    bulge = galsim.DeVaucouleurs(
+        half_light_radius=float(galaxy["bulge_radius"]), trunc=8 * float(galaxy["bulge_radius"])
+    )
     disc = galsim.Exponential(half_light_radius=float(galaxy["disc_radius"])).shear(shear)
     share = float(galaxy["bulge_fraction"])
     light = galsim.Convolve(

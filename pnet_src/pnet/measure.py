@@ -133,7 +133,9 @@ class PNet:
         flags = np.zeros(len(stars), dtype=int)
         half = size // 2
         saturated = frame.saturated
-        for index, (x, y) in enumerate(zip(np.rint(stars["x"]).astype(int), np.rint(stars["y"]).astype(int), strict=True)):
+        for index, (x, y) in enumerate(
+            zip(np.rint(stars["x"]).astype(int), np.rint(stars["y"]).astype(int), strict=True)
+        ):
             part = (slice(max(0, y - half), y + half + 1), slice(max(0, x - half), x + half + 1))
             flags[index] = (
                 SATURATED * bool(saturated[part].any())

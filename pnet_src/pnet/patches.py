@@ -11,7 +11,8 @@ OVERLAP = 64  # px; each star is taken from the patch in which it lies at least 
 
 @dataclass(frozen=True)
 class Patch:
-    """A square of SIZE pixels at (`top`, `left`) of an image and the half-open ranges of positions that it answers for."""
+    """A square of SIZE pixels at (`top`, `left`) of an image and the half-open ranges of positions that it answers
+    for."""
 
     top: int
     left: int
@@ -49,6 +50,4 @@ def _starts(length: int) -> list[tuple[int, tuple[float, float]]]:
 
 def split(shape: tuple[int, int]) -> list[Patch]:
     """Return patches that cover an image of (rows, columns); together they answer for every position once."""
-    return [
-        Patch(top, left, rows, columns) for top, rows in _starts(shape[0]) for left, columns in _starts(shape[1])
-    ]
+    return [Patch(top, left, rows, columns) for top, rows in _starts(shape[0]) for left, columns in _starts(shape[1])]

@@ -146,7 +146,9 @@ def psf_map(
     if aureole is not None:
         kernel = aureole.kernel()
         reach = min(aureole.radius, FIELD // 2 - 1)
-        cut = kernel[aureole.radius - reach : aureole.radius + reach + 1, aureole.radius - reach : aureole.radius + reach + 1]
+        cut = kernel[
+            aureole.radius - reach : aureole.radius + reach + 1, aureole.radius - reach : aureole.radius + reach + 1
+        ]
         comb = np.zeros((n, n))
         index = (np.arange(-reach, reach + 1) * OVERSAMPLING) % n
         comb[np.ix_(index, index)] = cut

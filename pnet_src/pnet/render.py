@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pnet.psf import FIELD, OVERSAMPLING, Aureole, Optics, psf_map
 
+SLOAN = Optics()
 BRIGHT = 4e5  # electrons; from here on a star's wings reach beyond the small stamp
 SMALL, LARGE = 49, 155  # px, widths of the stamps that stars below and above BRIGHT are drawn on
 
@@ -44,7 +45,9 @@ def psf_table(
     """Return the central part of the oversampled PSF that stamps of `size` px need, as (1, 1, S, S) float32."""
     half = (size // 2 + 3) * OVERSAMPLING
     centre = FIELD * OVERSAMPLING // 2
-    cut = psf_map(seeing, pixel_scale, optics, aureole)[centre - half : centre + half + 1, centre - half : centre + half + 1]
+    cut = psf_map(seeing, pixel_scale, optics, aureole)[
+        centre - half : centre + half + 1, centre - half : centre + half + 1
+    ]
     return torch.from_numpy(np.ascontiguousarray(cut, dtype=np.float32))[None, None].to(device)
 
 
@@ -112,7 +115,7 @@ def add_stars(
     seeing: list[float],
     *,
     pixel_scale: float = 0.396,
-    optics: Optics = Optics(),
+    optics: Optics = SLOAN,
     aureole: Aureole | None = None,
 ) -> None:
     """Add stars to (B, H, W) images in place; `seeing` gives each field's FWHM in arcseconds."""

@@ -247,12 +247,16 @@ def read_frame(path: str | os.PathLike) -> tuple[Frame, pd.DataFrame]:
                 pixel_scale=float(header["PIXSCALE"]),
                 saturation=float(header["SATURATE"]) * gain,
                 seeing=float(header["SEEING"]),
-                meta={key: header[key] for key in ("SIMULATR", "FIELDKIN", "SEED", "BACKMAG", "WELLCAP") if key in header},
+                meta={
+                    key: header[key] for key in ("SIMULATR", "FIELDKIN", "SEED", "BACKMAG", "WELLCAP") if key in header
+                },
             )
         except KeyError as error:
             raise DataError(f"{path}: the SCI header lacks {error}") from error
         if "TRUTH" not in hdus:
-            return frame, pd.DataFrame({name: pd.Series(dtype=float) for name in ("x", "y", "mag", "flux")} | {"kind": []})
+            return frame, pd.DataFrame(
+                {name: pd.Series(dtype=float) for name in ("x", "y", "mag", "flux")} | {"kind": []}
+            )
         table = hdus["TRUTH"].data
         truth = pd.DataFrame(
             {
@@ -279,7 +283,9 @@ def frames_folder() -> Path | None:
     if not name:
         return None
     if not Path(name).is_dir():
-        raise MissingError(f"SKYMAKER_FRAMES={name} is no folder; name a folder with train/, val/ and test/ or unset it")
+        raise MissingError(
+            f"SKYMAKER_FRAMES={name} is no folder; name a folder with train/, val/ and test/ or unset it"
+        )
     return Path(name)
 
 
@@ -346,7 +352,9 @@ def make_dataset(
             raise MissingError("engine 'frames' needs a folder of SkyMaker frames: set SKYMAKER_FRAMES=<folder>")
         found = list_frames(source / split, kind)[:n]
         if not found:
-            raise MissingError(f"{source / split} holds no {kind}-*.fits; SKYMAKER_FRAMES must name a folder with {split}/")
+            raise MissingError(
+                f"{source / split} holds no {kind}-*.fits; SKYMAKER_FRAMES must name a folder with {split}/"
+            )
         return found
     folder = Path(folder) / split
     base = {"train": 100000, "val": 300000, "test": 200000}[split]

@@ -29,7 +29,8 @@ def cut_stamps(images: Tensor, field: Tensor, column: Tensor, row: Tensor, size:
 
 
 def offsets(size: int, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the pixels' distances in x and y from a position (dx, dy) relative to the stamp's middle: (N, 1, S), (N, S, 1)."""
+    """Return the pixels' distances in x and y from a position (dx, dy) relative to the stamp's middle: (N, 1, S), (N,
+    S, 1)."""
     axis = torch.arange(size, device=dx.device, dtype=dx.dtype) - size // 2
     return axis[None, None, :] - dx[:, None, None], axis[None, :, None] - dy[:, None, None]
 
@@ -79,7 +80,8 @@ def gaussian_moments(
 
 
 def gaussian_width(stamps: Tensor, dx: Tensor, dy: Tensor, start: float = 1.5, iterations: int = 30) -> Tensor:
-    """Return (N,) standard deviations in pixels of the Gaussians that match stars best (adaptive moments, Bernstein 2002).
+    """Return (N,) standard deviations in pixels of the Gaussians that match stars best (adaptive moments, Bernstein
+    2002).
 
     A Gaussian star under a window of its own width has half of its variance: the width is iterated until this holds.
     """

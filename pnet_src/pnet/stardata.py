@@ -30,7 +30,9 @@ class StampBatch:
 
     def to(self, device: torch.device | str) -> "StampBatch":
         """Return the batch on another device."""
-        return StampBatch(Stamps(**{name: value.to(device) for name, value in vars(self.stamps).items()}), self.flux.to(device))
+        return StampBatch(
+            Stamps(**{name: value.to(device) for name, value in vars(self.stamps).items()}), self.flux.to(device)
+        )
 
 
 @dataclass
@@ -58,7 +60,9 @@ class RenderedStamps:
             raise ConfigError(f"batch_size is {self.batch_size}, it must be a multiple of {FIELDS}")
         if self.stamp > WIDTH_STAMP:
             raise ConfigError(f"stamp is {self.stamp} px, allowed are odd widths up to {WIDTH_STAMP}")
-        self._seeing = [round(s, 3) for s in np.arange(min(self.recipe.seeing) - 0.1, max(self.recipe.seeing) + 0.2, 0.025)]
+        self._seeing = [
+            round(s, 3) for s in np.arange(min(self.recipe.seeing) - 0.1, max(self.recipe.seeing) + 0.2, 0.025)
+        ]
 
     def batch(self, seed: int, device: torch.device) -> StampBatch:
         """Return one batch; conditions span the recipe's range and a little more on every side."""
@@ -91,8 +95,10 @@ class RenderedStamps:
             shapes.append(render.sample_psf(table, true_x[part], true_y[part], WIDTH_STAMP))
             widths.append(float(gaussian_width(render.sample_psf(table, zero, zero, WIDTH_STAMP), zero, zero)))
         expected = torch.cat(shapes) * tensor(flux)[:, None, None]
-        repeated = {name: tensor(np.repeat(value, each)) for name, value in
-                    {"gain": gain, "read_noise": read_noise, "sky": sky, "sigma": sigma}.items()}
+        repeated = {
+            name: tensor(np.repeat(value, each))
+            for name, value in {"gain": gain, "read_noise": read_noise, "sky": sky, "sigma": sigma}.items()
+        }
         generator = torch.Generator(device=device).manual_seed(seed)
         adu = render.read_out(
             expected + repeated["sky"][:, None, None],

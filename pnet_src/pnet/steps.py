@@ -25,6 +25,8 @@ def train(
     settings: Mapping[str, Any],
     seed: int,
     simulated: bool = True,
+    frames_folder: str | os.PathLike | None = None,
+    validation: int | None = None,
     progress: bool = True,
 ) -> Path:
     """Train a network in ``<output>/<kind>`` and return its card.
@@ -39,23 +41,48 @@ def train(
         Keyword arguments of `training.train_detection` or `training.train_bpnn`.
     simulated : bool
         Mix the simulated frames of the profile into what is rendered on the fly, and validate on them.
+    frames_folder : path, optional
+        Take every frame in its ``train`` and the plain star fields in its ``val`` instead of the profile's.
+    validation : int, optional
+        Validate on so many frames at most.
     """
     if kind not in KINDS:
         raise ConfigError(f"network is {kind!r}, allowed are {', '.join(KINDS)}")
     from pnet import training
 
     folder = pipeline.folder_of(output) / kind
-    frames = {split: pipeline.frames_of(output, split) for split in ("train", "val")} if simulated else {}
+    frames = {}
+    if simulated and settings.get("dataset", "simulation") == "simulation":
+        frames = _frames(output, frames_folder)
+        frames["val"] = frames["val"][:validation]
     names = {split: [path.name for path in files] for split, files in frames.items()}
     key = pipeline.fingerprint("pnet.training", {**settings, **names, "kind": kind, "seed": seed})
     if folder.is_dir() and pipeline.key_of(folder) != key:
         _set_aside(folder)
     write_json(folder / "fingerprint.json", {"key": key})
-    options = "".join(f" --{name.replace('_', '-')} {value}" for name, value in settings.items() if value is not None)
+    options = "" if simulated else " --no-simulated"
+    options += f" --frames {pipeline.shown(frames_folder)}" if frames_folder else ""
+    options += f" --validation {validation}" if validation else ""
+    options += "".join(f" --{name.replace('_', '-')} {value}" for name, value in settings.items() if value is not None)
     command = f"python -m pnet train {kind} --output {pipeline.shown(output)} --seed {seed}{options}"
     function = training.train_detection if kind == "detection" else training.train_bpnn
     with timings.measured(f"train-{kind}", pipeline.folder_of(output)):
         return function(folder, **frames, **settings, seed=seed, command=command, progress=progress)
+
+
+def _frames(output: str | os.PathLike, folder: str | os.PathLike | None) -> dict[str, list[Path]]:
+    """Return the simulated frames to train and to validate on."""
+    if folder is None:
+        return {split: pipeline.frames_of(output, split) for split in ("train", "val")}
+    found = {
+        "train": sorted(Path(folder, "train").glob("*.fits")),
+        "val": sorted(Path(folder, "val").glob("paper-*.fits")),
+    }
+    if not found["train"]:
+        raise MissingError(
+            f"{folder} has no train/*.fits; --frames names a folder with train/ and val/ of simulated frames"
+        )
+    return found
 
 
 def _set_aside(folder: Path) -> Path:

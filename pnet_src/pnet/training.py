@@ -32,11 +32,14 @@ FREEZE_DETECTION = ("hourglasses", "features", "merges", *(f"preheads.{i}.heads.
 FREEZE_BPNN = ("stem", "stages")
 
 
-def detection_scores(model: nn.Module, frames: Sequence[tuple[Frame, pd.DataFrame]], confidence: float = 0.3) -> dict[str, float]:
+def detection_scores(
+    model: nn.Module, frames: Sequence[tuple[Frame, pd.DataFrame]], confidence: float = 0.3
+) -> dict[str, float]:
     """Return precision, recall, mean |Δx| (px) and the scatter of ln flux of a net on frames with marked truth."""
     tables = []
     for frame, truth in frames:
-        found = detect(model, frame, confidence).assign(mag=lambda table: frame.magnitude(table["flux"]))
+        found = detect(model, frame, confidence)
+        found["mag"] = frame.magnitude(found["flux"])
         tables.append(compare(truth, found, frame.shape))
     table = pd.concat(tables)
     counts = table["status"].value_counts()
@@ -56,7 +59,9 @@ def _start_from(model: nn.Module, kind: str, start: str | os.PathLike | None) ->
         return None
     trained, card = weights.load(kind, start)
     if card["config"] != model.config.as_dict():
-        raise ConfigError(f"start {start} has the configuration {card['config']}, this run has {model.config.as_dict()}")
+        raise ConfigError(
+            f"start {start} has the configuration {card['config']}, this run has {model.config.as_dict()}"
+        )
     model.load_state_dict(trained.state_dict())
     return {name: card[name] for name in ("file", "sha256", "command", "commit")}
 
@@ -122,8 +127,13 @@ def train_detection(
     if freeze_epochs and start is None:
         raise ConfigError("freeze_epochs needs start: freezing random weights would train nothing")
     settings = FitConfig(
-        epochs=epochs, steps=steps, learning_rate=learning_rate, precision=precision, seed=seed,
-        freeze_epochs=freeze_epochs, freeze=FREEZE_DETECTION if freeze_epochs else (),
+        epochs=epochs,
+        steps=steps,
+        learning_rate=learning_rate,
+        precision=precision,
+        seed=seed,
+        freeze_epochs=freeze_epochs,
+        freeze=FREEZE_DETECTION if freeze_epochs else (),
     )
     torch.manual_seed(derive(seed, "initial weights"))
     model = PhotometryDetectionNet(DETECTION_CONFIGS[config]).to(memory_format=torch.channels_last)
@@ -254,7 +264,7 @@ def train_bpnn(
         freeze_epochs=freeze_epochs, freeze=FREEZE_BPNN if freeze_epochs else (),
     )  # fmt: skip
     torch.manual_seed(derive(seed, "initial weights"))
-    model = BayesianPhotometryNet(BPNN_CONFIGS[config])
+    model = BayesianPhotometryNet(BPNN_CONFIGS[config]).to(memory_format=torch.channels_last)
     model.calibrate_apertures()
     started = _start_from(model, "bpnn", start)
     stamp = model.config.stamp
@@ -288,7 +298,9 @@ def train_bpnn(
     if validation is not None and len(validation) >= recalibration.MIN_STARS:
         prediction, truth = bpnn_predictions(model, validation, seed)
         # Eq. 15's σ is scaled, never the mean: a zero point belongs to the photometric calibration.
-        fitted = recalibration.fit(prediction.mean, prediction.sigma, truth, data=f"{len(chosen.val)} validation frames of {dataset}")
+        fitted = recalibration.fit(
+            prediction.mean, prediction.sigma, truth, data=f"{len(chosen.val)} validation frames of {dataset}"
+        )
         ratio = {"method": fitted.method, "ratio": fitted.ratio, "n": fitted.n, "data": fitted.data}
     last = history[-1]
     card = provenance.record(
@@ -304,7 +316,12 @@ def train_bpnn(
             "detection": detector_card.get("sha256"),
         },
         fit=vars(settings)
-        | {"freeze": list(settings.freeze), "epochs_done": len(history), "batch_size": batch_size, "temperature": temperature},
+        | {
+            "freeze": list(settings.freeze),
+            "epochs_done": len(history),
+            "batch_size": batch_size,
+            "temperature": temperature,
+        },
         start=started,
         seconds=round(sum(row["seconds"] for row in history), 1),
         recalibration=ratio,

@@ -90,7 +90,9 @@ def load(kind: str, output: str | os.PathLike) -> TrainingRecord:
     card = weights.resolve(kind)
     history = card.with_suffix(".csv")
     if not history.is_file():
-        raise MissingError(f"{history}, the history of {card.name}, does not exist; `git checkout -- weights` brings it back")
+        raise MissingError(
+            f"{history}, the history of {card.name}, does not exist; `git checkout -- weights` brings it back"
+        )
     return TrainingRecord(kind, weights.check(card), pd.read_csv(history), False)
 
 
@@ -104,7 +106,11 @@ def release(card: str | os.PathLike) -> Path:
     """
     card = Path(card)
     content = weights.check(card)
-    source = {card: card.name, card.parent / content["file"]: content["file"], card.parent / HISTORY: f"{card.stem}.csv"}
+    source = {
+        card: card.name,
+        card.parent / content["file"]: content["file"],
+        card.parent / HISTORY: f"{card.stem}.csv",
+    }
     for path in source:
         if not path.is_file():
             raise MissingError(f"{path} does not exist: a release needs the card, the weights and {HISTORY}")

@@ -94,7 +94,9 @@ def sdss(manifest: str) -> TrainingSet:
     return TrainingSet("sdss", train, val, manifest)
 
 
-def stars_found(frames: Iterable[MarkedFrame], detection: nn.Module) -> Iterator[tuple[Frame, pd.DataFrame, pd.DataFrame]]:
+def stars_found(
+    frames: Iterable[MarkedFrame], detection: nn.Module
+) -> Iterator[tuple[Frame, pd.DataFrame, pd.DataFrame]]:
     """Yield frames, marked truth and what the detection net finds in them, for training and validating the BPNN."""
     for frame, truth in frames:
         yield frame, truth, detect(detection, frame, 0.3)

@@ -57,7 +57,8 @@ def save(model: nn.Module, path: str | os.PathLike, *, kind: str, card: Mapping[
         save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, temporary)
     target = path.parent / f"{path.name}.json"
     write_json(
-        target, {**card, "kind": kind, "config": model.config.as_dict(), "file": tensors.name, "sha256": sha256(tensors)}
+        target,
+        {**card, "kind": kind, "config": model.config.as_dict(), "file": tensors.name, "sha256": sha256(tensors)},
     )
     return target
 
@@ -81,7 +82,9 @@ def check(card: str | os.PathLike) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{card} is not a card of weights ({error!r})") from error
     if not tensors.is_file():
-        raise MissingError(f"{tensors}, named by {card}, does not exist; `git checkout -- weights` brings released ones back")
+        raise MissingError(
+            f"{tensors}, named by {card}, does not exist; `git checkout -- weights` brings released ones back"
+        )
     found = sha256(tensors)
     if found != expected:
         raise DataError(

@@ -94,8 +94,9 @@ class Bottleneck(nn.Module):
 class BayesianPhotometryNet(nn.Module):
     """Predict a distribution of the magnitude from a stamp.
 
-    `forward` takes `Stamps` and returns (N, 2), the mean and ln σ of the target in units of `Inputs.scale` for one sample
-    of the Bayesian layers' weights, with the `Inputs`. `inputs`, `features` and `sample` are its parts, so that many
+    `forward` takes `Stamps` and returns (N, 2), the mean and ln σ of the target in units of `Inputs.scale` for one
+    sample of the Bayesian layers' weights, with the `Inputs`. `inputs`, `features` and `sample` are its parts, so that
+    many
     samples share the features.
     """
 
@@ -103,7 +104,9 @@ class BayesianPhotometryNet(nn.Module):
         super().__init__()
         self.config = config
         self.stem = nn.Sequential(
-            nn.Conv2d(IMAGES, config.widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(config.widths[0]), nn.ReLU(inplace=True)
+            nn.Conv2d(IMAGES, config.widths[0], 3, 1, 1, bias=False),
+            nn.BatchNorm2d(config.widths[0]),
+            nn.ReLU(inplace=True),
         )
         stages, channels, side = [], config.widths[0], config.stamp
         for index, (count, width) in enumerate(zip(config.blocks, config.widths, strict=True)):
@@ -115,7 +118,9 @@ class BayesianPhotometryNet(nn.Module):
         inputs = channels * side**2 + (CONTEXT if config.context else 0)
         widths = (inputs, *config.hidden, 2)
         self.bayesian = nn.ModuleList(
-            LinearFlipout(a, b, prior_variance=config.prior_sigma, posterior_rho_init=-6.0)  # it uses the "variance" as σ
+            LinearFlipout(
+                a, b, prior_variance=config.prior_sigma, posterior_rho_init=-6.0
+            )  # it uses the "variance" as σ
             for a, b in zip(widths, widths[1:], strict=False)
         )
         for layer in self.bayesian:

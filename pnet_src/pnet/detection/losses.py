@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pnet.detection.network import STRIDE, PhotometryDetectionNet, network_input
-from pnet.detection.targets import Batch, Targets, make_targets
+from pnet.detection.targets import Batch, make_targets
 from pnet.stamps import aperture_flux
 
 ALPHA, BETA = 2.0, 4.0  # CenterNet's focal exponents; ALPHA is the paper's γ = 2
@@ -47,14 +47,14 @@ def flux_base(config_flux: str, image: Tensor, sigma: Tensor, field: Tensor, x: 
 def detection_loss(model: PhotometryDetectionNet, batch: Batch) -> dict[str, Tensor]:
     """Return ``loss`` and its parts for a batch; positions are in cells, fluxes in natural logarithms."""
     config = model.config
-    outputs = model(network_input(batch.image, batch.sigma, config.inputs).contiguous(memory_format=torch.channels_last))
+    outputs = model(
+        network_input(batch.image, batch.sigma, config.inputs).contiguous(memory_format=torch.channels_last)
+    )
     targets = make_targets(batch, config.offset_reach)
     star = targets.star
     # The simple flux is taken where the star is, give or take the error that detection makes.
     jitter = 0.05 * torch.randn(2, len(batch.x), device=batch.x.device)
-    base = flux_base(
-        config.flux, batch.image, batch.sigma, batch.field, batch.x + jitter[0], batch.y + jitter[1]
-    )
+    base = flux_base(config.flux, batch.image, batch.sigma, batch.field, batch.x + jitter[0], batch.y + jitter[1])
     log_flux = torch.log(batch.flux / batch.sigma[batch.field]) - base
     size = (batch.fwhm / STRIDE)[targets.field, None]
     parts = {name: torch.zeros((), device=batch.image.device) for name in WEIGHTS}
@@ -63,7 +63,8 @@ def detection_loss(model: PhotometryDetectionNet, batch: Batch) -> dict[str, Ten
         if not len(star):
             continue
         picked = {
-            name: output[name].float()[targets.field, :, targets.row, targets.column] for name in ("offset", "flux", "size")
+            name: output[name].float()[targets.field, :, targets.row, targets.column]
+            for name in ("offset", "flux", "size")
         }
         parts["offset"] = parts["offset"] + (picked["offset"] - targets.offset).abs().mean()
         parts["flux"] = parts["flux"] + ((picked["flux"][:, 0] - log_flux[star]) ** 2).mean()

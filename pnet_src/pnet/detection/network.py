@@ -25,7 +25,8 @@ class DetectionConfig:
     stem : int
         Channels after the 7×7 convolution.
     channels : tuple of int
-        Channels at each scale of an hourglass, from 1/4 of the image downwards; its depth is one less than their number.
+        Channels at each scale of an hourglass, from 1/4 of the image downwards; its depth is one less than their
+        number.
     stacks : int
         Number of hourglasses.
     head : int
@@ -33,8 +34,8 @@ class DetectionConfig:
     inputs : {'asinh', 'asinh+linear'}
         'asinh' is one channel asinh((I − sky)/σ); the second adds (I − sky)/σ itself, clipped, where faint stars live.
     flux : {'log', 'correction'}
-        What the flux head predicts: ln of the flux in units of the sky noise, or the ln of the ratio between the flux and
-        a simple aperture flux at the position.
+        What the flux head predicts: ln of the flux in units of the sky noise, or the ln of the ratio between the flux
+        and a simple aperture flux at the position.
     offset_reach : int
         Offsets are learnt in the star's own cell (0, as in CenterNet) or in its neighbours up to this distance as well,
         so that a peak in the next cell still points at the star.
@@ -153,7 +154,8 @@ class PhotometryDetectionNet(nn.Module):
         self.hourglasses = nn.ModuleList(Hourglass(config.channels) for _ in range(config.stacks))
         self.features = nn.ModuleList(Residual(width, width) for _ in range(config.stacks))
         self.merges = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width)) for _ in range(config.stacks - 1)
+            nn.Sequential(nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width))
+            for _ in range(config.stacks - 1)
         )
         self.preheads = nn.ModuleList(PreHeads(width, config.head) for _ in range(config.stacks))
 

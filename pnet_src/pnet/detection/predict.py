@@ -91,8 +91,8 @@ def detect(model: PhotometryDetectionNet, frame: Frame, lowest: float = LOWEST) 
     Returns
     -------
     DataFrame
-        ``x``, ``y`` (px from 0), ``flux`` (electrons), ``confidence``, ``fwhm`` (px), by falling confidence; empty where
-        there is no star.
+        ``x``, ``y`` (px from 0), ``flux`` (electrons), ``confidence``, ``fwhm`` (px), by falling confidence; empty
+        where there is no star.
     """
     sky = background.estimate(frame)
     # A masked pixel says nothing: it looks like empty sky.
@@ -102,7 +102,8 @@ def detect(model: PhotometryDetectionNet, frame: Frame, lowest: float = LOWEST) 
 
 @torch.inference_mode()
 def detect_image(model: PhotometryDetectionNet, image: np.ndarray, rms: float, lowest: float = LOWEST) -> pd.DataFrame:
-    """Like `detect` for an (H, W) image in electrons whose sky is subtracted and whose empty pixels scatter by `rms`."""
+    """Like `detect` for an (H, W) image in electrons whose sky is subtracted and whose empty pixels scatter by
+    `rms`."""
     device = next(model.parameters()).device
     model.eval()
     tiles = patches.split(image.shape)

@@ -54,7 +54,12 @@ def show_validation(ax: Axes, history: pd.DataFrame) -> Axes:
     for name, colour in zip(names, COLOURS, strict=False):
         values = 1 - history[name] if VALIDATION[name].startswith("1 −") else history[name]
         ax.plot(
-            history["epoch"], values.clip(lower=SMALLEST), color=colour, label=VALIDATION[name], marker=".", markersize=4
+            history["epoch"],
+            values.clip(lower=SMALLEST),
+            color=colour,
+            label=VALIDATION[name],
+            marker=".",
+            markersize=4,
         )
     ax.set_yscale("log")
     ax.set(xlabel="epoch", ylabel="validation")
@@ -88,7 +93,8 @@ def target_figure(batch: Batch, offset_reach: int = 0) -> Figure:
 
 @style.styled
 def stamp_figure(inputs: Inputs, flux: np.ndarray, count: int = 5) -> Figure:
-    """Return stamps as the BPNN sees them: one column for each of `count` stars from bright to faint, one row a channel."""
+    """Return stamps as the BPNN sees them: one column for each of `count` stars from bright to faint, one row a
+    channel."""
     order = np.argsort(-np.asarray(flux))
     chosen = order[np.linspace(0, len(order) - 1, count).astype(int)]
     figure, axes = style.new(3, count, height=4.3)
