@@ -332,6 +332,25 @@ def ledger_check(
 
 
 @app.command()
+def release_weights(
+    card: Annotated[Path, typer.Argument(help="Card of a training run, <output>/<network>/<network>-….json.")],
+) -> None:
+    """Copy a run's weights, card and history into weights/."""
+    from pnet import training_record
+
+    print(training_record.release(card))
+
+
+@app.command()
+def release_results(output: Output = DEFAULT_OUTPUT) -> None:
+    """Copy a whole run's measurements and ledger into results/."""
+    from pnet import release
+
+    for path in release.release_results(output):
+        print(path)
+
+
+@app.command()
 def bench(
     frames: Annotated[int, typer.Option(min=1, help="Simulated frames to measure.")] = 20,
     output: Output = Path("build/bench"),
