@@ -182,6 +182,29 @@ def test_training_hands_its_options_on_and_sets_other_runs_aside(root, monkeypat
         steps.train("hal", "build/x", settings={}, seed=1)
 
 
+def test_training_on_other_frames_or_with_another_detection_net_is_another_run(root, monkeypatch):
+    from pnet import training, weights
+
+    def fake(folder, **options):
+        write_json(folder / "card.json", {})
+        return folder / "card.json"
+
+    monkeypatch.setattr(training, "train_bpnn", fake)
+    monkeypatch.setattr(weights, "WEIGHTS", root)
+    write_json(root / "net.json", {"version": 1})
+    pipeline.simulate("build/x", counts={"train": 1, "val": 1}, seed=1, engine="renderer", progress=False)
+
+    def runs():
+        steps.train("bpnn", "build/x", settings={"detection": "net"}, seed=1, progress=False)
+        return len(list((root / "build/x").glob("bpnn*")))
+
+    assert (runs(), runs()) == (1, 1)
+    write_json(root / "net.json", {"version": 2})
+    assert (runs(), runs()) == (2, 2)
+    pipeline.simulate("build/x", counts={"train": 1, "val": 1}, seed=2, engine="renderer", progress=False)
+    assert runs() == 3
+
+
 def test_measurement_that_may_fail_leaves_no_older_one(root, monkeypatch):
     from pnet import evaluation
 
@@ -214,6 +237,24 @@ def test_evaluate_hands_its_options_on(root, monkeypatch):
     ((names, options),) = calls
     assert names[0] == "simulation" and options["frames"] == 3 and options["methods"] == ("pnet",)
     assert set(options) <= known, "evaluation.run takes all of them"
+
+
+def test_bench_times_every_method_on_the_same_frames(root, monkeypatch):
+    from pnet import baselines, evaluation
+
+    seen = []
+
+    def measurer(**_):
+        return lambda frame: seen.append(frame.name)
+
+    monkeypatch.setattr(evaluation, "pnet_measurer", measurer)
+    monkeypatch.setattr(baselines, "baseline", baselines.Sep)
+    done = runner.invoke(cli.app, ["bench", "--frames", "2", "--output", "build/b"])
+    assert done.exit_code == 0, done.output
+    rows = {row["method"]: row for row in read_json(root / "build/b/bench.json")["rows"]}
+    assert set(rows) == {"pnet", "sep"} and all(row["frames"] == 2 for row in rows.values())
+    assert rows["sep"]["frames_per_second"] == pytest.approx(2 / rows["sep"]["seconds"], rel=0.05)
+    assert len(seen) == 3 and len(set(seen)) == 2, "the first frame once more before the clock starts"
 
 
 # The ledger
@@ -268,6 +309,28 @@ def test_profile_is_checked_before_anything_runs():
     frames = {"01_skymaker_simulation": {"n_test": 3}}
     with pytest.raises(ConfigError, match="must agree"):
         workflow.check(profiles.Profile("mine", notebooks=frames, steps={"simulate": {"test": 4}}))
+
+
+@pytest.mark.parametrize("profile", ["smoke", "standard", "paper"])
+def test_snakemake_knows_how_to_make_every_profile(profile, tmp_path):
+    """A dry run, so that a rule that nobody makes the input of is found without hours of work."""
+    if not list(paths.WEIGHTS.glob("*.json")):
+        pytest.skip("released weights: there are none in weights/")
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--forceall", "--nolock", "--cores", "2"]
+    command += [
+        "--directory",
+        str(paths.ROOT),
+        "--snakefile",
+        str(paths.ROOT / "Snakefile"),
+        "--config",
+        f"profile={profile}",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    jobs = done.stdout.partition("Job stats:")[2].partition("total")[0]
+    for job in ("simulate", "sdss_download", "measure_simulation", "measure_sdss", "notebook_08_scorecard", "site"):
+        assert f"\n{job} " in jobs
+    assert ("train_detection" in jobs) == (profile != "standard"), "the standard profile shows the released training"
 
 
 def test_two_runs_of_a_profile_do_not_mix(root):

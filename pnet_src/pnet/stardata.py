@@ -112,7 +112,7 @@ class RenderedStamps:
         adu = adu[:, margin : WIDTH_STAMP - margin, margin : WIDTH_STAMP - margin]
         # Sky and PSF width of a real frame are estimates.
         level = sky + rng.normal(0, 0.015, FIELDS) * sigma
-        measured = np.array(widths) * (1 + rng.normal(0, 0.002, FIELDS))
+        measured = np.array(widths) * (1 + rng.normal(0, 0.003, FIELDS))
         return StampBatch(
             Stamps(
                 pixels=adu * repeated["gain"][:, None, None] - tensor(np.repeat(level, each))[:, None, None],

@@ -12,7 +12,7 @@ from typing import Any
 
 from pnet import pipeline, timings
 from pnet.errors import ConfigError, MissingError
-from pnet.files import write_json
+from pnet.files import sha256, write_json
 
 KINDS = ("detection", "bpnn")
 SAME = 0.01  # relative difference of two ledgers; on another processor single stars cross a threshold
@@ -55,8 +55,9 @@ def train(
     if simulated and settings.get("dataset", "simulation") == "simulation":
         frames = _frames(output, frames_folder)
         frames["val"] = frames["val"][:validation]
-    names = {split: [path.name for path in files] for split, files in frames.items()}
-    key = pipeline.fingerprint("pnet.training", {**settings, **names, "kind": kind, "seed": seed})
+    key = pipeline.fingerprint(
+        "pnet.training", {**settings, **_made_of(output, settings, frames), "kind": kind, "seed": seed}
+    )
     if folder.is_dir() and pipeline.key_of(folder) != key:
         _set_aside(folder)
     write_json(folder / "fingerprint.json", {"key": key})
@@ -82,6 +83,20 @@ def _frames(output: str | os.PathLike, folder: str | os.PathLike | None) -> dict
         raise MissingError(
             f"{folder} has no train/*.fits; --frames names a folder with train/ and val/ of simulated frames"
         )
+    return found
+
+
+def _made_of(
+    output: str | os.PathLike, settings: Mapping[str, Any], frames: Mapping[str, list[Path]]
+) -> dict[str, Any]:
+    """Return what else a training run depends on: which frames, what made them, and the net that finds their stars."""
+    from pnet import weights
+
+    found: dict[str, Any] = {split: [path.name for path in files] for split, files in frames.items()}
+    if frames:
+        found["frames made by"] = pipeline.key_of(pipeline.folder_of(output) / "simulation")
+        if settings.get("detection"):  # the net that finds the stars in these frames for the BPNN
+            found["found by"] = sha256(weights.resolve("detection", settings["detection"]))
     return found
 
 

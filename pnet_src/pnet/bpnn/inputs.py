@@ -125,7 +125,9 @@ def make_inputs(stamps: Stamps, target: str, apertures: Apertures) -> Inputs:
     fluxes = _fluxes(pixels, dx, dy, width) * torch.exp(-apertures.at(width))
     smallest = 3 * sigma[:, None]  # a logarithm needs something positive
     logs = torch.log(fluxes.clamp(min=1e-6).maximum(smallest))
-    log_base = logs[:, 1]
+    # The plain sum leads: a matched window finds 1 % less light where the PSF is 1 % wider than thought, the sum of
+    # 9 × 9 pixels 0.1 to 0.3 %, and it costs the faintest stars only a fifth in noise, which the network wins back.
+    log_base = logs[:, 3]
     flux = torch.exp(log_base)
     # Photon noise and the sky under the PSF (King 1983): what the base flux can be trusted to.
     expected = torch.sqrt(flux + 4 * torch.pi * width**2 * sigma**2) / flux
@@ -145,7 +147,7 @@ def make_inputs(stamps: Stamps, target: str, apertures: Apertures) -> Inputs:
         dim=1,
     )
     unit = scale[:, None] / POGSON
-    differences = torch.asinh((logs - log_base[:, None])[:, [0, 2, 3]] / unit) / 2
+    differences = torch.asinh((logs - log_base[:, None])[:, :3] / unit) / 2
     context = torch.stack(
         [
             (log_base - torch.log(sigma) - MAGNITUDE_ZERO) / 2,
