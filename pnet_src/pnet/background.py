@@ -27,9 +27,15 @@ class Background:
 
 
 def estimate(frame: Frame) -> Background:
-    """Estimate the sky with SExtractor's mesh of clipped modes, through SEP (Bertin & Arnouts 1996; Barbary 2016)."""
+    """Estimate the sky with SExtractor's mesh of clipped modes, through SEP (Bertin & Arnouts 1996; Barbary 2016).
+
+    The mode is 2.5 medians less 1.5 means. On whole ADU the median jumps by a whole step, so that the sky of a mesh
+    would be off by up to half a standard deviation; spreading the values over their step (always in the same way) mends
+    it.
+    """
     mesh = min(MESH, *frame.shape)
-    sky = sep.Background(frame.image, mask=frame.mask, bw=mesh, bh=mesh)
+    spread = np.random.default_rng(0).uniform(-0.5, 0.5, frame.shape).astype(np.float32) * np.float32(frame.gain)
+    sky = sep.Background(frame.image + spread, mask=frame.mask, bw=mesh, bh=mesh)
     rms = float(sky.globalrms)
     if not rms > 0:  # a frame without noise, or almost wholly masked
         rms = float(np.sqrt(np.median(frame.variance)))

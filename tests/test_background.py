@@ -1,0 +1,41 @@
+"""The sky: unbiased on whole ADU, blind to masked pixels, alive where there is no noise."""
+
+import numpy as np
+import pytest
+
+from pnet import background
+from pnet.frame import Frame
+
+
+def frame_of(image, mask=None, gain=4.0):
+    mask = np.zeros(image.shape, bool) if mask is None else mask
+    return Frame("f", image, np.maximum(image, 1) + 25, mask, gain, 29.8, 5.0, 0.396)
+
+
+def test_whole_adu_do_not_bias_the_sky(rng):
+    """Poisson sky in steps of 4 electrons: within a fifth of a pixel's noise everywhere, where the median jumps by 4."""
+    for level in (278.0, 279.3, 281.1):
+        image = np.round(rng.poisson(level, (512, 512)) / 4.0) * 4.0
+        sky = background.estimate(frame_of(image))
+        assert abs(sky.level - level).max() < 3.5
+        assert abs(np.median(sky.level) - level) < 0.5
+        assert sky.rms == pytest.approx(np.sqrt(level + 16 / 6), rel=0.02)
+
+
+def test_same_frame_same_sky(rng):
+    image = rng.normal(280, 17, (128, 128))
+    np.testing.assert_array_equal(
+        background.estimate(frame_of(image)).level, background.estimate(frame_of(image)).level
+    )
+
+
+def test_masked_pixels_and_stars_do_not_raise_the_sky(rng):
+    image = rng.normal(280, 17, (256, 256))
+    mask = np.zeros(image.shape, bool)
+    image[40:80, 40:80], mask[40:80, 40:80] = 5e4, True
+    image[150:156, 150:156] += 3000
+    assert abs(np.median(background.estimate(frame_of(image, mask)).level) - 280) < 1.5
+
+
+def test_a_frame_without_noise_has_a_positive_rms():
+    assert background.estimate(frame_of(np.full((64, 64), 100.0), gain=1e-3)).rms > 0
