@@ -13,7 +13,7 @@ def frame_of(image, mask=None, gain=4.0):
 
 
 def test_whole_adu_do_not_bias_the_sky(rng):
-    """Poisson sky in steps of 4 electrons: within a fifth of a pixel's noise everywhere, where the median jumps by 4."""
+    """Poisson sky in steps of 4 electrons: within a fifth of the noise everywhere, where medians jump by 4."""
     for level in (278.0, 279.3, 281.1):
         image = np.round(rng.poisson(level, (512, 512)) / 4.0) * 4.0
         sky = background.estimate(frame_of(image))

@@ -51,7 +51,7 @@ def bpnn_parts() -> pd.DataFrame:
             "frame's PSF and simple fluxes": "given" if config.context else "not given",
             "Bayesian Layer (flipout)": f"{'-'.join(map(str, (*config.hidden, 2)))}: {weights_of(model.bayesian)}",
             "prior of a weight": f"N(0, {config.prior_sigma:g})",
-            "target": {"magnitude": "magnitude", "correction": "correction to a weighted flux"}[config.target],
+            "target": {"magnitude": "magnitude", "correction": "correction to the sum over the stamp"}[config.target],
             "all weights": weights_of(model),
         }
     return _table(columns)

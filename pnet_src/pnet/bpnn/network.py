@@ -27,8 +27,8 @@ class BPNNConfig:
     hidden : tuple of int
         Widths of the first four flipout layers; the fifth gives mean and ln σ.
     target : {'magnitude', 'correction'}
-        What is predicted: the magnitude from nothing, or the correction to a weighted flux in units of its expected
-        error.
+        What is predicted: the magnitude from nothing, or the correction to the sum over the stamp in units of its
+        expected error.
     context : bool
         Whether the frame's PSF width, the position in the pixel and simple fluxes join the features.
     prior_sigma : float
@@ -63,7 +63,7 @@ class BPNNConfig:
 CONFIGS = {
     # Section 3.3.2: ResNet-50 with a 3×3 stem, no pooling, no fully connected layer; the paper gives no head widths.
     "paper": BPNNConfig(9, (3, 4, 6, 3), (64, 128, 256, 512), (512, 256, 128, 64), "magnitude", False),
-    # The same blocks, fewer and narrower, correcting a weighted flux: minutes on a laptop.
+    # The same blocks, fewer and narrower, correcting the sum over the stamp: minutes on a laptop.
     "compact": BPNNConfig(9, (1, 1, 1), (16, 24, 24), (96, 64, 48, 32), "correction", True),
     # For tests and the smoke profile.
     "tiny": BPNNConfig(9, (1,), (4,), (16, 16, 16, 16), "correction", True),
