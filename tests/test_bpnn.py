@@ -199,6 +199,36 @@ def test_frame_stamps_find_the_psf_width_of_the_frame(rng):
     assert len(predict.predict(model, nothing).mean) == 0
 
 
+def test_seeing_from_the_width_of_the_psf():
+    for seeing in (1.0, 1.4, 1.8):
+        star = torch.from_numpy(pixel_psf(seeing, size=21)).float()[None]
+        width = float(cutting.gaussian_width(star, torch.zeros(1), torch.zeros(1)))
+        slope, intercept = predict.SEEING
+        assert slope * width * 0.396 + intercept == pytest.approx(seeing, rel=0.01)
+
+
+def test_light_of_a_bright_neighbour_is_taken_out():
+    """Two stars 14 px apart, the brighter one of 4 million electrons: the faint stamp is clean to a hundredth of it."""
+    image = torch.zeros(1, 201, 201)
+    where = [torch.tensor([100.2, 114.0]), torch.tensor([99.7, 101.3])]
+    flux = torch.tensor([2e4, 4e6])
+    for star in range(2):
+        column, row = round(float(where[0][star])), round(float(where[1][star]))
+        stamp = pixel_psf(1.4, 0.396, float(where[0][star]) - column, float(where[1][star]) - row, 121) * float(
+            flux[star]
+        )
+        image[0, row - 60 : row + 61, column - 60 : column + 61] += torch.from_numpy(stamp).float()
+    stars = pd.DataFrame({"x": where[0].numpy(), "y": where[1].numpy(), "flux": flux.numpy(), "confidence": 1.0})
+    width = 1.6474
+    light = predict._neighbours(image, stars, width, 0.396, 9)
+    alone = torch.from_numpy(pixel_psf(1.4, 0.396, 0.2, -0.3, 9) * 2e4).float()
+    stamp = image[0, 96:105, 96:105]
+    before, after = (stamp - alone).sum(), (stamp - light[0] - alone).sum()
+    assert float(before) > 2000 and abs(float(after)) < 0.02 * float(before)
+    lone = predict._neighbours(image, stars.iloc[:1], width, 0.396, 9)
+    assert float(lone.abs().max()) == 0
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [({"stamp": 8}, "odd widths"), ({"target": "flux"}, "allowed are"), ({"hidden": (1, 2)}, "four widths")],
