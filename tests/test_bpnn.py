@@ -1,5 +1,6 @@
 """The BPNN: ELBO against closed forms, Eq. 15, classical inputs, and that sampling is sound."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -239,9 +240,10 @@ def test_configuration_is_checked(change, text):
         network.BPNNConfig(**values)
 
 
-def test_a_tiny_net_learns_the_correction():
+def test_a_tiny_net_learns_magnitudes():
+    """From nothing, as the paper's net does; the correction starts so close to the limit that 60 steps show little."""
     torch.manual_seed(4)
-    model = network.BayesianPhotometryNet(network.CONFIGS["tiny"])
+    model = network.BayesianPhotometryNet(dataclasses.replace(network.CONFIGS["tiny"], target="magnitude"))
     model.calibrate_apertures()
     loss = elbo.ELBO(10**7)
     source = stardata.RenderedStamps(Recipe.load(), 256)
@@ -253,4 +255,4 @@ def test_a_tiny_net_learns_the_correction():
         parts["loss"].backward()
         optimizer.step()
         values.append(float(parts["likelihood"].detach()))
-    assert np.mean(values[-10:]) < np.mean(values[:10]) - 0.2
+    assert np.mean(values[-10:]) < np.mean(values[:10]) - 0.5
