@@ -39,3 +39,16 @@ def test_masked_pixels_and_stars_do_not_raise_the_sky(rng):
 
 def test_a_frame_without_noise_has_a_positive_rms():
     assert background.estimate(frame_of(np.full((64, 64), 100.0), gain=1e-3)).rms > 0
+
+
+def test_masked_patches_take_the_value_around_them(rng):
+    image = rng.normal(280, 17, (128, 128))
+    image[60:70, 60:70] = 280 + 5e4  # a saturated star whose core is masked and holds nonsense
+    mask = np.zeros(image.shape, bool)
+    mask[62:68, 62:68], mask[20:23, 20:23] = True, True
+    image[mask] = -1e6
+    frame = frame_of(image, mask)
+    clean, rms = background.subtracted(frame)
+    assert clean[65, 65] == pytest.approx(5e4, rel=0.01) and abs(clean[21, 21]) < 20
+    assert rms == pytest.approx(17, rel=0.1)
+    np.testing.assert_array_equal(frame.image[mask], np.float32(-1e6))

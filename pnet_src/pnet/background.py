@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import sep
+from scipy import ndimage
 
 from pnet.frame import Frame
 
@@ -40,3 +41,21 @@ def estimate(frame: Frame) -> Background:
     if not rms > 0:  # a frame without noise, or almost wholly masked
         rms = float(np.sqrt(np.median(frame.variance)))
     return Background(level=sky.back(dtype=np.float32), rms=rms)
+
+
+def subtracted(frame: Frame) -> tuple[np.ndarray, float]:
+    """Return the frame without its sky, (H, W) float32 electrons, and the noise of an empty pixel in electrons.
+
+    Each patch of masked pixels takes the median of the pixels around it: among sky it becomes sky, and the core of a
+    saturated star, which surveys mask, a flat top. A hole there would look like a ring of stars.
+    """
+    sky = estimate(frame)
+    image = (frame.image - sky.level).astype(np.float32)
+    if frame.mask.any():
+        labels, _ = ndimage.label(frame.mask, structure=np.ones((3, 3)))
+        for index, box in enumerate(ndimage.find_objects(labels), start=1):
+            wider = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)
+            patch = labels[wider] == index
+            around = image[wider][ndimage.binary_dilation(patch, np.ones((3, 3))) & ~frame.mask[wider]]
+            image[wider][patch] = np.median(around) if around.size else 0.0
+    return image, sky.rms

@@ -110,15 +110,14 @@ class PreparedFrame:
 def prepare(frame: Frame, sources: pd.DataFrame) -> PreparedFrame:
     """Subtract the sky of a frame; `sources` may have a boolean column ``ignored`` (default: stars fainter than
     FAINT)."""
-    sky = background.estimate(frame)
-    image = np.where(frame.mask, 0, frame.image - sky.level).astype(np.float32)
+    image, rms = background.subtracted(frame)
     sources = sources.copy()
     if "ignored" not in sources:
         sources["ignored"] = (sources["kind"] == "star") & (sources["mag"] > FAINT)
     # Galaxies are empty sky to a network that looks for point sources.
     sources = sources[(sources["kind"] == "star") | sources["ignored"]]
     fwhm = (frame.seeing if frame.seeing else 1.4) / frame.pixel_scale
-    return PreparedFrame(image, sky.rms, fwhm, sources.reset_index(drop=True))
+    return PreparedFrame(image, rms, fwhm, sources.reset_index(drop=True))
 
 
 class FrameFields:

@@ -149,11 +149,11 @@ def frame_stamps(frame: Frame, stars: pd.DataFrame, size: int) -> Stamps:
     size : int
         Odd width in pixels.
     """
-    sky = background.estimate(frame)
-    image = torch.from_numpy(np.where(frame.mask, 0, frame.image - sky.level).astype(np.float32))[None]
+    electrons, rms = background.subtracted(frame)
+    image = torch.from_numpy(electrons)[None]
     seeing = frame.seeing / frame.pixel_scale if frame.seeing else 3.5
     guess = float(stars["fwhm"].median()) if len(stars) and "fwhm" in stars else seeing
-    width = _psf_width(image, stars, sky.rms, frame.saturation, fallback=float(np.clip(guess, 1.5, 8)) / 2.355)
+    width = _psf_width(image, stars, rms, frame.saturation, fallback=float(np.clip(guess, 1.5, 8)) / 2.355)
     pixels, dx, dy = _cut(image, stars, size)
     pixels = pixels - _neighbours(image, stars, width, frame.pixel_scale, size)
     full = torch.from_numpy(frame.saturated.astype(np.float32))[None]
@@ -163,7 +163,7 @@ def frame_stamps(frame: Frame, stars: pd.DataFrame, size: int) -> Stamps:
         pixels=pixels,
         dx=dx,
         dy=dy,
-        sigma=torch.full((n,), sky.rms),
+        sigma=torch.full((n,), rms),
         psf_width=torch.full((n,), width),
         saturated=saturated,
     )

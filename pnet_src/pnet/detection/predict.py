@@ -94,10 +94,7 @@ def detect(model: PhotometryDetectionNet, frame: Frame, lowest: float = LOWEST) 
         ``x``, ``y`` (px from 0), ``flux`` (electrons), ``confidence``, ``fwhm`` (px), by falling confidence; empty
         where there is no star.
     """
-    sky = background.estimate(frame)
-    # A masked pixel says nothing: it looks like empty sky.
-    image = np.where(frame.mask, 0, frame.image - sky.level).astype(np.float32)
-    return detect_image(model, image, sky.rms, lowest)
+    return detect_image(model, *background.subtracted(frame), lowest)
 
 
 @torch.inference_mode()
