@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pnet import photometric_calibration
 from pnet.errors import ConfigError, DataError
 from pnet.photometric_calibration import fit, instrumental_magnitude
 
@@ -193,3 +194,19 @@ class TestBadInput:
     def test_fluxes_that_are_not_positive(self):
         assert instrumental_magnitude(100.0) == pytest.approx(-5)
         assert np.isnan(instrumental_magnitude([0.0, -3.0])).all()
+
+
+def test_a_star_has_no_part_in_its_own_zero_point(rng):
+    reference = rng.uniform(14, 20, 80)
+    measured = reference - 0.3 + rng.normal(0, 0.01, 80)
+    isolated = np.ones(80, dtype=bool)
+    isolated[75:] = False
+    offset = photometric_calibration.without_itself(measured, reference, isolated)
+    assert offset == pytest.approx(0.3, abs=0.005)
+    shifted = measured.copy()
+    shifted[3] += 0.02
+    again = photometric_calibration.without_itself(shifted, reference, isolated)
+    assert again[3] == offset[3] and again[4] != offset[4]
+    assert (photometric_calibration.without_itself(measured[:30], reference[:30], isolated[:30]) == 0).all()
+    measured[10] = np.nan
+    assert np.isfinite(photometric_calibration.without_itself(measured, reference, isolated)).all()

@@ -280,3 +280,31 @@ def _design(n: int, airmass: np.ndarray | None, column: Sequence | None) -> tupl
 def _solve(design: np.ndarray, values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     root = np.sqrt(weight)
     return np.linalg.lstsq(design * root[:, None], values * root, rcond=None)[0]
+
+
+def without_itself(measured: np.ndarray, reference: np.ndarray, isolated: np.ndarray) -> np.ndarray:
+    """Return the zero point (Eq. 18) that each star's neighbours in a frame give it, never the star itself.
+
+    Parameters
+    ----------
+    measured : ndarray, (N,)
+        Magnitudes of a frame's stars; NaN where there is none.
+    reference : ndarray, (N,)
+        Their known magnitudes.
+    isolated : ndarray, (N,), bool
+        The reference stars. Each gets the zero point of all the others; every other star that of all of them.
+
+    Returns
+    -------
+    ndarray, (N,)
+        To be added to `measured`; zeros where there are fewer than the paper's 50 reference stars (section 3.3.3).
+    """
+    usable = np.asarray(isolated, dtype=bool) & np.isfinite(measured) & np.isfinite(reference)
+    if usable.sum() <= MINIMUM:
+        return np.zeros(len(usable))
+    zero_point = np.full(len(usable), fit(measured[usable], reference[usable]).zero_point)
+    for star in np.flatnonzero(usable):
+        others = usable.copy()
+        others[star] = False
+        zero_point[star] = fit(measured[others], reference[others]).zero_point
+    return zero_point

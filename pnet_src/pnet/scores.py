@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pnet import baselines, matching, metrics
+from pnet import baselines, matching, metrics, photometric_calibration
 from pnet.errors import ConfigError
 from pnet.evaluation import THRESHOLDS
 from pnet.metrics import Estimate
@@ -45,12 +45,29 @@ def rates(table: pd.DataFrame) -> tuple[Estimate, Estimate]:
 def select(table: pd.DataFrame, dataset: str, method: str, threshold: float | None = None) -> pd.DataFrame:
     """Return one method's rows on one data set, at its working threshold unless another is given.
 
-    The constant offsets of the classical baselines are taken off, as in the paper; PNet's are left in.
+    The constant offsets of the classical baselines are taken off, as in the paper. PNet's magnitudes on SDSS get the
+    photometric calibration of section 3.3.3, each star from the other reference stars of its frame; its positions, and
+    its magnitudes on the simulation, stay as they are.
     """
     if method not in THRESHOLDS:
         raise ConfigError(f"method is {method!r}, allowed are {', '.join(THRESHOLDS)}")
     chosen = matching.at_threshold(rows(table, dataset, method), THRESHOLDS[method] if threshold is None else threshold)
-    return chosen if method == "pnet" else baselines.remove_offset(chosen)[0]
+    if method != "pnet":
+        return baselines.remove_offset(chosen)[0]
+    return _calibrated(chosen) if dataset == "sdss" else chosen
+
+
+def _calibrated(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with the zero point of every frame fitted (Eq. 18)."""
+    table = table.copy()
+    for _, index in table.groupby("frame").groups.items():
+        frame = table.loc[index]
+        isolated = (frame["status"] == matching.MATCHED).to_numpy()
+        for column in ("mag", "mag_net"):
+            values = frame[column].to_numpy(dtype=float)
+            offset = photometric_calibration.without_itself(values, frame["truth_mag"].to_numpy(dtype=float), isolated)
+            table.loc[index, column] = values + offset
+    return table
 
 
 def baseline_of(table: pd.DataFrame, dataset: str) -> str | None:
