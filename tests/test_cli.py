@@ -333,7 +333,7 @@ def test_snakemake_knows_how_to_make_every_profile(profile, tmp_path):
     jobs = done.stdout.partition("Job stats:")[2].partition("total")[0]
     for job in ("simulate", "sdss_download", "measure_simulation", "measure_sdss", "notebook_08_scorecard", "site"):
         assert f"\n{job} " in jobs
-    assert ("train_detection" in jobs) == (profile != "standard"), "the standard profile shows the released training"
+    assert ("\ntrain_detection " in jobs) == (profile != "standard"), "the standard profile shows the released training"
 
 
 def test_two_runs_of_a_profile_do_not_mix(root):
