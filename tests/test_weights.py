@@ -65,7 +65,9 @@ def test_released_weights_load_and_have_a_whole_record(kind):
     model, content = weights.load(kind)
     assert sum(parameter.numel() for parameter in model.parameters()) > 1e5
     record = training_record.load(kind, "build/no-such-profile")
-    assert not record.is_live and len(record.history) == content["fit"]["epochs_done"]
+    before = content["start"]["fit"]["epochs_done"] if content.get("start") else 0
+    assert not record.is_live and len(record.history) == before + content["fit"]["epochs_done"]
+    assert record.history["epoch"].is_monotonic_increasing
     for name in ("command", "commit", "seed", "device", "date", "seconds", "data", "figures"):
         assert content.get(name) not in (None, ""), name
     assert not content["commit"].endswith("+"), "released weights come from a clean commit"
@@ -81,3 +83,9 @@ def test_release_needs_the_history(card, tmp_path, monkeypatch):
     released = training_record.release(path)
     assert weights.check(released)["seed"] == 1
     assert (tmp_path / "released" / "detection-tiny.csv").is_file()
+    (tmp_path / "history.start.csv").write_text("epoch,loss\n1,3\n")
+    training_record.release(path)
+    assert (tmp_path / "released" / "detection-tiny.start.csv").is_file()
+    (tmp_path / "history.start.csv").unlink()
+    training_record.release(path)
+    assert not (tmp_path / "released" / "detection-tiny.start.csv").exists()

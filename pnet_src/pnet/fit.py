@@ -25,6 +25,7 @@ from pnet.seeds import derive
 
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.csv"
+START_HISTORY = "history.start.csv"  # of the run whose weights this one started from
 
 
 class DataSource(Protocol):

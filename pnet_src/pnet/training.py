@@ -1,6 +1,7 @@
 """Training runs: which data, which loss, which validation, and the card that remembers them."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from pnet.detection.network import CONFIGS as DETECTION_CONFIGS
 from pnet.detection.network import PhotometryDetectionNet
 from pnet.detection.predict import detect
 from pnet.errors import ConfigError
-from pnet.fit import FitConfig, fit
+from pnet.files import atomic_path
+from pnet.fit import HISTORY, START_HISTORY, FitConfig, fit
 from pnet.frame import Frame
 from pnet.matching import compare
 from pnet.seeds import derive
@@ -53,17 +55,34 @@ def detection_scores(
     }
 
 
-def _start_from(model: nn.Module, kind: str, start: str | os.PathLike | None) -> dict[str, str] | None:
-    """Load pre-trained weights into `model` and return what the card tells of them; the configurations must agree."""
+def _start_from(
+    model: nn.Module, kind: str, start: str | os.PathLike | None, folder: str | os.PathLike
+) -> dict[str, Any] | None:
+    """Load pre-trained weights into `model` and return what the card tells of them; the configurations must agree.
+
+    The history of the run that made them is kept in `folder`, so that a record shows the whole way.
+    """
     if start is None:
         return None
+    card_path = weights.resolve(kind, start)
+    for history in (card_path.with_suffix(".csv"), card_path.parent / HISTORY):
+        if history.is_file():
+            with atomic_path(Path(folder) / START_HISTORY) as temporary:
+                shutil.copyfile(history, temporary)
+            break
     trained, card = weights.load(kind, start)
     if card["config"] != model.config.as_dict():
         raise ConfigError(
             f"start {start} has the configuration {card['config']}, this run has {model.config.as_dict()}"
         )
     model.load_state_dict(trained.state_dict())
-    return {name: card[name] for name in ("file", "sha256", "command", "commit")}
+    known = ("file", "sha256", "command", "commit", "date", "seconds", "seed", "fit", "figures")
+    return {name: card.get(name) for name in known}
+
+
+def _figures(row: dict[str, float]) -> dict[str, float]:
+    """Return the loss and the validation of an epoch for a card; what could not be measured is left out."""
+    return {key: value for key, value in row.items() if key.startswith(("val_", "loss")) and np.isfinite(value)}
 
 
 def train_detection(
@@ -137,7 +156,7 @@ def train_detection(
     )
     torch.manual_seed(derive(seed, "initial weights"))
     model = PhotometryDetectionNet(DETECTION_CONFIGS[config]).to(memory_format=torch.channels_last)
-    started = _start_from(model, "detection", start)
+    started = _start_from(model, "detection", start, folder)
     chosen = trainingsets.choose(dataset, manifest, train, val)
     frames = chosen.prepared()
     if not frames and not rendered:
@@ -177,7 +196,7 @@ def train_detection(
         fit=vars(settings) | {"freeze": list(settings.freeze), "epochs_done": len(history), "batch_size": batch_size},
         start=started,
         seconds=round(sum(row["seconds"] for row in history), 1),
-        figures={key: value for key, value in last.items() if key.startswith("val_") or key == "loss"},
+        figures=_figures(last),
     )
     return weights.save(model.cpu(), Path(folder) / f"detection-{config}", kind="detection", card=card)
 
@@ -266,7 +285,7 @@ def train_bpnn(
     torch.manual_seed(derive(seed, "initial weights"))
     model = BayesianPhotometryNet(BPNN_CONFIGS[config]).to(memory_format=torch.channels_last)
     model.calibrate_apertures()
-    started = _start_from(model, "bpnn", start)
+    started = _start_from(model, "bpnn", start, folder)
     stamp = model.config.stamp
     chosen = trainingsets.choose(dataset, manifest, train, val)
     if not chosen.train and not rendered:
@@ -325,6 +344,6 @@ def train_bpnn(
         start=started,
         seconds=round(sum(row["seconds"] for row in history), 1),
         recalibration=ratio,
-        figures={key: value for key, value in last.items() if key.startswith("val_") or key == "loss"},
+        figures=_figures(last),
     )
     return weights.save(model, Path(folder) / f"bpnn-{config}", kind="bpnn", card=card)

@@ -12,7 +12,7 @@ import pandas as pd
 from pnet import weights
 from pnet.errors import MissingError
 from pnet.files import atomic_path
-from pnet.fit import HISTORY
+from pnet.fit import HISTORY, START_HISTORY
 from pnet.paths import ROOT, WEIGHTS
 
 TITLES = {"detection": "Photometry-Detection Net", "bpnn": "Bayesian Photometry Neural Network"}
@@ -28,7 +28,7 @@ class TrainingRecord:
     card : dict
         As `pnet.weights.check` returns it, its hash verified.
     history : DataFrame
-        One row for each epoch.
+        One row for each epoch; where the run started from another one's weights, after the rows of that run.
     is_live : bool
         This build trained it; otherwise it is the released one.
     """
@@ -67,6 +67,10 @@ class TrainingRecord:
             "epochs × steps × batch": f"{fit['epochs_done']} × {fit['steps']} × {fit['batch_size']}",
             "hours": f"{card['seconds'] / 3600:.2f}",
         }
+        if card.get("start"):
+            start = card["start"]
+            epochs = start["fit"]["epochs_done"]
+            made["started from"] = f"{start['command']} ({epochs} epochs, {start['seconds'] / 3600:.2f} hours)"
         made |= {name.replace("_", " "): f"{data[name]:,}" for name in data if isinstance(data[name], int)}
         made |= {name.replace("_", " "): len(data[name]) for name in data if isinstance(data[name], list)}
         if card.get("recalibration"):
@@ -86,14 +90,24 @@ def load(kind: str, output: str | os.PathLike) -> TrainingRecord:
     folder = Path(ROOT / output) / kind
     cards = sorted(folder.glob(f"{kind}-*.json"))
     if cards:
-        return TrainingRecord(kind, weights.check(cards[0]), pd.read_csv(folder / HISTORY), True)
+        return TrainingRecord(kind, weights.check(cards[0]), _whole(folder / HISTORY), True)
     card = weights.resolve(kind)
     history = card.with_suffix(".csv")
     if not history.is_file():
         raise MissingError(
             f"{history}, the history of {card.name}, does not exist; `git checkout -- weights` brings it back"
         )
-    return TrainingRecord(kind, weights.check(card), pd.read_csv(history), False)
+    return TrainingRecord(kind, weights.check(card), _whole(history), False)
+
+
+def _whole(path: Path) -> pd.DataFrame:
+    """Return a history, after that of the run it started from where ``<name>.start.csv`` lies beside it."""
+    history = pd.read_csv(path)
+    start = path.with_suffix(".start.csv")
+    if not start.is_file():
+        return history
+    before = pd.read_csv(start)
+    return pd.concat([before, history.assign(epoch=history["epoch"] + len(before))], ignore_index=True)
 
 
 def release(card: str | os.PathLike) -> Path:
@@ -114,6 +128,11 @@ def release(card: str | os.PathLike) -> Path:
     for path in source:
         if not path.is_file():
             raise MissingError(f"{path} does not exist: a release needs the card, the weights and {HISTORY}")
+    before = card.parent / START_HISTORY
+    if before.is_file():
+        source[before] = f"{card.stem}.start.csv"
+    else:
+        (WEIGHTS / f"{card.stem}.start.csv").unlink(missing_ok=True)  # of the release before
     # The card comes last: without it the others are not taken for released.
     for path, name in sorted(source.items(), key=lambda item: item[1].endswith(".json")):
         with atomic_path(WEIGHTS / name) as temporary:

@@ -41,7 +41,7 @@ def show_losses(ax: Axes, history: pd.DataFrame) -> Axes:
     if (history[names] > 0).all().all():
         ax.set_yscale("log")
     ax.set(xlabel="epoch", ylabel="training loss")
-    ax.legend(loc="upper right", ncols=2)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
     return ax
 
 
@@ -63,14 +63,14 @@ def show_validation(ax: Axes, history: pd.DataFrame) -> Axes:
         )
     ax.set_yscale("log")
     ax.set(xlabel="epoch", ylabel="validation")
-    ax.legend(loc="upper right")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return ax
 
 
 @style.styled
 def history_figure(history: pd.DataFrame) -> Figure:
     """Return losses and validation, one above the other."""
-    figure, axes = style.new(2, 1, height=6.6)
+    figure, axes = style.new(2, 1, height=7.4)
     show_losses(axes[0, 0], history)
     show_validation(axes[1, 0], history)
     return figure
