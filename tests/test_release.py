@@ -43,3 +43,33 @@ def test_uncommitted_code_stops_it(run, tmp_path):
     with pytest.raises(ConfigError, match="commit, run again"):
         release.release_results(run)
     assert not (tmp_path / "results").exists()
+
+
+def test_a_ledger_is_compared_on_the_frames_that_both_have(tmp_path):
+    """A part of the released frames must give what the released measurements give for that part, to 1 %."""
+    from pnet import steps
+    from pnet.ledger import Ledger, entries_from_measurements
+
+    if not (paths.RESULTS / "measurements" / "simulation.parquet").is_file():
+        pytest.fail("results/measurements/simulation.parquet is missing from the checkout")
+    table, record = evaluation.read(paths.RESULTS / "measurements" / "simulation.parquet")
+    part = table[table["frame"].isin(sorted(set(table["frame"]))[:3])]
+    evaluation.write(part, tmp_path / "measurements/simulation.parquet", record)
+    ledger = Ledger(entries_from_measurements(part, seed=record["seed"]))
+    ledger.write(tmp_path / "ledger.json")
+    problems, compared = steps.check_ledger(tmp_path / "ledger.json", paths.RESULTS / "ledger.json")
+    assert problems == [] and compared > 50
+    worse = part.assign(mag=part["mag"] + 0.05)
+    Ledger(entries_from_measurements(worse, seed=record["seed"])).write(tmp_path / "ledger.json")
+    problems, _ = steps.check_ledger(tmp_path / "ledger.json", paths.RESULTS / "ledger.json")
+    assert any(problem.startswith("simulation.pnet.mae") for problem in problems)
+
+
+def test_the_released_ledger_is_that_of_the_released_measurements():
+    from pnet.ledger import Ledger, entries_from_measurements
+
+    released = Ledger.read(paths.RESULTS / "ledger.json")
+    for name in ("simulation", "sdss"):
+        table, record = evaluation.read(paths.RESULTS / "measurements" / f"{name}.parquet")
+        for entry in entries_from_measurements(table, seed=record["seed"]):
+            assert released.value(entry.key) == pytest.approx(entry.value, rel=1e-9, nan_ok=True), entry.key
