@@ -12,7 +12,24 @@ EDGE = 10.0  # px; the paper's border in which no star is counted
 MATCHED, MISSED, FALSE, IGNORED = "matched", "missed", "false", "ignored"
 STATUSES = (MATCHED, MISSED, FALSE, IGNORED)
 TRUTH_COLUMNS = ("x", "y", "mag", "flux", "kind")
-MEASURED_COLUMNS = ("x", "y", "confidence", "flux", "mag", "mag_err", "mag_net", "mag_aleatoric", "mag_epistemic")
+MEASURED_COLUMNS = (
+    "x",
+    "y",
+    "x_err",
+    "y_err",
+    "confidence",
+    "flux",
+    "mag",
+    "mag_err",
+    "mag_aleatoric",
+    "mag_epistemic",
+    "mag_net",
+    "mag_net_err",
+    "x_bpnn",
+    "y_bpnn",
+    "x_bpnn_err",
+    "y_bpnn_err",
+)
 
 
 def match(
@@ -104,7 +121,7 @@ def compare(
     truth : DataFrame
         Columns x, y (px), mag, flux (electrons), kind and counted (bool), see `pnet.catalogue`.
     detections : DataFrame
-        Columns x, y, confidence, flux, mag; mag_err, mag_net, mag_aleatoric and mag_epistemic where there are any.
+        Columns x, y, confidence, flux, mag; the others of `MEASURED_COLUMNS` where there are any.
     shape : (int, int)
         Rows and columns of the frame.
     mask : ndarray, (H, W), bool, optional
@@ -113,8 +130,8 @@ def compare(
     Returns
     -------
     DataFrame
-        status, truth_x ... truth_kind, counted, x, y, confidence, flux, mag, mag_err, mag_net,
-        mag_aleatoric, mag_epistemic, match_radius; sources first, in the order of `truth`, then unmatched detections.
+        status, truth_x ... truth_kind, counted, `MEASURED_COLUMNS`, match_radius; sources first, in the order of
+        `truth`, then unmatched detections.
     """
     _need_columns("truth", truth, (*TRUTH_COLUMNS, "counted"))
     _need_columns("detections", detections, ("x", "y", "confidence", "flux", "mag"))
