@@ -34,7 +34,10 @@ class Dataset(StrEnum):
     """Data sets that can be measured."""
 
     simulation = "simulation"
+    realistic = "realistic"
+    validation = "validation"
     sdss = "sdss"
+    coadd = "coadd"
 
 
 class Engine(StrEnum):
@@ -170,6 +173,7 @@ def train_detection(
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
     field_size: Annotated[int, typer.Option(min=64, help="Width of a training field in pixels.")] = 256,
     learning_rate: Annotated[float, typer.Option()] = 2e-3,
+    injected: Annotated[str | None, typer.Option(help="SDSS manifest with frames to add stars to.")] = None,
     freeze_epochs: Annotated[int, typer.Option(min=0, help="Epochs with hourglasses and flux head held.")] = 0,
     start: Annotated[str | None, typer.Option(help="Pre-trained weights to begin with.")] = None,
     precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",
@@ -244,7 +248,7 @@ def evaluate(
     ] = "released",
     bpnn: Annotated[str, typer.Option(help="Weights of the Bayesian net: 'released', a name or a card.")] = "released",
     manifest: Manifest = "sdss-standard",
-    method: Annotated[list[str] | None, typer.Option(help="pnet, baseline; repeat for both (the default).")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="pnet, baselines (the default: both), or one baseline.")] = None,
     optional: Optional = False,
     seed: Seed = 2023,
     quiet: Quiet = False,
@@ -261,7 +265,7 @@ def evaluate(
         detection=detection,
         bpnn=bpnn,
         manifest=manifest,
-        methods=tuple(method or ("pnet", "baseline")),
+        methods=tuple(method or ("pnet", "baselines")),
         seed=seed,
     )
     print(f"{dataset.value}: " + ("measured" if state["available"] else f"not measured: {state['reason']}"))
@@ -329,6 +333,28 @@ def ledger_check(
     if not compared:
         print("nothing was compared: this run measured nothing that the committed ledger holds", file=sys.stderr)
     raise typer.Exit(1 if problems or not compared else 0)
+
+
+@app.command()
+def calibrate_confidence(
+    card: Annotated[str, typer.Argument(help="Card of a detection net, or 'released'.")],
+    frames: Annotated[Path, typer.Option(help="Folder with val/ (and train/) of simulated frames.")],
+    method: Annotated[str, typer.Option(help="platt or isotonic.")] = "platt",
+    seed: Seed = 2023,
+    quiet: Quiet = False,
+) -> None:
+    """Fit the probability of a star to the confidence on validation frames and keep it on the card."""
+    from tqdm import tqdm
+
+    from pnet import confidence
+
+    def progress(files):
+        return tqdm(files, desc="calibrate the confidence", disable=not _progress(quiet))
+
+    result, before, after = confidence.calibrate_card(card, frames, method=method, seed=seed, progress=progress)
+    print(f"{result.n} detections, {result.n_stars} of them stars, in {result.data}")
+    print(f"expected calibration error {before.error.value:.4f} before, {after.error.value:.4f} after (cross-validated)")
+    print(f"threshold for fields with galaxies: {result.threshold}")
 
 
 @app.command()

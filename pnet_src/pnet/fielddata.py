@@ -1,5 +1,6 @@
 """Batches of fields for training: rendered on the fly, cut from frames, or both mixed."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,16 +12,23 @@ from pnet import background, render
 from pnet.detection.targets import Batch
 from pnet.errors import ConfigError, DataError
 from pnet.frame import Frame
+from pnet.galaxies import draw_galaxies, galaxy_stamp
 from pnet.simulation import FieldKind, Recipe, draw_magnitudes
 
-FAINT = (
-    20.5  # mag; fainter stars are not asked for, brighter ones beyond the catalogue's 20 must not be lost at its edge
-)
+# mag; fainter stars are not asked for, brighter ones beyond the catalogue's 20 must not be lost at its edge.
+FAINT = 20.5
+FAINTEST = 23.0  # mag; stars down to here are drawn, as nobody's sky ends at the catalogue's limit
+PAIRS = 0.2  # share of the stars that get a partner
+PAIR_DISTANCE, PAIR_DIFFERENCE = (2.5, 11.0), 3.0  # px, mag
+GALAXIES = (16.0, 22.0)  # mag
+GALAXY_SIZE = 65  # px, side of their stamps
+COSMIC_RAYS = 2.0  # mean number in 256 × 256 px; SDSS has about one in each field of this size before cleaning
+BAD_COLUMNS = 0.15  # share of the fields that have one
 
 
 @dataclass
 class RenderedFields:
-    """Endless fields of stars rendered on the training device.
+    """Endless fields rendered on the training device: stars, some in close pairs, galaxies, and a camera's blemishes.
 
     Parameters
     ----------
@@ -30,13 +38,13 @@ class RenderedFields:
     size : int
         Width of a field in pixels.
     faint : float
-        Stars down to this magnitude are drawn; those fainter than FAINT are `ignored`.
+        Stars down to this magnitude are drawn, from FAINT on; those fainter than FAINT are `ignored`.
     """
 
     recipe: Recipe
     batch_size: int
     size: int = 256
-    faint: float = 20.5
+    faint: float = FAINTEST
 
     def batch(self, seed: int, device: torch.device) -> Batch:
         """Return one batch; conditions span the recipe's range and a little more on every side."""
@@ -50,17 +58,7 @@ class RenderedFields:
         sky = recipe.pixel_scale**2 * 10 ** (
             0.4 * (zero_point - rng.normal(recipe.sky_mag[0], 2 * recipe.sky_mag[1], n))
         )
-        paper = recipe.fields["paper"]
-        area = (self.size / recipe.size) ** 2
-        # Half of the fields follow the paper's steep counts, half are flat in magnitude, so that bright stars are
-        # learnt too.
-        density = rng.uniform(paper.stars[0], 1.5 * paper.stars[1], n) * area
-        counts = rng.poisson(density)
-        field = np.repeat(np.arange(n), counts)
-        low = paper.magnitudes[0] - 0.3
-        steep = draw_magnitudes(FieldKind(paper.stars, (low, self.faint), paper.slope, None), len(field), rng)
-        mag = np.where(rng.random(n)[field] < 0.5, steep, rng.uniform(low, self.faint, len(field)))
-        x, y = rng.uniform(-0.5, self.size - 0.5, (2, len(field)))
+        field, x, y, mag = self._stars(rng)
         flux = 10 ** (0.4 * (zero_point[field] - mag))
         generator = torch.Generator(device=device).manual_seed(seed)
 
@@ -72,8 +70,10 @@ class RenderedFields:
         )
         image = torch.zeros(n, self.size, self.size, device=device)
         render.add_stars(image, stars, list(seeing), pixel_scale=recipe.pixel_scale, optics=recipe.optics)
+        self._add_galaxies(image, zero_point, seeing, rng)
         if recipe.aureole is not None:
             image = render.scatter(image, recipe.aureole)
+        self._add_cosmic_rays(image, rng)
         adu = render.read_out(
             image + tensor(sky)[:, None, None],
             gain=tensor(gain),
@@ -85,8 +85,12 @@ class RenderedFields:
         sigma = np.sqrt(sky + read_noise**2 + gain**2 / 12)
         # The sky of a real frame is an estimate: off by a few hundredths of the noise.
         level = sky + rng.normal(0, 0.03, n) * sigma
+        electrons = adu * tensor(gain)[:, None, None] - tensor(level)[:, None, None]
+        for index in np.flatnonzero(rng.random(n) < BAD_COLUMNS):
+            column = rng.integers(self.size)
+            electrons[index, :, column] += float(sigma[index] * rng.choice([-1, 1]) * 10 ** rng.uniform(0, 1.5))
         return Batch(
-            image=adu * tensor(gain)[:, None, None] - tensor(level)[:, None, None],
+            image=electrons,
             sigma=tensor(sigma),
             fwhm=tensor(np.hypot(seeing, 0.2) / recipe.pixel_scale),
             field=stars.field,
@@ -95,6 +99,57 @@ class RenderedFields:
             flux=stars.flux,
             ignored=tensor(mag > FAINT, torch.bool),
         )
+
+    def _stars(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return field, x, y (px) and magnitude of the stars of a batch."""
+        n, paper = self.batch_size, self.recipe.fields["paper"]
+        # Half of the fields follow the paper's steep counts, half are flat in magnitude, so that bright stars are
+        # learnt too.
+        area = (self.size / self.recipe.size) ** 2
+        counts = rng.poisson(rng.uniform(paper.stars[0], 1.8 * paper.stars[1], n) * area)
+        field = np.repeat(np.arange(n), counts)
+        low = paper.magnitudes[0] - 0.3
+        steep = draw_magnitudes(FieldKind(paper.stars, (low, FAINT), paper.slope, None), len(field), rng)
+        mag = np.where(rng.random(n)[field] < 0.5, steep, rng.uniform(low, FAINT, len(field)))
+        # In every other field the counts go on below what is asked for.
+        fainter = np.repeat(np.arange(n), rng.poisson(counts * rng.choice([0, 1.5], n)))
+        field = np.concatenate([field, fainter])
+        mag = np.concatenate([mag, rng.uniform(FAINT, self.faint, len(fainter))])
+        x, y = rng.uniform(-0.5, self.size - 0.5, (2, len(field)))
+        # Chance makes pairs of a few px from one star in thirty, and it is there that a star is lost or misplaced.
+        twin = np.flatnonzero(rng.random(len(field)) < PAIRS)
+        distance, angle = rng.uniform(*PAIR_DISTANCE, len(twin)), rng.uniform(0, 2 * np.pi, len(twin))
+        other = mag[twin] + rng.uniform(-PAIR_DIFFERENCE, PAIR_DIFFERENCE, len(twin))
+        x = np.concatenate([x, x[twin] + distance * np.cos(angle)])
+        y = np.concatenate([y, y[twin] + distance * np.sin(angle)])
+        mag = np.concatenate([mag, np.clip(other, low, self.faint)])
+        return np.concatenate([field, field[twin]]), x, y, mag
+
+    def _add_galaxies(self, image: torch.Tensor, zero_point: np.ndarray, seeing: np.ndarray, rng) -> None:
+        """Add the galaxies that the fields' area holds to images of expected electrons, in place."""
+        recipe = dataclasses.replace(self.recipe, size=self.size)
+        for index in range(self.batch_size):
+            for _, galaxy in draw_galaxies(recipe, GALAXIES, int(rng.integers(2**31))).iterrows():
+                column, row = int(np.floor(galaxy["x"] + 0.5)), int(np.floor(galaxy["y"] + 0.5))
+                flux = 10 ** (0.4 * (zero_point[index] - galaxy["mag"]))
+                shift = (galaxy["x"] - column, galaxy["y"] - row)
+                stamp = galaxy_stamp(galaxy, flux, *shift, float(seeing[index]), recipe.pixel_scale, GALAXY_SIZE)
+                where = [torch.tensor([value], device=image.device) for value in (index, column, row)]
+                render.add_stamps(image, torch.from_numpy(stamp).to(image.device)[None], *where)
+
+    def _add_cosmic_rays(self, image: torch.Tensor, rng) -> None:
+        """Add straight tracks of charge, which know nothing of the seeing, in place."""
+        mean = COSMIC_RAYS * (self.size / 256) ** 2
+        for index in range(self.batch_size):
+            for _ in range(rng.poisson(mean)):
+                length, angle = rng.exponential(4.0), rng.uniform(0, 2 * np.pi)
+                steps = np.linspace(0, length, int(2 * length) + 2)
+                x, y = rng.uniform(0, self.size, 2)
+                column = np.rint(x + steps * np.cos(angle)).astype(int)
+                row = np.rint(y + steps * np.sin(angle)).astype(int)
+                inside = (column >= 0) & (column < self.size) & (row >= 0) & (row < self.size)
+                charge = 10 ** rng.uniform(2.0, 4.3)  # electrons in each of its pixels
+                image[index, row[inside], column[inside]] += charge
 
 
 @dataclass

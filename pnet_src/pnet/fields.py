@@ -45,7 +45,8 @@ def expected_image(sources: pd.DataFrame, conditions: Conditions) -> torch.Tenso
     for index in np.flatnonzero(~stars):
         source = sources.iloc[index]
         column, row = int(np.floor(source["x"] + 0.5)), int(np.floor(source["y"] + 0.5))
-        stamp = galaxy_stamp(source, flux[index], source["x"] - column, source["y"] - row, conditions)
+        shift = (source["x"] - column, source["y"] - row)
+        stamp = galaxy_stamp(source, flux[index], *shift, conditions.seeing, conditions.pixel_scale)
         where = [torch.tensor([value]) for value in (0, column, row)]
         render.add_stamps(image, torch.from_numpy(stamp)[None], *where)
     if conditions.aureole is not None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pnet.seeds import derive
-from pnet.simulation import Conditions, Recipe
+from pnet.simulation import Recipe
 
 SLOPE = 0.45  # of log10 N per magnitude
 DENSITY = 250.0  # galaxies per square degree and magnitude at PIVOT
@@ -52,9 +52,11 @@ def draw_galaxies(recipe: Recipe, magnitudes: tuple[float, float], seed: int) ->
     )
 
 
-def galaxy_stamp(galaxy: pd.Series, flux: float, dx: float, dy: float, conditions: Conditions) -> np.ndarray:
-    """Return the (STAMP, STAMP) float32 electrons of one galaxy behind the atmosphere, `dx`, `dy` px from the
-    middle."""
+def galaxy_stamp(
+    galaxy: pd.Series, flux: float, dx: float, dy: float, seeing: float, pixel_scale: float, size: int = STAMP
+) -> np.ndarray:
+    """Return the (size, size) float32 electrons of one galaxy behind the atmosphere, `dx`, `dy` px from the middle;
+    `seeing` in arcsec FWHM, `pixel_scale` in arcsec per px."""
     shear = galsim.Shear(q=float(galaxy["axis_ratio"]), beta=float(galaxy["angle"]) * galsim.degrees)
     bulge = galsim.DeVaucouleurs(
         half_light_radius=float(galaxy["bulge_radius"]), trunc=8 * float(galaxy["bulge_radius"])
@@ -62,6 +64,6 @@ def galaxy_stamp(galaxy: pd.Series, flux: float, dx: float, dy: float, condition
     disc = galsim.Exponential(half_light_radius=float(galaxy["disc_radius"])).shear(shear)
     share = float(galaxy["bulge_fraction"])
     light = galsim.Convolve(
-        (share * bulge + (1 - share) * disc) * float(flux), galsim.Kolmogorov(fwhm=conditions.seeing), gsparams=FOLDING
+        (share * bulge + (1 - share) * disc) * float(flux), galsim.Kolmogorov(fwhm=seeing), gsparams=FOLDING
     )
-    return light.drawImage(nx=STAMP, ny=STAMP, scale=conditions.pixel_scale, offset=(dx, dy), dtype=np.float32).array
+    return light.drawImage(nx=size, ny=size, scale=pixel_scale, offset=(dx, dy), dtype=np.float32).array

@@ -289,9 +289,13 @@ def frames_folder() -> Path | None:
     return Path(name)
 
 
-def find_engine() -> str:
-    """Return what makes simulated frames here: 'frames' ($SKYMAKER_FRAMES), 'skymaker' (`sky` found) or 'renderer'."""
-    if frames_folder() is not None:
+def find_engine(kind: str | None = None) -> str:
+    """Return what makes simulated frames here: 'frames' ($SKYMAKER_FRAMES), 'skymaker' (`sky` found) or 'renderer'.
+
+    With a `kind` of field, $SKYMAKER_FRAMES is passed over where its ``test`` holds no frame of that kind.
+    """
+    folder = frames_folder()
+    if folder is not None and (kind is None or list_frames(folder / "test", kind)):
         return "frames"
     return "skymaker" if os.environ.get("SKY") or shutil.which("sky") else "renderer"
 

@@ -51,7 +51,7 @@ def aperture_flux(images: Tensor, field: Tensor, x: Tensor, y: Tensor, radius: f
 
 
 def gaussian_moments(
-    stamps: Tensor, dx: Tensor, dy: Tensor, width: Tensor, iterations: int = 5, reach: float = 1.0
+    stamps: Tensor, dx: Tensor, dy: Tensor, width: Tensor, iterations: int = 5, reach: float = 1.0, scale: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """Return centroids under a Gaussian window of fixed width: SExtractor's windowed position (XWIN, YWIN).
 
@@ -66,16 +66,23 @@ def gaussian_moments(
     iterations : int
     reach : float
         The centroid stays within this many pixels of the first guess in x and in y.
+    scale : float
+        The window's width in units of the star's own, which sets the size of a step.
     """
     start_x, start_y = dx, dy
     for _ in range(iterations):
-        x, y = offsets(stamps.shape[-1], dx, dy)
-        window = torch.exp(-(x**2 + y**2) / (2 * width[:, None, None] ** 2)) * stamps
-        total = window.sum(dim=(1, 2))
+        x, y = (axis.flatten(1) for axis in offsets(stamps.shape[-1], dx, dy))
+        # The window is a product of one in x and one in y: two small matrix products do the sums over the stamp.
+        in_x, in_y = (torch.exp(-(axis**2) / (2 * width[:, None] ** 2)) for axis in (x, y))
+        rows = stamps @ torch.stack([in_x, in_x * x], dim=2)  # (N, S, 2)
+        total = (in_y * rows[:, :, 0]).sum(dim=1)
         total = torch.where(total.abs() < 1e-6, torch.full_like(total, 1e-6), total)
-        # Twice the weighted mean: the window halves the displacement of a Gaussian of its own width.
-        dx = (dx + 2 * (window * x).sum(dim=(1, 2)) / total).clamp(start_x - reach, start_x + reach)
-        dy = (dy + 2 * (window * y).sum(dim=(1, 2)) / total).clamp(start_y - reach, start_y + reach)
+        # A window as wide as the star halves its displacement; twice the weighted mean is then the whole way.
+        step = 1 + 1 / scale**2
+        moved_x = dx + step * (in_y * rows[:, :, 1]).sum(dim=1) / total
+        moved_y = dy + step * (in_y * y * rows[:, :, 0]).sum(dim=1) / total
+        dx = moved_x.clamp(start_x - reach, start_x + reach)
+        dy = moved_y.clamp(start_y - reach, start_y + reach)
     return dx, dy
 
 
@@ -97,7 +104,8 @@ def gaussian_width(stamps: Tensor, dx: Tensor, dy: Tensor, start: float = 1.5, i
 
 def gaussian_flux(stamps: Tensor, dx: Tensor, dy: Tensor, width: Tensor) -> Tensor:
     """Return (N,) fluxes of matched Gaussians, Σ G I / Σ G² for G normalised to 1 (optimal under flat noise)."""
-    x, y = offsets(stamps.shape[-1], dx, dy)
-    variance = width[:, None, None] ** 2
-    gaussian = torch.exp(-(x**2 + y**2) / (2 * variance)) / (2 * torch.pi * variance)
-    return (gaussian * stamps).sum(dim=(1, 2)) / (gaussian**2).sum(dim=(1, 2))
+    x, y = (axis.flatten(1) for axis in offsets(stamps.shape[-1], dx, dy))
+    in_x, in_y = (torch.exp(-(axis**2) / (2 * width[:, None] ** 2)) for axis in (x, y))
+    weighted = (in_y * (stamps @ in_x[:, :, None])[:, :, 0]).sum(dim=1)
+    power = (in_x**2).sum(dim=1) * (in_y**2).sum(dim=1)
+    return 2 * torch.pi * width**2 * weighted / power

@@ -1,4 +1,5 @@
-"""Batches of single stars for training the BPNN: rendered on the fly, cut from frames, or both mixed."""
+"""Batches of single stars for training the refinement step and the BPNN: rendered on the fly, cut from frames, or both
+mixed."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,60 +10,71 @@ import torch
 from torch import Tensor
 
 from pnet import render
-from pnet.bpnn.inputs import WIDTH_STAMP, Stamps
-from pnet.bpnn.predict import frame_stamps
 from pnet.errors import ConfigError
 from pnet.frame import Frame
 from pnet.matching import match
 from pnet.psf import Aureole
 from pnet.simulation import Recipe
 from pnet.stamps import gaussian_width
+from pnet.star.frame import INNER, frame_stamps
+from pnet.star.inputs import WIDTH_STAMP, Stamps
 
 FIELDS = 16  # rendered "frames" in a batch: stars of one frame share seeing, sky and gain
+NEIGHBOURS = 0.4  # share of stars that have another one in or near their stamp
+NEAR, FAR = 5.0, 26.0  # px, how near
+FAINTEST = 22.0  # mag of such a neighbour
+SUBTRACTED = 20.5  # mag; brighter neighbours are known to the detection net and their light is taken off
+FLUX_ERROR, PLACE_ERROR = 0.01, 0.02  # of the neighbours that are taken off: relative, px
+SEEING_STEP = 0.025  # arcsec
+DETECTED, REFINED = (
+    0.08,
+    0.02,
+)  # px, standard deviation of a position as the detection net and as its refinement give it
 
 
 @dataclass
 class StampBatch:
-    """Stamps and the true total flux (N,) in electrons of their stars."""
+    """Stamps, the true total flux (N,) in electrons of their stars, and the true x and y (N,) in pixels from the
+    stamps' middle."""
 
     stamps: Stamps
     flux: Tensor
+    x: Tensor
+    y: Tensor
 
     def to(self, device: torch.device | str) -> "StampBatch":
         """Return the batch on another device."""
-        return StampBatch(
-            Stamps(**{name: value.to(device) for name, value in vars(self.stamps).items()}), self.flux.to(device)
-        )
+        return StampBatch(self.stamps.to(device), self.flux.to(device), self.x.to(device), self.y.to(device))
+
+    @classmethod
+    def join(cls, batches: "list[StampBatch]") -> "StampBatch":
+        """Return all batches in one."""
+        rest = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("flux", "x", "y"))
+        return cls(Stamps.join([batch.stamps for batch in batches]), *rest)
 
 
 @dataclass
 class RenderedStamps:
-    """Endless isolated stars rendered on the training device.
+    """Endless stars rendered on the training device, many of them with a neighbour.
 
     Parameters
     ----------
     recipe : Recipe
     batch_size : int
         Stars in a batch; a multiple of FIELDS.
-    stamp : int
-        Odd width in pixels.
     position_error : float
-        Standard deviation in pixels of the detection's position in x and in y.
+        Standard deviation in pixels of the first guess of the position in x and in y.
     """
 
     recipe: Recipe
     batch_size: int
-    stamp: int = 9
-    position_error: float = 0.08
+    position_error: float = DETECTED
 
     def __post_init__(self):
         if self.batch_size % FIELDS:
             raise ConfigError(f"batch_size is {self.batch_size}, it must be a multiple of {FIELDS}")
-        if self.stamp > WIDTH_STAMP:
-            raise ConfigError(f"stamp is {self.stamp} px, allowed are odd widths up to {WIDTH_STAMP}")
-        self._seeing = [
-            round(s, 3) for s in np.arange(min(self.recipe.seeing) - 0.1, max(self.recipe.seeing) + 0.2, 0.025)
-        ]
+        low, high = min(self.recipe.seeing) - 0.1, max(self.recipe.seeing) + 0.2
+        self._seeing = [round(s, 3) for s in np.arange(low, high, SEEING_STEP)]
 
     def batch(self, seed: int, device: torch.device) -> StampBatch:
         """Return one batch; conditions span the recipe's range and a little more on every side."""
@@ -82,48 +94,85 @@ class RenderedStamps:
         def tensor(values) -> Tensor:
             return torch.as_tensor(np.asarray(values).reshape(-1), dtype=torch.float32, device=device)
 
+        # The stamp is cut around the pixel that the detection points at.
         dx, dy = (tensor(rng.uniform(-0.5, 0.5, (FIELDS, each))) for _ in range(2))
-        true_x, true_y = (d + tensor(rng.normal(0, self.position_error, (FIELDS, each))) for d in (dx, dy))
-        shapes, widths = [], []
+        x, y = (d + tensor(rng.normal(0, self.position_error, (FIELDS, each))) for d in (dx, dy))
+        expected, widths, known = [], [], []
         zero = torch.zeros(1, device=device)
         for index, fwhm in enumerate(seeing):
-            # The aureole is part of these stamps; of the star's own light only, since the stars are alone.
-            table = render.psf_table(
-                float(fwhm), recipe.pixel_scale, recipe.optics, recipe.aureole or Aureole(), str(device), WIDTH_STAMP
-            )
             part = slice(index * each, (index + 1) * each)
-            shapes.append(render.sample_psf(table, true_x[part], true_y[part], WIDTH_STAMP))
+            table = self._table(fwhm, device)
+            light = render.sample_psf(table, x[part], y[part], WIDTH_STAMP) * tensor(flux)[part, None, None]
+            other, taken_off = self._neighbours(rng, each, float(zero_point[index]), fwhm, device)
+            expected.append(light + other)
+            known.append(taken_off)
             widths.append(float(gaussian_width(render.sample_psf(table, zero, zero, WIDTH_STAMP), zero, zero)))
-        expected = torch.cat(shapes) * tensor(flux)[:, None, None]
         repeated = {
             name: tensor(np.repeat(value, each))
             for name, value in {"gain": gain, "read_noise": read_noise, "sky": sky, "sigma": sigma}.items()
         }
         generator = torch.Generator(device=device).manual_seed(seed)
         adu = render.read_out(
-            expected + repeated["sky"][:, None, None],
+            torch.cat(expected) + repeated["sky"][:, None, None],
             gain=repeated["gain"],
             read_noise=repeated["read_noise"],
             well_capacity=torch.full((self.batch_size,), float(recipe.well_capacity), device=device),
             saturation=recipe.saturation,
             generator=generator,
         )
-        margin = (WIDTH_STAMP - self.stamp) // 2
-        adu = adu[:, margin : WIDTH_STAMP - margin, margin : WIDTH_STAMP - margin]
         # Sky and PSF width of a real frame are estimates.
         level = sky + rng.normal(0, 0.015, FIELDS) * sigma
-        measured = np.array(widths) * (1 + rng.normal(0, 0.003, FIELDS))
+        measured = np.array(widths) * (1 + rng.normal(0, 0.002, FIELDS))
+        electrons = adu * repeated["gain"][:, None, None] - tensor(np.repeat(level, each))[:, None, None]
         return StampBatch(
             Stamps(
-                pixels=adu * repeated["gain"][:, None, None] - tensor(np.repeat(level, each))[:, None, None],
+                pixels=electrons - torch.cat(known),
                 dx=dx,
                 dy=dy,
                 sigma=repeated["sigma"],
                 psf_width=tensor(np.repeat(measured, each)),
-                saturated=adu.amax(dim=(1, 2)) >= recipe.saturation,
+                saturated=_inner(adu).amax(dim=(1, 2)) >= recipe.saturation,
             ),
             tensor(flux),
+            x,
+            y,
         )
+
+    def _table(self, seeing: float, device: torch.device) -> Tensor:
+        """Return the PSF with its aureole, wide enough for neighbours at the distance FAR."""
+        recipe, size = self.recipe, 2 * (WIDTH_STAMP // 2 + int(FAR)) + 1
+        aureole = recipe.aureole or Aureole()
+        return render.psf_table(round(float(seeing), 3), recipe.pixel_scale, recipe.optics, aureole, str(device), size)
+
+    def _neighbours(self, rng, count: int, zero_point: float, seeing: float, device) -> tuple[Tensor, Tensor]:
+        """Return (count, S, S) electrons of other stars, and what a frame's measurement would take off again."""
+        light, taken_off = torch.zeros(2, count, WIDTH_STAMP, WIDTH_STAMP, device=device)
+        has = np.flatnonzero(rng.random(count) < NEIGHBOURS)
+        distance = np.sqrt(rng.uniform(NEAR**2, FAR**2, len(has)))
+        angle = rng.uniform(0, 2 * np.pi, len(has))
+        mag = rng.uniform(self.recipe.fields["paper"].magnitudes[0], FAINTEST, len(has))
+        # The wings of the model are those of the nearest seeing in its table.
+        wrong = seeing + rng.choice([-SEEING_STEP, 0, SEEING_STEP])
+
+        def stamps(table: Tensor, flux: np.ndarray, error: float) -> Tensor:
+            at = [
+                torch.as_tensor(distance * part + rng.normal(0, 1, len(has)) * error, dtype=torch.float32).to(device)
+                for part in (np.cos(angle), np.sin(angle))
+            ]
+            amount = torch.as_tensor(flux, dtype=torch.float32, device=device)
+            return render.sample_psf(table, *at, WIDTH_STAMP) * amount[:, None, None]
+
+        flux = 10 ** (0.4 * (zero_point - mag))
+        found = flux * (1 + rng.normal(0, FLUX_ERROR, len(has))) * (mag < SUBTRACTED)
+        chosen = torch.from_numpy(has).to(device)
+        light[chosen] = stamps(self._table(seeing, device), flux, 0.0)
+        taken_off[chosen] = stamps(self._table(wrong, device), found, PLACE_ERROR)
+        return light, taken_off
+
+
+def _inner(pixels: Tensor) -> Tensor:
+    margin = (pixels.shape[-1] - INNER) // 2
+    return pixels[:, margin : margin + INNER, margin : margin + INNER]
 
 
 class FrameStars:
@@ -134,8 +183,6 @@ class FrameStars:
     frames : iterable of (Frame, truth, detections)
         The truth with the column ``counted``; only counted stars that were found are used.
     batch_size : int
-    stamp : int
-        Odd width in pixels.
 
     Raises
     ------
@@ -143,36 +190,44 @@ class FrameStars:
         If no star is left.
     """
 
-    def __init__(self, frames: Iterable[tuple[Frame, pd.DataFrame, pd.DataFrame]], batch_size: int, stamp: int = 9):
-        parts, flux = [], []
+    def __init__(self, frames: Iterable[tuple[Frame, pd.DataFrame, pd.DataFrame]], batch_size: int):
+        batches = []
         for frame, truth, detections in frames:
-            stamps = frame_stamps(frame, detections, stamp)
             columns = (truth["x"], truth["y"], detections["x"], detections["y"], detections["confidence"])
             source = match(*(column.to_numpy(float) for column in columns))
             counted = truth["counted"].to_numpy(bool)
             used = (source >= 0) & (counted[source] if len(truth) else False)
-            chosen = torch.from_numpy(np.flatnonzero(used))
-            parts.append(Stamps(**{name: value[chosen] for name, value in vars(stamps).items()}))
-            flux.append(torch.from_numpy(truth["flux"].to_numpy(float)[source[used]]))
-        if not parts or not sum(len(part.dx) for part in parts):
+            stamps = frame_stamps(frame, detections)[torch.from_numpy(np.flatnonzero(used))]
+            chosen, found = truth.iloc[source[used]], detections[used]
+            values = [chosen["flux"].to_numpy(float, copy=True)]
+            values += [(chosen[axis].to_numpy(float) - np.floor(found[axis].to_numpy(float) + 0.5)) for axis in "xy"]
+            batches.append(StampBatch(stamps, *(torch.from_numpy(value).float() for value in values)))
+        if not sum(len(batch.flux) for batch in batches):
             raise ConfigError("frames hold no counted star that was detected: there is nothing to train on")
-        self.stamps = Stamps(**{name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])})
-        self.flux = torch.cat(flux).float()
+        self.stars = StampBatch.join(batches)
         self.batch_size = batch_size
 
     def __len__(self) -> int:
-        return len(self.flux)
+        return len(self.stars.flux)
+
+    def truth(self, target: str) -> np.ndarray:
+        """Return the (N,) true instrumental magnitudes (−2.5 log10 of electrons), or x or y from the stamps' middle."""
+        if target == "mag":
+            return -2.5 * np.log10(self.stars.flux.numpy().astype(float))
+        return getattr(self.stars, target).numpy().astype(float)
 
     def batch(self, seed: int, device: torch.device) -> StampBatch:
         """Return a random draw of the stars, mirrored at random."""
         rng = np.random.default_rng(seed)
         chosen = torch.from_numpy(rng.integers(len(self), size=self.batch_size))
-        stamps = Stamps(**{name: value[chosen].clone() for name, value in vars(self.stamps).items()})
-        for dimension, offset in ((2, stamps.dx), (1, stamps.dy)):
+        stars = self.stars
+        batch = StampBatch(stars.stamps[chosen], stars.flux[chosen], stars.x[chosen], stars.y[chosen])
+        for dimension, offset, truth in ((2, batch.stamps.dx, batch.x), (1, batch.stamps.dy, batch.y)):
             mirrored = torch.from_numpy(rng.random(self.batch_size) < 0.5)
-            stamps.pixels[mirrored] = stamps.pixels[mirrored].flip(dimension)
+            batch.stamps.pixels[mirrored] = batch.stamps.pixels[mirrored].flip(dimension)
             offset[mirrored] *= -1
-        return StampBatch(stamps, self.flux[chosen]).to(device)
+            truth[mirrored] *= -1
+        return batch.to(device)
 
 
 @dataclass
@@ -183,7 +238,4 @@ class MixedStars:
 
     def batch(self, seed: int, device: torch.device) -> StampBatch:
         """Return one joined batch."""
-        batches = [source.batch(seed + index, device) for index, source in enumerate(self.sources)]
-        names = vars(batches[0].stamps)
-        stamps = Stamps(**{name: torch.cat([getattr(batch.stamps, name) for batch in batches]) for name in names})
-        return StampBatch(stamps, torch.cat([batch.flux for batch in batches]))
+        return StampBatch.join([source.batch(seed + index, device) for index, source in enumerate(self.sources)])

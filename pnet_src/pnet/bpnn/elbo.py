@@ -4,13 +4,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pnet.bpnn.inputs import POGSON, Stamps
+from pnet.star.inputs import POGSON, TARGETS, Inputs
 
 LOG_SIGMA = (-4.0, 6.0)  # bounds of the predicted ln σ in units of the scale, against overflow early in training
 
 
 def kl_divergence(model: nn.Module) -> Tensor:
-    """Return Σ KL(q‖p) over every weight of the Bayesian layers, in nats.
+    """Return Σ KL(q‖p) over every weight of the Bayesian layers, in nats; 0 for a head without any.
 
     bayesian-torch's own `kl_loss` takes the mean over each tensor's entries, which for a layer of a million weights is
     a million times too small for Eq. 12; hence the closed form for two Gaussians here:
@@ -31,13 +31,22 @@ def kl_divergence(model: nn.Module) -> Tensor:
 
 
 def negative_log_likelihood(output: Tensor, target: Tensor) -> Tensor:
-    """Return (N,) −ln of the Gaussian density of `target` (N,) under outputs (N, 2) of mean and ln σ."""
-    log_sigma = output[:, 1].clamp(*LOG_SIGMA)
-    return 0.5 * ((target - output[:, 0]) * torch.exp(-log_sigma)) ** 2 + log_sigma + 0.9189385332046727
+    """Return (N, K) −ln of the Gaussian density of `target` (N, K) under outputs (N, 2 K) of means and ln σ."""
+    mean, log_sigma = output.chunk(2, dim=1)
+    log_sigma = log_sigma.clamp(*LOG_SIGMA)
+    return 0.5 * ((target - mean) * torch.exp(-log_sigma)) ** 2 + log_sigma + 0.9189385332046727
+
+
+def truth(batch: "StampBatch", names: tuple[str, ...], inputs: Inputs) -> Tensor:  # noqa: F821
+    """Return (N, K) true values of the targets in the network's units."""
+    values = {"mag": -POGSON * torch.log(batch.flux), "x": batch.x, "y": batch.y}
+    return (torch.stack([values[name] for name in TARGETS if name in names], dim=1) - inputs.base) / inputs.scale
 
 
 class ELBO:
     """The negative ELBO per star: −ln p(y | x, ω) + temperature · KL/N (Eq. 12 divided by the data set's size).
+
+    With a head that has no Bayesian layer only the likelihood is left.
 
     Parameters
     ----------
@@ -52,12 +61,8 @@ class ELBO:
 
     def __call__(self, model: nn.Module, batch: "StampBatch") -> dict[str, Tensor]:  # noqa: F821
         output, inputs = model(batch.stamps)
-        target = (-POGSON * torch.log(batch.flux) - inputs.base) / inputs.scale
-        likelihood = negative_log_likelihood(output.float(), target).mean()
+        each = negative_log_likelihood(output.float(), truth(batch, model.config.targets, inputs)).mean(dim=0)
+        likelihood = each.sum()
         divergence = kl_divergence(model) / self.n_train
-        return {"loss": likelihood + self.temperature * divergence, "likelihood": likelihood, "kl": divergence}
-
-
-def stamps_slice(stamps: Stamps, chosen: slice) -> Stamps:
-    """Return part of the stamps."""
-    return Stamps(**{name: value[chosen] for name, value in vars(stamps).items()})
+        parts = {"loss": likelihood + self.temperature * divergence, "likelihood": likelihood, "kl": divergence}
+        return parts | dict(zip((f"likelihood_{name}" for name in model.config.targets), each, strict=True))

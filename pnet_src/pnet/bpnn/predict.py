@@ -1,31 +1,22 @@
-"""Magnitudes and their uncertainties for the stars of a frame (Eq. 14 and 15)."""
+"""Magnitudes and positions of stars with their uncertainties (Eq. 14 and 15)."""
 
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
-from torch import Tensor
 
-from pnet import background, render
-from pnet.bpnn.elbo import LOG_SIGMA, stamps_slice
-from pnet.bpnn.inputs import WIDTH_STAMP, Stamps
+from pnet.bpnn.elbo import LOG_SIGMA
 from pnet.bpnn.network import BayesianPhotometryNet
-from pnet.frame import Frame
-from pnet.psf import Aureole
-from pnet.stamps import cut_stamps, gaussian_moments, gaussian_width
+from pnet.star.inputs import Stamps
 
 SAMPLES = 50  # as in the paper
 BATCH = 4096  # stamps at once
-BRIGHTEST = 25  # stars that the PSF's width is the median of
-SEEING = (2.2745, -0.084)  # the atmosphere's FWHM from the PSF's Gaussian width, both in arcsec: slope, intercept
-STEP = 0.05  # arcsec; wings do not change within it
-SIGNAL = 50.0  # smallest ratio of a star's flux to its noise for that
 
 
 @dataclass
 class Prediction:
-    """Magnitudes in the instrumental system (−2.5 log10 of electrons), flat arrays of length N.
+    """One quantity of N stars, flat arrays: magnitudes in the instrumental system (−2.5 log10 of electrons), or
+    positions in pixels from the middle of the stamps.
 
     `mean` of the samples; `aleatoric`, the root of the mean predicted variance, and `epistemic`, the standard deviation
     of the means: the two terms of Eq. 15.
@@ -37,133 +28,59 @@ class Prediction:
 
     @property
     def sigma(self) -> np.ndarray:
-        """Total standard deviation in magnitudes (Eq. 7 and 15)."""
+        """Total standard deviation (Eq. 7 and 15)."""
         return np.hypot(self.aleatoric, self.epistemic)
 
 
 @torch.inference_mode()
-def predict(model: BayesianPhotometryNet, stamps: Stamps, *, samples: int = SAMPLES, seed: int = 0) -> Prediction:
-    """Sample the posterior predictive distribution of each star's magnitude.
+def predict(
+    model: BayesianPhotometryNet, stamps: Stamps, *, samples: int = SAMPLES, seed: int = 0
+) -> dict[str, Prediction]:
+    """Sample the posterior predictive distribution of each star.
 
     Parameters
     ----------
     model : BayesianPhotometryNet
     stamps : Stamps
     samples : int
-        Monte Carlo samples; the deterministic features are computed once for all of them.
+        Monte Carlo samples; the deterministic features are computed once for all of them, and all stars share the
+        samples' weights. A plain head has one.
     seed : int
         The same seed gives the same numbers; torch's global generator is left as it was.
+
+    Returns
+    -------
+    dict of str to Prediction
+        One for each of the model's targets.
     """
     model.eval()
-    means, aleatoric, epistemic = [], [], []
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for start in range(0, len(stamps.dx), BATCH):
-            inputs = model.inputs(stamps_slice(stamps, slice(start, start + BATCH)))
-            features = model.features(inputs)
-            outputs = torch.stack([model.sample(features) for _ in range(samples)]).double()  # (T, n, 2)
-            centre = outputs[0, :, 0]
-            # Eq. 15 as printed subtracts two large squares; the variance of centred values is the same and stable.
-            shifted = outputs[:, :, 0] - centre
-            mean = shifted.mean(dim=0)
-            variance = ((shifted - mean) ** 2).mean(dim=0)
-            noise = torch.exp(2 * outputs[:, :, 1].clamp(*LOG_SIGMA)).mean(dim=0)
-            means.append(inputs.base + inputs.scale * (centre + mean))
-            aleatoric.append(inputs.scale * noise.sqrt())
-            epistemic.append(inputs.scale * variance.sqrt())
-    empty = torch.zeros(0, dtype=torch.float64)
-    return Prediction(*(torch.cat([empty, *parts]).cpu().numpy() for parts in (means, aleatoric, epistemic)))
+    parts = []
+    for start in range(0, len(stamps), BATCH):
+        inputs = model.inputs(stamps[start : start + BATCH])
+        features = model.features(inputs)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)  # for every batch anew: no star's samples depend on how many others there are
+            parts.append(_moments(model.samples(features, samples)))
+            mean, aleatoric, epistemic = parts[-1]
+            scale, base = inputs.scale.double(), inputs.base.double()
+            parts[-1] = torch.stack([base + scale * mean, scale * aleatoric, scale * epistemic])
+    empty = torch.zeros(3, 0, len(model.config.targets), dtype=torch.float64)
+    result = torch.cat([empty, *(part.cpu() for part in parts)], dim=1).numpy()
+    return {name: Prediction(*result[:, :, index]) for index, name in enumerate(model.config.targets)}
 
 
-def _psf_width(image: Tensor, stars: pd.DataFrame, rms: float, saturation: float, fallback: float) -> float:
-    """Return the width (px, standard deviation) of the frame's PSF from its bright, unsaturated, lone stars.
+def _moments(chunks) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return mean, aleatoric and epistemic part (N, K) of outputs that come in chunks (T, N, 2 K) of samples.
 
-    A mean weighted by each star's precision; those more than 5 % from the median (galaxies, pairs) are left out.
+    Eq. 15 as printed subtracts two large squares; moments about the first sample are the same and stable.
     """
-    chosen = stars[stars["flux"] > SIGNAL * np.sqrt(stars["flux"].clip(lower=1) + 150 * rms**2)]
-    chosen = chosen[(chosen["confidence"] >= 0.3) if "confidence" in chosen else slice(None)]
-    height, width = image.shape[-2:]
-    half = WIDTH_STAMP // 2
-    chosen = chosen[chosen["x"].between(half, width - 1 - half) & chosen["y"].between(half, height - 1 - half)]
-    if len(stars) > 1 and len(chosen):
-        positions = stars[["x", "y"]].to_numpy()
-        separation = np.hypot(*(chosen[["x", "y"]].to_numpy()[:, None] - positions[None]).transpose(2, 0, 1))
-        separation[separation == 0] = np.inf
-        chosen = chosen[(separation > WIDTH_STAMP / 2 + 2).all(axis=1)]
-    chosen = chosen.sort_values("flux", ascending=False)
-    stamps, dx, dy = _cut(image, chosen, WIDTH_STAMP)
-    good = stamps.amax(dim=(1, 2)) < 0.8 * saturation if len(chosen) else torch.zeros(0, dtype=torch.bool)
-    stamps, dx, dy = stamps[good][:BRIGHTEST], dx[good][:BRIGHTEST], dy[good][:BRIGHTEST]
-    if not len(stamps):
-        return fallback
-    start = torch.full_like(dx, fallback)
-    dx, dy = gaussian_moments(stamps, dx, dy, start)
-    widths = gaussian_width(stamps, dx, dy, fallback).double()
-    flux = torch.from_numpy(chosen["flux"].to_numpy(float).copy())[good][:BRIGHTEST].clamp(min=1)
-    # A width is known to 1/(sqrt(2) S/N), and to no better than 0.2 % where the PSF is not a Gaussian.
-    variance = 0.5 * (flux + 150 * rms**2) / flux**2 + 0.002**2
-    weight = ((widths / widths.median() - 1).abs() < 0.05) / variance
-    return float((weight * widths).sum() / weight.sum())
-
-
-def _cut(image: Tensor, stars: pd.DataFrame, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return stamps around the stars' nearest pixels and the stars' offsets from them."""
-    x, y = torch.from_numpy(stars["x"].to_numpy(float).copy()), torch.from_numpy(stars["y"].to_numpy(float).copy())
-    column, row = torch.floor(x + 0.5).long(), torch.floor(y + 0.5).long()
-    pixels = cut_stamps(image, torch.zeros_like(column), column, row, size)
-    return pixels, (x - column).float(), (y - row).float()
-
-
-def _neighbours(image: Tensor, stars: pd.DataFrame, width: float, pixel_scale: float, size: int) -> Tensor:
-    """Return (N, size, size) electrons that the other stars' wings leave in each star's stamp.
-
-    A star of 14 mag puts more light into a stamp 12 px away than the noise of a star of 20 mag; the detection net
-    knows where it is and how bright, the frame's PSF width the rest.
-    """
-    known = stars[(stars["flux"] > 0) & (stars["confidence"] >= 0.3)] if "confidence" in stars else stars
-    if len(known) < 2:
-        return torch.zeros(len(stars), size, size)
-    seeing = float(np.clip(round((SEEING[0] * width * pixel_scale + SEEING[1]) / STEP) * STEP, 0.5, 3.0))
-    field = torch.zeros(len(known), dtype=torch.long)
-    x, y, flux = (torch.from_numpy(known[name].to_numpy(float).copy()) for name in ("x", "y", "flux"))
-    light = torch.zeros_like(image)
-    render.add_stars(
-        light, render.Stars(field, x, y, flux.float()), [seeing], pixel_scale=pixel_scale, aureole=Aureole()
-    )
-    stamps, dx, dy = _cut(light, stars, size)
-    table = render.psf_table(seeing, pixel_scale, render.SLOAN, Aureole(), str(image.device))
-    own = render.sample_psf(table, dx, dy, size)
-    drawn = torch.from_numpy(stars.index.isin(known.index).astype(np.float32) * stars["flux"].to_numpy(np.float32))
-    return stamps - own * drawn[:, None, None]
-
-
-def frame_stamps(frame: Frame, stars: pd.DataFrame, size: int) -> Stamps:
-    """Cut the stamps of a frame's stars.
-
-    Parameters
-    ----------
-    frame : Frame
-    stars : DataFrame
-        ``x``, ``y`` (px), ``flux`` (electrons), ``fwhm`` (px; the fallback where no bright star gives the PSF's width),
-        optionally ``confidence``.
-    size : int
-        Odd width in pixels.
-    """
-    electrons, rms = background.subtracted(frame)
-    image = torch.from_numpy(electrons)[None]
-    seeing = frame.seeing / frame.pixel_scale if frame.seeing else 3.5
-    guess = float(stars["fwhm"].median()) if len(stars) and "fwhm" in stars else seeing
-    width = _psf_width(image, stars, rms, frame.saturation, fallback=float(np.clip(guess, 1.5, 8)) / 2.355)
-    pixels, dx, dy = _cut(image, stars, size)
-    pixels = pixels - _neighbours(image, stars, width, frame.pixel_scale, size)
-    full = torch.from_numpy(frame.saturated.astype(np.float32))[None]
-    saturated = _cut(full, stars, size)[0].amax(dim=(1, 2)) > 0 if len(stars) else torch.zeros(0, dtype=torch.bool)
-    n = len(stars)
-    return Stamps(
-        pixels=pixels,
-        dx=dx,
-        dy=dy,
-        sigma=torch.full((n,), rms),
-        psf_width=torch.full((n,), width),
-        saturated=saturated,
-    )
+    count, first, shift, square, noise = 0, None, 0.0, 0.0, 0.0
+    for chunk in chunks:
+        means, log_sigmas = chunk.double().chunk(2, dim=2)
+        first = means[0] if first is None else first
+        count += len(means)
+        shift = shift + (means - first).sum(dim=0)
+        square = square + ((means - first) ** 2).sum(dim=0)
+        noise = noise + torch.exp(2 * log_sigmas.clamp(*LOG_SIGMA)).sum(dim=0)
+    variance = (square / count - (shift / count) ** 2).clamp(min=0)
+    return first + shift / count, (noise / count).sqrt(), variance.sqrt()

@@ -103,6 +103,14 @@ def make_targets(batch: Batch, offset_reach: int) -> Targets:
     valid = (r >= 0) & (r < rows) & (c >= 0) & (c < columns)
     star = star[:, None].expand(r.shape)[valid]
     r, c = r[valid], c[valid]
+    # Between two stars a cell would learn the middle, where there is none: it follows the one it is nearest to, and a
+    # star's own cell follows no other.
+    own = (r == row[star]) & (c == column[star])
+    cell = (batch.field[star] * rows + r) * columns + c
+    distance = torch.where(own, -1.0, ((u[star] - c - 0.5) ** 2 + (v[star] - r - 0.5) ** 2).float())
+    nearest = torch.full_like(heatmap, torch.inf).scatter_reduce_(0, cell, distance, reduce="amin")
+    kept = distance == nearest[cell]
+    star, r, c = star[kept], r[kept], c[kept]
     return Targets(
         heatmap=heatmap.reshape(fields, 1, rows, columns),
         weight=weight.reshape(fields, 1, rows, columns),
