@@ -49,7 +49,7 @@ def bpnn_parts() -> pd.DataFrame:
             "stamp": f"{config.stamp} × {config.stamp} px",
             "Feature Extraction Layer": f"bottleneck blocks {blocks}: {weights_of(model.stem, model.stages)}",
             "frame's PSF and simple fluxes": "given" if config.context else "not given",
-            "Bayesian Layer (flipout)": f"{'-'.join(map(str, (*config.hidden, 2)))}: {weights_of(model.bayesian)}",
+            "Bayesian Layer (flipout)": f"{'-'.join(map(str, (*config.hidden, 2 * len(config.targets))))}: {weights_of(model.head)}",
             "prior of a weight": f"N(0, {config.prior_sigma:g})",
             "target": {"magnitude": "magnitude", "correction": "correction to the sum over the stamp"}[config.target],
             "all weights": weights_of(model),

@@ -90,6 +90,7 @@ def measure(
     detection: Annotated[
         str, typer.Option(help="Weights of the detection net: 'released', a name or a card.")
     ] = "released",
+    refiner: Annotated[str, typer.Option(help="Weights of its refinement step, likewise.")] = "released",
     bpnn: Annotated[str, typer.Option(help="Weights of the Bayesian net: 'released', a name or a card.")] = "released",
     seed: Seed = 2023,
 ) -> None:
@@ -97,7 +98,7 @@ def measure(
     from pnet import measure as measuring
 
     frame = measuring.read_image(image)
-    catalogue = measuring.PNet.load(detection, bpnn).measure(frame, confidence=confidence, seed=seed)
+    catalogue = measuring.PNet.load(detection, refiner, bpnn).measure(frame, confidence=confidence, seed=seed)
     measuring.write_catalogue(catalogue, output)
     print(f"{len(catalogue)} stars in {output}")
 
@@ -189,6 +190,32 @@ def train_detection(
     _train("detection", output, simulated, seed, quiet, locals())
 
 
+@train_app.command("refiner")
+def train_refiner(
+    output: Output = DEFAULT_OUTPUT,
+    config: Annotated[str, typer.Option(help="compact or paper.")] = "compact",
+    dataset: Annotated[Dataset, typer.Option(help="Whose frames are mixed in.")] = Dataset.simulation,
+    manifest: Manifest = "sdss-standard",
+    epochs: Annotated[int, typer.Option(min=1)] = 30,
+    steps: Annotated[int, typer.Option(min=1, help="Batches in an epoch.")] = 100,
+    batch_size: Annotated[int, typer.Option(min=1)] = 2048,
+    learning_rate: Annotated[float, typer.Option()] = 2e-3,
+    detection: Annotated[str, typer.Option(help="Weights of the net that finds the stars.")] = "released",
+    freeze_epochs: Annotated[int, typer.Option(min=0, help="Epochs with the feature extraction held.")] = 0,
+    start: Annotated[str | None, typer.Option(help="Pre-trained weights to begin with.")] = None,
+    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    devices: Annotated[str, typer.Option(help="How many, or auto.")] = "auto",
+    simulated: Annotated[bool, typer.Option(help="Mix in the profile's simulated frames.")] = True,
+    frames: Annotated[Path | None, typer.Option(help="Folder with train/ and val/ in place of the profile's.")] = None,
+    validation: Annotated[int | None, typer.Option(min=1, help="Validate on so many frames at most.")] = None,
+    seed: Seed = 2023,
+    quiet: Quiet = False,
+) -> None:
+    """Train the refinement step of the detection net; an interrupted run goes on where it stopped."""
+    _train("refiner", output, simulated, seed, quiet, locals())
+
+
 @train_app.command("bpnn")
 def train_bpnn(
     output: Output = DEFAULT_OUTPUT,
@@ -201,6 +228,7 @@ def train_bpnn(
     learning_rate: Annotated[float, typer.Option()] = 2e-3,
     temperature: Annotated[float, typer.Option(help="Weight of the KL term; 1 is Eq. 12.")] = 1.0,
     detection: Annotated[str, typer.Option(help="Weights of the net that finds the stars.")] = "released",
+    refiner: Annotated[str, typer.Option(help="Weights of its refinement step.")] = "released",
     freeze_epochs: Annotated[int, typer.Option(min=0, help="Epochs with the feature extraction held.")] = 0,
     start: Annotated[str | None, typer.Option(help="Pre-trained weights to begin with.")] = None,
     precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",
@@ -246,6 +274,7 @@ def evaluate(
     detection: Annotated[
         str, typer.Option(help="Weights of the detection net: 'released', a name or a card.")
     ] = "released",
+    refiner: Annotated[str, typer.Option(help="Weights of its refinement step, likewise.")] = "released",
     bpnn: Annotated[str, typer.Option(help="Weights of the Bayesian net: 'released', a name or a card.")] = "released",
     manifest: Manifest = "sdss-standard",
     method: Annotated[list[str] | None, typer.Option(help="pnet, baselines (the default: both), or one baseline.")] = None,
@@ -263,6 +292,7 @@ def evaluate(
         progress=_progress(quiet),
         frames=frames,
         detection=detection,
+        refiner=refiner,
         bpnn=bpnn,
         manifest=manifest,
         methods=tuple(method or ("pnet", "baselines")),
@@ -379,14 +409,45 @@ def release_results(output: Output = DEFAULT_OUTPUT) -> None:
 @app.command()
 def bench(
     frames: Annotated[int, typer.Option(min=1, help="Simulated frames to measure.")] = 20,
+    threads: Annotated[list[int] | None, typer.Option(min=1, help="Threads of the networks; repeatable.")] = None,
+    network: Annotated[bool, typer.Option(help="Time the detection net's forward pass in several ways.")] = True,
+    training: Annotated[bool, typer.Option("--training", help="Time steps of training too.")] = False,
+    release: Annotated[bool, typer.Option("--release", help="Copy the result into results/.")] = False,
     output: Output = Path("build/bench"),
     seed: Seed = 2023,
 ) -> None:
-    """Time PNet and the classical baseline on the same frames."""
+    """Time PNet and the classical baselines on the same frames."""
     from pnet import bench as benchmark
 
-    for row in benchmark.run(output, frames=frames, seed=seed):
-        print(f"{row['method']:>12}: {row['frames_per_second']:7.2f} frames/s ({row['version']})")
+    content = benchmark.run(output, frames=frames, seed=seed, threads=threads, network=network, training=training)
+    for table in (benchmark.table, benchmark.forward_table, benchmark.training_table):
+        text = table(content)
+        if len(text):
+            print(text.to_string(index=False), end="\n\n")
+    if release:
+        print(benchmark.release(output))
+
+
+@app.command()
+def tune_baseline(
+    name: Annotated[str, typer.Argument(help="sextractor, psfex or photutils.")],
+    frames: Annotated[
+        Path | None, typer.Option(help="Folder with val/paper-*.fits and train/realistic-*.fits; $SKYMAKER_FRAMES.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Choose a classical program's detection settings on validation frames, into data_manifests/baselines.yml."""
+    from tqdm import tqdm
+
+    from pnet import simulation
+    from pnet.baselines import tuning
+    from pnet.errors import ConfigError
+
+    folder = frames or simulation.frames_folder()
+    if folder is None:
+        raise ConfigError("--frames is not given and $SKYMAKER_FRAMES is not set; one of them must name a folder")
+    entry = tuning.tune(name, folder, progress=lambda each: tqdm(each, desc=name, disable=not _progress(quiet)))
+    print(f"{name}: {entry['chosen']}")
 
 
 @app.command("make", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

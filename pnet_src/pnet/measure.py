@@ -13,61 +13,73 @@ from astropy.table import Table
 from torch import nn
 
 import pnet
-from pnet import fitsfile, simulation, weights
-from pnet.bpnn.predict import frame_stamps, predict
-from pnet.detection.predict import detect
+from pnet import background, fitsfile, simulation, weights
+from pnet.bpnn.predict import predict
+from pnet.detection.predict import detect_image
+from pnet.detection.refine import ratios_of, refine
 from pnet.errors import ConfigError, DataError
 from pnet.files import atomic_path
 from pnet.frame import Frame
+from pnet.star.frame import frame_stamps
 
 CONFIDENCE = 0.3  # threshold of the paper's Table 1
 SATURATED, MASKED, EDGE = 1, 2, 4  # bits of the column flags
 COLUMNS = {
-    "x": ("pix", "column of the star, centre of the first pixel at 0"),
-    "y": ("pix", "row of the star, centre of the first pixel at 0"),
+    "x": ("pix", "column of the star, centre of the first pixel at 0, from the detection net's refinement step"),
+    "y": ("pix", "row of the star, centre of the first pixel at 0, from the detection net's refinement step"),
+    "x_err": ("pix", "standard deviation of x, recalibrated on validation data"),
+    "y_err": ("pix", "standard deviation of y, recalibrated on validation data"),
     "confidence": ("", "confidence of the detection, 0 to 1"),
     "flux": ("electron", "flux, from the magnitude of the BPNN"),
     "mag": ("mag", "AB magnitude from the BPNN"),
     "mag_err": ("mag", "its standard deviation, recalibrated on validation data"),
-    "mag_net": ("mag", "AB magnitude from the flux of the detection net"),
     "mag_aleatoric": ("mag", "part of the uncertainty that is noise (Eq. 15, first term), before recalibration"),
     "mag_epistemic": ("mag", "part that is the network's ignorance (Eq. 15, second term), before recalibration"),
+    "mag_net": ("mag", "AB magnitude from the detection net and its refinement step"),
+    "mag_net_err": ("mag", "standard deviation of mag_net, recalibrated on validation data"),
+    "x_bpnn": ("pix", "column of the star from the BPNN; not a number where it gives none"),
+    "y_bpnn": ("pix", "row of the star from the BPNN"),
+    "x_bpnn_err": ("pix", "standard deviation of x_bpnn, recalibrated on validation data"),
+    "y_bpnn_err": ("pix", "standard deviation of y_bpnn, recalibrated on validation data"),
     "flags": ("", "1 saturated pixel in the stamp, 2 masked pixel, 4 stamp cut by the edge"),
 }
 
 
 @dataclass
 class PNet:
-    """Detection net and BPNN together.
+    """Detection net, its refinement step and BPNN together.
 
     Parameters
     ----------
-    detection, bpnn : nn.Module
-    detection_card, bpnn_card : dict
-        What the weights are.
+    detection, refiner, bpnn : nn.Module
+    cards : dict of str to dict
+        What the weights are, by the names above.
     """
 
     detection: nn.Module
+    refiner: nn.Module
     bpnn: nn.Module
-    detection_card: dict[str, Any]
-    bpnn_card: dict[str, Any]
+    cards: dict[str, dict[str, Any]]
 
     @classmethod
     def load(
         cls,
         detection: str | os.PathLike = "released",
+        refiner: str | os.PathLike = "released",
         bpnn: str | os.PathLike = "released",
         device: str | None = None,
     ) -> "PNet":
-        """Load both networks; `detection` and `bpnn` name weights as in `pnet.weights.resolve`.
+        """Load the networks; `detection`, `refiner` and `bpnn` name weights as in `pnet.weights.resolve`.
 
         `device` is 'cuda' where there is one unless told otherwise.
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        found, found_card = weights.load("detection", detection, device)
-        # The BPNN is small and its stamps are cut on the CPU: it stays there.
-        photometry, photometry_card = weights.load("bpnn", bpnn, "cpu")
-        return cls(found, photometry, found_card, photometry_card)
+        # The networks of single stars are small and their stamps are cut on the CPU: they stay there.
+        loaded = {
+            kind: weights.load(kind, name, device if kind == "detection" else "cpu")
+            for kind, name in (("detection", detection), ("refiner", refiner), ("bpnn", bpnn))
+        }
+        return cls(*(model for model, _ in loaded.values()), {kind: card for kind, (_, card) in loaded.items()})
 
     def measure(self, frame: Frame, confidence: float = CONFIDENCE, seed: int = 2023) -> Table:
         """Return the catalogue of a frame: one row per detection of at least this confidence, by falling confidence.
@@ -92,23 +104,34 @@ class PNet:
         """
         if not 0 <= confidence <= 1:
             raise ConfigError(f"confidence is {confidence}, allowed is 0 to 1")
-        found = detect(self.detection, frame, max(confidence, 1e-6))
-        size = self.bpnn.config.stamp
-        prediction = predict(self.bpnn, frame_stamps(frame, found, size), seed=seed)
-        ratio = (self.bpnn_card.get("recalibration") or {}).get("ratio", 1.0)
-        mag = frame.zero_point + prediction.mean
+        subtracted = background.subtracted(frame)
+        found = detect_image(self.detection, *subtracted, max(confidence, 1e-6))
+        found = refine(self.refiner, frame, found, ratios_of(self.cards["refiner"]), subtracted)
+        prediction = predict(self.bpnn, frame_stamps(frame, found, subtracted), seed=seed)
+        mag = prediction["mag"]
+        ratios = {"mag": 1.0, "x": 1.0, "y": 1.0} | ratios_of(self.cards["bpnn"])
+        magnitude = frame.zero_point + mag.mean
         values = {
             "x": found["x"],
             "y": found["y"],
+            "x_err": found["x_err"],
+            "y_err": found["y_err"],
             "confidence": found["confidence"],
-            "flux": frame.flux(mag),
-            "mag": mag,
-            "mag_err": ratio * prediction.sigma,
+            "flux": frame.flux(magnitude),
+            "mag": magnitude,
+            "mag_err": ratios["mag"] * mag.sigma,
+            "mag_aleatoric": mag.aleatoric,
+            "mag_epistemic": mag.epistemic,
             "mag_net": frame.magnitude(found["flux"]),
-            "mag_aleatoric": prediction.aleatoric,
-            "mag_epistemic": prediction.epistemic,
-            "flags": self._flags(frame, found, size),
+            "mag_net_err": found["mag_err"],
         }
+        for axis in ("x", "y"):
+            place = prediction.get(axis)  # the paper's BPNN gives magnitudes only
+            middle = np.floor(found[axis].to_numpy(float) + 0.5)
+            values[f"{axis}_bpnn"] = middle + place.mean if place else np.full(len(found), np.nan)
+            values[f"{axis}_bpnn_err"] = ratios[axis] * place.sigma if place else np.full(len(found), np.nan)
+        values = {name: values[name] for name in COLUMNS if name in values}
+        values["flags"] = self._flags(frame, found, self.bpnn.config.stamp)
         table = Table({name: np.asarray(value) for name, value in values.items()})
         for name, (unit, description) in COLUMNS.items():
             table[name].unit = unit or None
@@ -119,8 +142,7 @@ class PNet:
             "confidence": confidence,
             "seed": seed,
             "pnet": pnet.__version__,
-            "detection_sha256": self.detection_card["sha256"],
-            "bpnn_sha256": self.bpnn_card["sha256"],
+            **{f"{kind}_sha256": card["sha256"] for kind, card in self.cards.items()},
         }
         return table
 

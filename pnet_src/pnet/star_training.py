@@ -11,7 +11,7 @@ from torch import nn
 
 from pnet import provenance, recalibration, stardata, trainingsets, weights
 from pnet.bpnn.elbo import ELBO
-from pnet.bpnn.network import CONFIGS, BayesianPhotometryNet
+from pnet.bpnn.network import CONFIGS, BayesianPhotometryNet, refiner_config
 from pnet.bpnn.predict import predict
 from pnet.errors import ConfigError
 from pnet.fit import FitConfig, fit
@@ -86,10 +86,10 @@ def train(
     folder : path
         Receives checkpoint, history.csv, weights and card.
     config : str
-        Name in `pnet.bpnn.network.CONFIGS`; a refiner's has a plain head.
+        Name in `pnet.bpnn.network.CONFIGS`; a refiner takes it with a plain head.
     dataset, train, val, manifest
-        As in `training.train_detection`; a quarter of each batch is cut from the frames when stamps are rendered too. The
-        recalibration is fitted on the validation frames.
+        As in `training.train_detection`; a quarter of each batch is cut from the frames when stamps are rendered too.
+        The recalibration is fitted on the validation frames.
     detection, refiner : str or path
         Weights of the detection net that finds the stars in these frames, and of the refinement step that hands them
         to the BPNN; the refiner itself is trained on what the detection net finds.
@@ -111,8 +111,6 @@ def train(
     """
     if config not in CONFIGS:
         raise ConfigError(f"config is {config!r}, allowed are {sorted(CONFIGS)}")
-    if (CONFIGS[config].head == "plain") != (kind == "refiner"):
-        raise ConfigError(f"config {config!r} has a {CONFIGS[config].head} head, which does not suit a {kind}")
     if freeze_epochs and start is None:
         raise ConfigError("freeze_epochs needs start: freezing random weights would train nothing")
     settings = FitConfig(
@@ -120,7 +118,8 @@ def train(
         freeze_epochs=freeze_epochs, freeze=FREEZE if freeze_epochs else (),
     )  # fmt: skip
     torch.manual_seed(derive(seed, "initial weights"))
-    model = BayesianPhotometryNet(CONFIGS[config]).to(memory_format=torch.channels_last)
+    chosen_config = refiner_config(config) if kind == "refiner" else CONFIGS[config]
+    model = BayesianPhotometryNet(chosen_config).to(memory_format=torch.channels_last)
     model.calibrate_apertures()
     started = start_from(model, kind, start, folder)
     chosen = trainingsets.choose(dataset, manifest, train, val)

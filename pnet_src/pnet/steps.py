@@ -4,6 +4,7 @@ As in `pnet.pipeline`, each leaves a small JSON and the seconds that it took. Ap
 reaches most of the library, and what imports it would be out of date whenever anything changes.
 """
 
+import functools
 import itertools
 import os
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from pnet import pipeline, timings
 from pnet.errors import ConfigError, MissingError
 from pnet.files import sha256, write_json
 
-KINDS = ("detection", "bpnn")
+KINDS = ("detection", "refiner", "bpnn")
 SAME = 0.01  # relative difference of two ledgers; on another processor single stars cross a threshold
 SMALL = 1e-3  # below it, `SAME` is taken of this: a bias near zero has no relative error
 
@@ -39,9 +40,9 @@ def train(
 
     Parameters
     ----------
-    kind : {"detection", "bpnn"}
+    kind : {"detection", "refiner", "bpnn"}
     settings : mapping
-        Keyword arguments of `training.train_detection` or `training.train_bpnn`.
+        Keyword arguments of `training.train_detection` or `star_training.train`.
     simulated : bool
         Mix the simulated frames of the profile into what is rendered on the fly, and validate on them.
     frames_folder : path, optional
@@ -51,7 +52,7 @@ def train(
     """
     if kind not in KINDS:
         raise ConfigError(f"network is {kind!r}, allowed are {', '.join(KINDS)}")
-    from pnet import training
+    from pnet import star_training, training
 
     folder = pipeline.folder_of(output) / kind
     frames = {}
@@ -59,7 +60,7 @@ def train(
         frames = _frames(output, frames_folder)
         frames["val"] = frames["val"][:validation]
     key = pipeline.fingerprint(
-        "pnet.training", {**settings, **_made_of(output, settings, frames), "kind": kind, "seed": seed}
+        "pnet.star_training", {**settings, **_made_of(output, settings, frames), "kind": kind, "seed": seed}
     )
     if folder.is_dir() and pipeline.key_of(folder) != key:
         _set_aside(folder)
@@ -69,7 +70,7 @@ def train(
     options += f" --validation {validation}" if validation else ""
     options += "".join(f" --{name.replace('_', '-')} {value}" for name, value in settings.items() if value is not None)
     command = f"python -m pnet train {kind} --output {pipeline.shown(output)} --seed {seed}{options}"
-    function = training.train_detection if kind == "detection" else training.train_bpnn
+    function = training.train_detection if kind == "detection" else functools.partial(star_training.train, kind)
     with timings.measured(f"train-{kind}", pipeline.folder_of(output)):
         return function(folder, **frames, **settings, seed=seed, command=command, progress=progress)
 
@@ -98,8 +99,10 @@ def _made_of(
     found: dict[str, Any] = {split: [path.name for path in files] for split, files in frames.items()}
     if frames:
         found["frames made by"] = pipeline.key_of(pipeline.folder_of(output) / "simulation")
-        if settings.get("detection"):  # the net that finds the stars in these frames for the BPNN
-            found["found by"] = sha256(weights.resolve("detection", settings["detection"]))
+        # what finds the stars in these frames for a network of single stars
+        for kind in ("detection", "refiner"):
+            if settings.get(kind):
+                found[f"found by {kind}"] = sha256(weights.resolve(kind, settings[kind]))
     return found
 
 

@@ -15,7 +15,11 @@ from pnet.files import atomic_path
 from pnet.fit import HISTORY, START_HISTORY
 from pnet.paths import ROOT, WEIGHTS
 
-TITLES = {"detection": "Photometry-Detection Net", "bpnn": "Bayesian Photometry Neural Network"}
+TITLES = {
+    "detection": "Photometry-Detection Net",
+    "refiner": "refinement step of the Photometry-Detection Net",
+    "bpnn": "Bayesian Photometry Neural Network",
+}
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class TrainingRecord:
 
     Parameters
     ----------
-    kind : {'detection', 'bpnn'}
+    kind : {'detection', 'refiner', 'bpnn'}
     card : dict
         As `pnet.weights.check` returns it, its hash verified.
     history : DataFrame
@@ -74,8 +78,8 @@ class TrainingRecord:
         made |= {name.replace("_", " "): f"{data[name]:,}" for name in data if isinstance(data[name], int)}
         made |= {name.replace("_", " "): len(data[name]) for name in data if isinstance(data[name], list)}
         if card.get("recalibration"):
-            ratio = card["recalibration"]
-            made["recalibration of σ"] = f"× {ratio['ratio']:.3f}, from {ratio['n']:,} validation stars"
+            for name, ratio in card["recalibration"].items():
+                made[f"recalibration of σ, {name}"] = f"× {ratio['ratio']:.3f}, from {ratio['n']:,} validation stars"
         return pd.DataFrame({"item": list(made), "value": [html.unescape(str(value)) for value in made.values()]})
 
 

@@ -1,15 +1,15 @@
 """The frames that a run learns from and is validated on, with their truth: simulated ones, or SDSS fields."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from torch import nn
 
-from pnet import catalogue, fielddata
+from pnet import catalogue, fielddata, weights
 from pnet.detection.predict import detect
+from pnet.detection.refine import ratios_of, refine
 from pnet.errors import ConfigError, MissingError
 from pnet.frame import Frame
 from pnet.simulation import read_frame
@@ -94,12 +94,28 @@ def sdss(manifest: str) -> TrainingSet:
     return TrainingSet("sdss", train, val, manifest)
 
 
-def stars_found(
-    frames: Iterable[MarkedFrame], detection: nn.Module
-) -> Iterator[tuple[Frame, pd.DataFrame, pd.DataFrame]]:
-    """Yield frames, marked truth and what the detection net finds in them, for training and validating the BPNN."""
+Finder = Callable[[Frame], pd.DataFrame]
+
+
+def finder(detection: str | os.PathLike, refiner: str | os.PathLike | None) -> tuple[Finder, dict[str, str]]:
+    """Return a function that finds the stars of a frame, and the SHA-256 of the weights that it uses.
+
+    `detection` and `refiner` are as in `weights.resolve`; without a refiner the detection net's own positions stand.
+    """
+    net, card = weights.load("detection", detection)
+    made = {"detection": card["sha256"]}
+    if refiner is None:
+        return (lambda frame: detect(net, frame, 0.3)), made
+    step, step_card = weights.load("refiner", refiner)
+    made["refiner"] = step_card["sha256"]
+    ratios = ratios_of(step_card)
+    return (lambda frame: refine(step, frame, detect(net, frame, 0.3), ratios)), made
+
+
+def stars_found(frames: Iterable[MarkedFrame], find: Finder) -> Iterator[tuple[Frame, pd.DataFrame, pd.DataFrame]]:
+    """Yield frames, marked truth and what is found in them, for training and validating networks of single stars."""
     for frame, truth in frames:
-        yield frame, truth, detect(detection, frame, 0.3)
+        yield frame, truth, find(frame)
 
 
 def choose(

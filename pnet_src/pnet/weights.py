@@ -12,7 +12,7 @@ from pnet.errors import ConfigError, DataError, MissingError
 from pnet.files import atomic_path, read_json, sha256, write_json
 from pnet.paths import WEIGHTS
 
-RELEASED = {"detection": "detection-compact", "bpnn": "bpnn-compact"}
+RELEASED = {"detection": "detection-compact", "refiner": "refiner-compact", "bpnn": "bpnn-compact"}
 
 
 def resolve(kind: str, weights: str | os.PathLike = "released") -> Path:
@@ -46,7 +46,7 @@ def save(model: nn.Module, path: str | os.PathLike, *, kind: str, card: Mapping[
         Has a ``config`` with ``as_dict()``.
     path : path
         Without suffix.
-    kind : {'detection', 'bpnn'}
+    kind : {'detection', 'refiner', 'bpnn'}
     card : mapping
         What a reader must know: data, steps, device, date, commit, command, figures.
     """
@@ -99,7 +99,7 @@ def load(kind: str, weights: str | os.PathLike = "released", device: str = "cpu"
 
     Parameters
     ----------
-    kind : {'detection', 'bpnn'}
+    kind : {'detection', 'refiner', 'bpnn'}
     weights : str or path
         As in `resolve`.
     device : str

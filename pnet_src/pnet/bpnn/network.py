@@ -4,7 +4,7 @@ With Bayesian (flipout) layers it is the paper's BPNN; with plain ones it refine
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from bayesian_torch.layers import LinearFlipout
@@ -81,11 +81,14 @@ CONFIGS = {
     "paper": BPNNConfig(9, (3, 4, 6, 3), (64, 128, 256, 512), (512, 256, 128, 64), "magnitude", False, ("mag",)),
     # The same blocks, fewer and narrower, correcting classical estimates: minutes on a laptop.
     "compact": BPNNConfig(9, (1, 1, 1), (16, 24, 24), (96, 64, 48, 32), "correction", True),
-    # The refinement step of the detection net: one pass, no samples.
-    "refiner": BPNNConfig(9, (1, 1, 1), (16, 24, 24), (96, 64, 48, 32), "correction", True, head="plain"),
     # For tests and the smoke profile.
     "tiny": BPNNConfig(9, (1,), (4,), (16, 16, 16, 16), "correction", True),
 }
+
+
+def refiner_config(name: str) -> BPNNConfig:
+    """Return a configuration as the refinement step of the detection net takes it: plain layers, one pass."""
+    return replace(CONFIGS[name], head="plain", targets=TARGETS)
 
 
 class Bottleneck(nn.Module):

@@ -6,9 +6,9 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pnet.bpnn.inputs import Inputs
 from pnet.detection.targets import Batch, make_targets
 from pnet.figures import style
+from pnet.star.inputs import Inputs
 
 LABELS = {
     "heatmap": "heat map (focal)",
@@ -17,6 +17,9 @@ LABELS = {
     "size": "size (MAE)",
     "loss": "sum",
     "likelihood": "−ln likelihood",
+    "likelihood_mag": "−ln likelihood, mag",
+    "likelihood_x": "−ln likelihood, x",
+    "likelihood_y": "−ln likelihood, y",
     "kl": "KL / N",
 }
 VALIDATION = {
@@ -24,9 +27,11 @@ VALIDATION = {
     "val_recall": "1 − recall",
     "val_mean_dx": "mean |Δx| / px",
     "val_log_flux_scatter": "scatter of ln flux",
-    "val_mae": "mean |Δmag|",
-    "val_mean_sigma": "mean σ / mag",
-    "val_mean_epistemic": "mean epistemic σ / mag",
+    "val_mag_mae": "mean |Δmag|",
+    "val_mag_mean_sigma": "mean σ / mag",
+    "val_mag_mean_epistemic": "mean epistemic σ / mag",
+    "val_x_mae": "mean |Δx| / px",
+    "val_x_mean_sigma": "mean σ of x / px",
 }
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#AA4499", "#111111"]
 SMALLEST = 1e-5  # what a rate without error is drawn at on a logarithmic axis
