@@ -10,11 +10,13 @@ import torch
 
 from pnet import stamps as cutting
 from pnet import stardata
-from pnet.bpnn import elbo, inputs, network, predict
+from pnet.bpnn import elbo, network, predict
 from pnet.errors import ConfigError
 from pnet.frame import Frame
 from pnet.psf import pixel_psf
 from pnet.simulation import Recipe
+from pnet.star import frame as star_frame
+from pnet.star import inputs
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def batch():
 def test_kl_of_one_layer_is_the_closed_form_summed_over_all_weights():
     model = network.BayesianPhotometryNet(network.CONFIGS["tiny"])
     expected = 0.0
-    for layer in model.bayesian:
+    for layer in model.head:
         for part in ("weight", "bias"):
             mean = getattr(layer, f"mu_{part}").detach().double()
             sigma = torch.nn.functional.softplus(getattr(layer, f"rho_{part}").detach().double())
@@ -34,12 +36,12 @@ def test_kl_of_one_layer_is_the_closed_form_summed_over_all_weights():
             expected += float(torch.distributions.kl_divergence(posterior, prior).sum())
     assert float(elbo.kl_divergence(model).detach()) == pytest.approx(expected, rel=1e-5)
     # bayesian-torch's own figure is a mean over each tensor: far smaller.
-    assert sum(float(layer.kl_loss().detach()) for layer in model.bayesian) < expected / 50
+    assert sum(float(layer.kl_loss().detach()) for layer in model.head) < expected / 50
 
 
 def test_kl_is_zero_for_the_prior():
     model = network.BayesianPhotometryNet(network.CONFIGS["tiny"])
-    for layer in model.bayesian:
+    for layer in model.head:
         for part in ("weight", "bias"):
             torch.nn.init.zeros_(getattr(layer, f"mu_{part}"))
             torch.nn.init.constant_(getattr(layer, f"rho_{part}"), math.log(math.e - 1))  # softplus gives 1
@@ -47,9 +49,9 @@ def test_kl_is_zero_for_the_prior():
 
 
 def test_likelihood_is_that_of_a_gaussian():
-    output = torch.tensor([[0.3, -0.4], [-1.0, 0.7]])
-    target = torch.tensor([0.1, 0.5])
-    expected = -torch.distributions.Normal(output[:, 0], output[:, 1].exp()).log_prob(target)
+    output = torch.tensor([[0.3, -2.0, -0.4, 0.1], [-1.0, 1.0, 0.7, -0.3]])
+    target = torch.tensor([[0.1, -1.5], [0.5, 1.2]])
+    expected = -torch.distributions.Normal(output[:, :2], output[:, 2:].exp()).log_prob(target)
     torch.testing.assert_close(elbo.negative_log_likelihood(output, target), expected)
 
 
@@ -70,49 +72,59 @@ def test_paper_configuration_is_resnet_50_with_five_flipout_layers():
     bottlenecks = [m for m in model.modules() if isinstance(m, network.Bottleneck)]
     assert len(bottlenecks) == 3 + 4 + 6 + 3 and len(convolutions) == 1 + 16
     assert model.stem[0].kernel_size == (3, 3)
-    assert len(model.bayesian) == 5 and all(type(m).__name__ == "LinearFlipout" for m in model.bayesian)
+    assert len(model.head) == 5 and all(type(m).__name__ == "LinearFlipout" for m in model.head)
     assert not any(isinstance(m, torch.nn.MaxPool2d | torch.nn.AvgPool2d | torch.nn.Linear) for m in model.modules())
+
+
+def test_likelihood_counts_every_target_in_its_own_unit(batch):
+    """An output that is the truth itself, σ of one unit: the likelihood is that of a standard Gaussian at 0."""
+    model = network.BayesianPhotometryNet(network.CONFIGS["tiny"])
+    made = model.inputs(batch.stamps)
+    exact = torch.cat([elbo.truth(batch, inputs.TARGETS, made), torch.zeros(len(batch.flux), 3)], dim=1)
+    each = elbo.negative_log_likelihood(exact, elbo.truth(batch, inputs.TARGETS, made))
+    torch.testing.assert_close(each, torch.full_like(each, 0.5 * math.log(2 * math.pi)))
+    measured = made.base + made.scale * exact[:, :3]
+    torch.testing.assert_close(measured[:, 1], batch.x, atol=1e-4, rtol=0)
+    torch.testing.assert_close(measured[:, 0], -2.5 * torch.log10(batch.flux), atol=1e-3, rtol=0)
 
 
 @pytest.fixture(scope="module")
 def apertures():
-    return inputs.Apertures.calibrated(9)
+    return inputs.Apertures.calibrated()
 
 
 class _Known(torch.nn.Module):
-    """Stands in for the network: samples whose mean and variance are known."""
+    """Stands in for the network: samples whose mean and variance are known, in chunks."""
 
     def __init__(self, n, samples, spread):
         super().__init__()
         self.config = network.CONFIGS["tiny"]
         generator = torch.Generator().manual_seed(3)
-        self.means = 1e3 + spread * torch.randn(samples, n, generator=generator, dtype=torch.float64)
-        self.log_sigma = torch.randn(samples, n, generator=generator, dtype=torch.float64) * 0.3
-        self.call = 0
+        self.means = 1e3 + spread * torch.randn(samples, n, 3, generator=generator, dtype=torch.float64)
+        self.log_sigma = torch.randn(samples, n, 3, generator=generator, dtype=torch.float64) * 0.3
 
     def inputs(self, stamps):
-        return inputs.make_inputs(stamps, "correction", inputs.Apertures.unknown())
+        return inputs.make_inputs(stamps, 9, inputs.Apertures.unknown())
 
     def features(self, _):
         return None
 
-    def sample(self, _):
-        self.call += 1
-        return torch.stack([self.means[self.call - 1], self.log_sigma[self.call - 1]], dim=1)
+    def samples(self, _, count):
+        outputs = torch.cat([self.means, self.log_sigma], dim=2)
+        yield from outputs[:count].split(20)
 
 
 def test_equation_15(batch):
     """Aleatoric² is the mean variance, epistemic² the variance of the means; stable where the printed form is not."""
-    n = len(batch.flux)
-    known = _Known(n, 50, 1e-3)
+    known = _Known(len(batch.flux), 50, 1e-3)
     result = predict.predict(known, batch.stamps, samples=50)
-    made = known.inputs(batch.stamps)
-    scale = made.scale.double().numpy()
-    np.testing.assert_allclose(result.epistemic / scale, known.means.numpy().std(axis=0), rtol=1e-6)
-    np.testing.assert_allclose(
-        result.aleatoric / scale, np.sqrt(np.exp(2 * known.log_sigma.numpy()).mean(axis=0)), rtol=1e-6
-    )
-    np.testing.assert_allclose(result.sigma**2, result.aleatoric**2 + result.epistemic**2)
+    scale = known.inputs(batch.stamps).scale.double().numpy()
+    for index, name in enumerate(inputs.TARGETS):
+        found, unit = result[name], scale[:, index]
+        np.testing.assert_allclose(found.epistemic / unit, known.means[:, :, index].numpy().std(axis=0), rtol=1e-6)
+        variance = np.exp(2 * known.log_sigma[:, :, index].numpy()).mean(axis=0)
+        np.testing.assert_allclose(found.aleatoric / unit, np.sqrt(variance), rtol=1e-6)
+        np.testing.assert_allclose(found.sigma**2, found.aleatoric**2 + found.epistemic**2)
     printed = (known.means.float() ** 2).mean(dim=0) - known.means.float().mean(dim=0) ** 2
     assert (printed < 0).any(), "in single precision Eq. 15 as printed gives negative variances"
 
@@ -120,26 +132,50 @@ def test_equation_15(batch):
 def test_prediction_repeats_with_its_seed_and_leaves_the_global_generator_alone(batch):
     model = network.BayesianPhotometryNet(network.CONFIGS["tiny"])
     before = torch.random.get_rng_state()
-    first, second, other = (predict.predict(model, batch.stamps, samples=5, seed=seed) for seed in (1, 1, 2))
+    first, second, other = (predict.predict(model, batch.stamps, samples=5, seed=seed)["mag"] for seed in (1, 1, 2))
     assert torch.equal(before, torch.random.get_rng_state())
     np.testing.assert_array_equal(first.mean, second.mean)
     assert not np.array_equal(first.mean, other.mean)
     assert (first.epistemic > 0).all() and (first.aleatoric > 0).all()
 
 
-def test_shared_features_give_the_distribution_of_the_plain_loop(batch):
-    """Features are deterministic, so that sampling only the head is the same distribution as 50 full passes."""
+def test_a_star_is_measured_the_same_whoever_else_is_in_the_frame(batch):
+    model = network.BayesianPhotometryNet(network.CONFIGS["tiny"])
+    together = predict.predict(model, batch.stamps, samples=5)["x"].mean
+    alone = predict.predict(model, batch.stamps[7:8], samples=5)["x"].mean
+    np.testing.assert_allclose(together[7], alone[0], atol=1e-5)
+
+
+def test_samples_in_one_batch_have_the_distribution_of_the_plain_loop(batch):
+    """Mean and spread of 600 draws: explicit weights for all stars at once against flipout in 600 full passes."""
     model = network.BayesianPhotometryNet(network.CONFIGS["tiny"]).eval()
-    for layer in model.bayesian:
+    for layer in model.head:
         torch.nn.init.constant_(layer.rho_weight, -3.0)
     torch.manual_seed(5)
     with torch.inference_mode():
-        loop = torch.stack([model(batch.stamps)[0][:, 0] for _ in range(600)])
-        features = model.features(model.inputs(batch.stamps))
-        shared = torch.stack([model.sample(features)[:, 0] for _ in range(600)])
+        loop = torch.stack([model(batch.stamps)[0] for _ in range(600)])
+        at_once = torch.cat(list(model.samples(model.features(model.inputs(batch.stamps)), 600)))
+    assert at_once.shape == loop.shape
     error = loop.std(dim=0) / math.sqrt(600)
-    assert (((loop.mean(dim=0) - shared.mean(dim=0)) / error).abs() < 6).all()
-    assert float((loop.std(dim=0) / shared.std(dim=0)).median()) == pytest.approx(1, abs=0.05)
+    assert (((loop.mean(dim=0) - at_once.mean(dim=0)) / error).abs() < 8).all()
+    assert float((loop.std(dim=0) / at_once.std(dim=0)).median()) == pytest.approx(1, abs=0.05)
+
+
+def test_many_samples_come_in_chunks_of_bounded_size(batch, monkeypatch):
+    model = network.BayesianPhotometryNet(network.CONFIGS["tiny"]).eval()
+    features = model.features(model.inputs(batch.stamps))
+    monkeypatch.setattr(network, "CHUNK", 3 * model.head[0].mu_weight.numel())
+    with torch.inference_mode():
+        assert [len(chunk) for chunk in model.samples(features, 8)] == [3, 3, 2]
+
+
+@pytest.mark.parametrize(("head", "varies"), [("plain", False), ("dropout", True)])
+def test_other_heads(batch, head, varies):
+    """A plain head knows no epistemic uncertainty; dropout has one, also in evaluation mode."""
+    config = dataclasses.replace(network.CONFIGS["tiny"], head=head)
+    found = predict.predict(network.BayesianPhotometryNet(config), batch.stamps, samples=6)
+    assert bool((found["mag"].epistemic > 0).any()) == varies
+    assert float(elbo.kl_divergence(network.BayesianPhotometryNet(config))) == 0
 
 
 def test_gaussian_width_and_flux_of_a_gaussian_are_exact():
@@ -154,28 +190,61 @@ def test_gaussian_width_and_flux_of_a_gaussian_are_exact():
     assert float(cutting.gaussian_flux(stamp, x, y, torch.tensor([1.7]))) == pytest.approx(5e4, rel=1e-3)
 
 
-def test_base_magnitude_is_close_to_the_truth_at_every_seeing(apertures):
-    """The aperture-corrected flux of a noiseless star: what the network has to correct is small."""
+@pytest.mark.parametrize("width", [1.2, 1.7, 2.4])
+def test_windowed_centroid_converges_whatever_the_window(width):
+    """The step length that belongs to a window: five steps find a Gaussian from 0.3 px away to a ten-thousandth."""
+    axis = np.arange(31) - 15
+    star = np.exp(-((axis[None] - 0.31) ** 2 + (axis[:, None] + 0.22) ** 2) / (2 * 1.7**2))
+    start = torch.zeros(1)
+    x, y = cutting.gaussian_moments(
+        torch.from_numpy(star).float()[None], start, start, torch.tensor([width]), scale=width / 1.7
+    )
+    assert (float(x), float(y)) == (pytest.approx(0.31, abs=1e-4), pytest.approx(-0.22, abs=1e-4))
+
+
+def test_base_is_close_to_the_truth_at_every_seeing(apertures):
+    """Centroid and aperture-corrected flux of a noiseless star: what the network has to correct is small."""
     for seeing in (1.0, 1.4, 1.8):
         pixels = torch.from_numpy(pixel_psf(seeing, 0.396, 0.2, -0.3, 21) * 1e6).float()[None]
-        offset = (torch.tensor([0.2]), torch.tensor([-0.3]))
-        width = cutting.gaussian_width(pixels, *offset)
-        stamps = inputs.Stamps(
-            pixels[:, 6:15, 6:15], *offset, torch.tensor([17.0]), width, torch.zeros(1, dtype=torch.bool)
-        )
-        made = inputs.make_inputs(stamps, "correction", apertures)
-        assert float(made.base) == pytest.approx(-15, abs=0.01)
+        start = (torch.tensor([0.1]), torch.tensor([-0.2]))
+        width = cutting.gaussian_width(pixels, torch.tensor([0.2]), torch.tensor([-0.3]))
+        stamps = inputs.Stamps(pixels, *start, torch.tensor([17.0]), width, torch.zeros(1, dtype=torch.bool))
+        made = inputs.make_inputs(stamps, 9, apertures)
+        assert made.base[0].tolist() == pytest.approx([-15, 0.2, -0.3], abs=0.01)
         assert made.images.shape == (1, inputs.IMAGES, 9, 9) and made.context.shape == (1, inputs.CONTEXT)
 
 
+def test_unit_of_a_correction_is_the_error_of_the_base(apertures, rng):
+    """Scatter of the base over noisy stars, in units of `scale`: 1 to 1.6, as a window cannot beat the noise."""
+    clean = pixel_psf(1.4, 0.396, 0.0, 0.0, 21)
+    width = float(cutting.gaussian_width(torch.from_numpy(clean).float()[None], torch.zeros(1), torch.zeros(1)))
+    for flux in (3e3, 3e4, 1e5):
+        noisy = rng.poisson(np.broadcast_to(clean * flux + 280, (600, 21, 21))) - 280.0
+        n = len(noisy)
+        stamps = inputs.Stamps(
+            torch.from_numpy(noisy).float(), torch.zeros(n), torch.zeros(n), torch.full((n,), 280**0.5),
+            torch.full((n,), width), torch.zeros(n, dtype=torch.bool),
+        )  # fmt: skip
+        made = inputs.make_inputs(stamps, 9, apertures)
+        ratio = made.base.std(dim=0) / made.scale.mean(dim=0)
+        assert (ratio > 0.85).all() and (ratio < 1.6).all(), (flux, ratio)
+
+
+@pytest.mark.parametrize("size", [9, 11, 15, 21])
+def test_networks_of_every_stamp_size(batch, size):
+    config = dataclasses.replace(network.CONFIGS["tiny"], stamp=size)
+    found = predict.predict(network.BayesianPhotometryNet(config), batch.stamps, samples=2)
+    assert set(found) == set(inputs.TARGETS) and np.isfinite(found["mag"].mean).all()
+
+
 def test_inputs_stay_finite_for_empty_and_saturated_stamps():
-    pixels = torch.stack([torch.zeros(9, 9), torch.full((9, 9), -5.0), torch.full((9, 9), 2.5e5)])
+    pixels = torch.stack([torch.zeros(21, 21), torch.full((21, 21), -5.0), torch.full((21, 21), 2.5e5)])
     stamps = inputs.Stamps(
         pixels, torch.zeros(3), torch.zeros(3), torch.full((3,), 17.0), torch.full((3,), 1.6),
         torch.tensor([False, False, True]),
     )  # fmt: skip
-    for target in ("correction", "magnitude"):
-        made = inputs.make_inputs(stamps, target, inputs.Apertures.unknown())
+    for correction in (True, False):
+        made = inputs.make_inputs(stamps, 9, inputs.Apertures.unknown(), correction)
         for value in vars(made).values():
             assert torch.isfinite(value).all()
 
@@ -189,22 +258,22 @@ def test_frame_stamps_find_the_psf_width_of_the_frame(rng):
         image[row - 20 : row + 21, column - 20 : column + 21] += psf * star.flux
     image = rng.poisson(image) + rng.normal(0, 5, image.shape)
     frame = Frame("f", image, np.maximum(image, 1) + 25, np.zeros(image.shape, bool), 4.0, 29.8, 5.0, 0.396, seeing=1.4)
-    cut = predict.frame_stamps(frame, stars.assign(fwhm=3.6, confidence=1.0), 9)
+    cut = star_frame.frame_stamps(frame, stars.assign(fwhm=3.6, confidence=1.0))
     clean = torch.from_numpy(psf[10:31, 10:31]).float()[None]
     expected = float(cutting.gaussian_width(clean, torch.zeros(1), torch.zeros(1)))
     assert float(cut.psf_width[0]) == pytest.approx(expected, rel=0.01)
     np.testing.assert_array_equal(cut.dx, np.zeros(3))
-    nothing = predict.frame_stamps(frame, stars.iloc[:0].assign(fwhm=3.6), 9)
+    nothing = star_frame.frame_stamps(frame, stars.iloc[:0].assign(fwhm=3.6))
     assert len(nothing.dx) == 0
     model = network.BayesianPhotometryNet(network.CONFIGS["tiny"])
-    assert len(predict.predict(model, nothing).mean) == 0
+    assert len(predict.predict(model, nothing)["mag"].mean) == 0
 
 
 def test_seeing_from_the_width_of_the_psf():
     for seeing in (1.0, 1.4, 1.8):
         star = torch.from_numpy(pixel_psf(seeing, size=21)).float()[None]
         width = float(cutting.gaussian_width(star, torch.zeros(1), torch.zeros(1)))
-        slope, intercept = predict.SEEING
+        slope, intercept = star_frame.SEEING
         assert slope * width * 0.396 + intercept == pytest.approx(seeing, rel=0.01)
 
 
@@ -221,12 +290,12 @@ def test_light_of_a_bright_neighbour_is_taken_out():
         image[0, row - 60 : row + 61, column - 60 : column + 61] += torch.from_numpy(stamp).float()
     stars = pd.DataFrame({"x": where[0].numpy(), "y": where[1].numpy(), "flux": flux.numpy(), "confidence": 1.0})
     width = 1.6474
-    light = predict._neighbours(image, stars, width, 0.396, 9)
+    light = star_frame._neighbours(image, stars, width, 0.396, 9)
     alone = torch.from_numpy(pixel_psf(1.4, 0.396, 0.2, -0.3, 9) * 2e4).float()
     stamp = image[0, 96:105, 96:105]
     before, after = (stamp - alone).sum(), (stamp - light[0] - alone).sum()
     assert float(before) > 2000 and abs(float(after)) < 0.02 * float(before)
-    lone = predict._neighbours(image, stars.iloc[:1], width, 0.396, 9)
+    lone = star_frame._neighbours(image, stars.iloc[:1], width, 0.396, 9)
     assert float(lone.abs().max()) == 0
 
 

@@ -8,7 +8,7 @@ from astropy.table import Table
 
 from pnet import measure, simulation
 from pnet.bpnn.network import CONFIGS as BPNN
-from pnet.bpnn.network import BayesianPhotometryNet
+from pnet.bpnn.network import BayesianPhotometryNet, refiner_config
 from pnet.detection.network import CONFIGS as DETECTION
 from pnet.detection.network import PhotometryDetectionNet
 from pnet.errors import ConfigError, DataError
@@ -21,10 +21,10 @@ def model():
     torch.manual_seed(2)
     detection = PhotometryDetectionNet(DETECTION["tiny"]).eval()
     torch.nn.init.constant_(detection.preheads[-1].heads["heatmap"][-1].bias, 0.0)
+    refiner = BayesianPhotometryNet(refiner_config("tiny")).eval()
     card = {"sha256": "0" * 64}
-    return measure.PNet(
-        detection, BayesianPhotometryNet(BPNN["tiny"]).eval(), card, card | {"recalibration": {"ratio": 2.0}}
-    )
+    cards = {"detection": card, "refiner": card, "bpnn": card | {"recalibration": {"mag": {"ratio": 2.0}}}}
+    return measure.PNet(detection, refiner, BayesianPhotometryNet(BPNN["tiny"]).eval(), cards)
 
 
 def frame_of(image, **options):

@@ -1,13 +1,16 @@
 """Training runs end to end at the smallest size: cards, starting from weights, SDSS as data, bad parameters."""
 
+import functools
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from pnet import simulation, training, training_record, trainingsets, weights
+from pnet import simulation, star_training, training, training_record, trainingsets, weights
 from pnet.errors import ConfigError, MissingError
 from pnet.simulation import Recipe
 
+RUNS = [training.train_detection, *(functools.partial(star_training.train, kind) for kind in ("bpnn", "refiner"))]
 SMALL = {"config": "tiny", "epochs": 1, "steps": 2, "progress": False, "accelerator": "cpu", "devices": 1}
 
 
@@ -40,14 +43,18 @@ def test_detection_run_leaves_a_card_and_can_be_started_from(frames, tmp_path):
         assert bool((a == b).all()) == name.startswith(training.FREEZE_DETECTION), name
 
 
-def test_bpnn_run_fits_its_recalibration_on_validation_stars(frames, tmp_path):
-    card = training.train_bpnn(tmp_path / "c", **frames, **SMALL | {"batch_size": 64})
+@pytest.mark.parametrize("kind", ["bpnn", "refiner"])
+def test_star_run_fits_its_recalibration_on_validation_stars(frames, tmp_path, kind):
+    card = star_training.train(kind, tmp_path / "c", **frames, **SMALL | {"batch_size": 64})
     content = weights.check(card)
     assert content["data"]["cut_stars"] == 2 * 16 and content["data"]["rendered_stars"] == 2 * 48
-    assert content["data"]["detection"] == weights.check(weights.resolve("detection"))["sha256"]
-    ratio = content["recalibration"]
-    if ratio is not None:  # a field may hold fewer stars than a ratio can be fitted to
-        assert ratio["ratio"] > 0 and "validation" in ratio["data"]
+    assert content["data"]["found_by"]["detection"] == weights.check(weights.resolve("detection"))["sha256"]
+    assert ("refiner" in content["data"]["found_by"]) == (kind == "bpnn")
+    assert content["config"]["head"] == {"bpnn": "flipout", "refiner": "plain"}[kind]
+    if content["recalibration"] is not None:  # a field may hold fewer stars than a ratio can be fitted to
+        assert set(content["recalibration"]) == {"mag", "x", "y"}
+        assert all(fit["ratio"] > 0 and "validation" in fit["data"] for fit in content["recalibration"].values())
+    assert len(training_record.TrainingRecord(kind, content, pd.DataFrame(), True).table()) > 8
 
 
 @pytest.mark.parametrize(
@@ -59,7 +66,7 @@ def test_bpnn_run_fits_its_recalibration_on_validation_stars(frames, tmp_path):
         ({"dataset": "gaia"}, "allowed are"),
     ],
 )
-@pytest.mark.parametrize("train", [training.train_detection, training.train_bpnn])
+@pytest.mark.parametrize("train", RUNS)
 def test_bad_parameters_are_named(tmp_path, train, bad, text):
     with pytest.raises(ConfigError, match=text):
         train(tmp_path, **SMALL | {"batch_size": 16} | bad)

@@ -44,14 +44,16 @@ def bpnn_parts() -> pd.DataFrame:
     for name in SHOWN:
         config = BPNN[name]
         model = BayesianPhotometryNet(config)
+        outputs = 2 * len(config.targets)  # mean and ln σ of each
         blocks = ", ".join(f"{n} × {width * EXPANSION}" for n, width in zip(config.blocks, config.widths, strict=True))
         columns[name] = {
             "stamp": f"{config.stamp} × {config.stamp} px",
             "Feature Extraction Layer": f"bottleneck blocks {blocks}: {weights_of(model.stem, model.stages)}",
-            "frame's PSF and simple fluxes": "given" if config.context else "not given",
-            "Bayesian Layer (flipout)": f"{'-'.join(map(str, (*config.hidden, 2 * len(config.targets))))}: {weights_of(model.head)}",
+            "frame's PSF and classical measurements": "given" if config.context else "not given",
+            "Bayesian Layer (flipout)": f"{'-'.join(map(str, (*config.hidden, outputs)))}: {weights_of(model.head)}",
             "prior of a weight": f"N(0, {config.prior_sigma:g})",
-            "target": {"magnitude": "magnitude", "correction": "correction to the sum over the stamp"}[config.target],
+            "magnitude": {"magnitude": "from nothing", "correction": "corrects an aperture's"}[config.target],
+            "targets": ", ".join(config.targets),
             "all weights": weights_of(model),
         }
     return _table(columns)

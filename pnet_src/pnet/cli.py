@@ -40,6 +40,16 @@ class Dataset(StrEnum):
     coadd = "coadd"
 
 
+class Study(StrEnum):
+    """Comparisons that `pnet study` makes."""
+
+    detection = "detection"
+    posterior = "posterior"
+    stamps = "stamps"
+    sampling = "sampling"
+    stress = "stress"
+
+
 class Engine(StrEnum):
     """What makes simulated frames."""
 
@@ -267,6 +277,33 @@ def _train(kind: str, output: Path, simulated: bool, seed: int, quiet: bool, giv
 
 
 @app.command()
+def study(
+    name: Annotated[Study, typer.Argument(help="What to compare.")],
+    output: Output = DEFAULT_OUTPUT,
+    frames: Annotated[Path | None, typer.Option(help="Folder with train/ and val/ in place of the profile's.")] = None,
+    validation: Annotated[int | None, typer.Option(min=1, help="Validate on so many frames at most.")] = None,
+    epochs: Annotated[int, typer.Option(min=1)] = 4,
+    steps: Annotated[int, typer.Option(min=1, help="Batches in an epoch.")] = 100,
+    seed: Seed = 2023,
+    quiet: Quiet = False,
+) -> None:
+    """Compare networks, stamps or ways of sampling; writes results/studies/<name>.json."""
+    from pnet import steps as running
+
+    path = running.study(
+        name.value,
+        output,
+        frames_folder=frames,
+        validation=validation,
+        epochs=epochs,
+        steps=steps,
+        seed=seed,
+        progress=_progress(quiet),
+    )
+    print(f"{path}")
+
+
+@app.command()
 def evaluate(
     dataset: Annotated[Dataset, typer.Option(help="What to measure.")],
     output: Output = DEFAULT_OUTPUT,
@@ -434,6 +471,7 @@ def tune_baseline(
     frames: Annotated[
         Path | None, typer.Option(help="Folder with val/paper-*.fits and train/realistic-*.fits; $SKYMAKER_FRAMES.")
     ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Frames of each kind at most.")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Choose a classical program's detection settings on validation frames, into data_manifests/baselines.yml."""
@@ -446,7 +484,9 @@ def tune_baseline(
     folder = frames or simulation.frames_folder()
     if folder is None:
         raise ConfigError("--frames is not given and $SKYMAKER_FRAMES is not set; one of them must name a folder")
-    entry = tuning.tune(name, folder, progress=lambda each: tqdm(each, desc=name, disable=not _progress(quiet)))
+    entry = tuning.tune(
+        name, folder, limit=limit, progress=lambda each: tqdm(each, desc=name, disable=not _progress(quiet))
+    )
     print(f"{name}: {entry['chosen']}")
 
 

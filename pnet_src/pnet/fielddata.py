@@ -38,13 +38,16 @@ class RenderedFields:
     size : int
         Width of a field in pixels.
     faint : float
-        Stars down to this magnitude are drawn, from FAINT on; those fainter than FAINT are `ignored`.
+        Stars down to this magnitude are drawn; those fainter than FAINT are `ignored`.
+    pairs : float
+        Share of the stars that get a partner.
     """
 
     recipe: Recipe
     batch_size: int
     size: int = 256
     faint: float = FAINTEST
+    pairs: float = PAIRS
 
     def batch(self, seed: int, device: torch.device) -> Batch:
         """Return one batch; conditions span the recipe's range and a little more on every side."""
@@ -117,7 +120,7 @@ class RenderedFields:
         mag = np.concatenate([mag, rng.uniform(FAINT, self.faint, len(fainter))])
         x, y = rng.uniform(-0.5, self.size - 0.5, (2, len(field)))
         # Chance makes pairs of a few px from one star in thirty, and it is there that a star is lost or misplaced.
-        twin = np.flatnonzero(rng.random(len(field)) < PAIRS)
+        twin = np.flatnonzero(rng.random(len(field)) < self.pairs)
         distance, angle = rng.uniform(*PAIR_DISTANCE, len(twin)), rng.uniform(0, 2 * np.pi, len(twin))
         other = mag[twin] + rng.uniform(-PAIR_DIFFERENCE, PAIR_DIFFERENCE, len(twin))
         x = np.concatenate([x, x[twin] + distance * np.cos(angle)])

@@ -298,6 +298,36 @@ def within(distances: np.ndarray, radius: float) -> Estimate:
     return rate(int((distances < radius).sum()), distances.size)
 
 
+def inside_ellipse(
+    dx: np.ndarray, dy: np.ndarray, sigma_x: np.ndarray, sigma_y: np.ndarray, level: float = 0.68
+) -> Estimate:
+    """Share of stars whose true position lies inside the error ellipse of probability `level`, with Wilson's interval.
+
+    For Gaussian errors in x and y that do not depend on each other (Δx/σ_x)² + (Δy/σ_y)² follows a χ² distribution of
+    two degrees of freedom, so that the ellipse is where it is below −2 ln(1 − level): 2.28 for 68 %, which is 1.51 σ
+    and not 1 σ.
+
+    Parameters
+    ----------
+    dx, dy : ndarray, (N,)
+        Errors in px.
+    sigma_x, sigma_y : ndarray, (N,)
+        Their predicted standard deviations in px.
+    level : float
+        Between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise ConfigError(f"level is {level}, it must lie between 0 and 1")
+    zero = np.zeros(np.size(dx))
+    squared = standardised(dx, zero, sigma_x) ** 2 + standardised(dy, zero, sigma_y) ** 2
+    return rate(int((squared < -2 * np.log(1 - level)).sum()), squared.size)
+
+
+def pull(delta: np.ndarray, sigma: np.ndarray, *, seed: int) -> Estimate:
+    """Standard deviation of error / predicted σ with bootstrap interval; 1 for error bars that are right."""
+    return bootstrap(plain_scatter, standardised(delta, np.zeros(np.size(delta)), sigma), seed=seed)
+
+
 # --- uncertainty ---------------------------------------------------------------------------------
 
 

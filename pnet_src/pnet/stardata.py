@@ -181,7 +181,8 @@ class FrameStars:
     Parameters
     ----------
     frames : iterable of (Frame, truth, detections)
-        The truth with the column ``counted``; only counted stars that were found are used.
+        The truth with the column ``counted``; only counted stars that were found are used. Their rows of the truth
+        stay at hand as `sources`.
     batch_size : int
 
     Raises
@@ -191,7 +192,7 @@ class FrameStars:
     """
 
     def __init__(self, frames: Iterable[tuple[Frame, pd.DataFrame, pd.DataFrame]], batch_size: int):
-        batches = []
+        batches, rows = [], []
         for frame, truth, detections in frames:
             columns = (truth["x"], truth["y"], detections["x"], detections["y"], detections["confidence"])
             source = match(*(column.to_numpy(float) for column in columns))
@@ -199,12 +200,14 @@ class FrameStars:
             used = (source >= 0) & (counted[source] if len(truth) else False)
             stamps = frame_stamps(frame, detections)[torch.from_numpy(np.flatnonzero(used))]
             chosen, found = truth.iloc[source[used]], detections[used]
+            rows.append(chosen)
             values = [chosen["flux"].to_numpy(float, copy=True)]
             values += [(chosen[axis].to_numpy(float) - np.floor(found[axis].to_numpy(float) + 0.5)) for axis in "xy"]
             batches.append(StampBatch(stamps, *(torch.from_numpy(value).float() for value in values)))
         if not sum(len(batch.flux) for batch in batches):
             raise ConfigError("frames hold no counted star that was detected: there is nothing to train on")
         self.stars = StampBatch.join(batches)
+        self.sources = pd.concat(rows, ignore_index=True)
         self.batch_size = batch_size
 
     def __len__(self) -> int:

@@ -15,6 +15,8 @@ from pnet.frame import Frame
 from pnet.star.frame import frame_stamps
 from pnet.star.inputs import POGSON
 
+REACH = 1.5  # px; a star farther from where the net saw it would be another one
+
 
 @torch.inference_mode()
 def refine(
@@ -46,9 +48,10 @@ def refine(
     found = predict(model, frame_stamps(frame, stars, subtracted))
     ratios = {"mag": 1.0, "x": 1.0, "y": 1.0} | (ratios or {})
     result = stars.copy()
-    for axis in ("x", "y"):
-        middle = np.floor(stars[axis].to_numpy(float) + 0.5)
-        result[axis] = middle + found[axis].mean
+    for axis, side in (("x", frame.shape[1]), ("y", frame.shape[0])):
+        before = stars[axis].to_numpy(float)
+        place = np.floor(before + 0.5) + found[axis].mean
+        result[axis] = place.clip(before - REACH, before + REACH).clip(-0.5, np.nextafter(side - 0.5, 0))
         result[f"{axis}_err"] = ratios[axis] * found[axis].sigma
     result["flux"] = np.exp(-found["mag"].mean / POGSON)
     result["mag_err"] = ratios["mag"] * found["mag"].sigma
