@@ -5,6 +5,7 @@ import pytest
 
 from pnet import background
 from pnet.frame import Frame
+from pnet.psf import pixel_psf
 
 
 def frame_of(image, mask=None, gain=4.0):
@@ -52,3 +53,21 @@ def test_masked_patches_take_the_value_around_them(rng):
     assert clean[65, 65] == pytest.approx(5e4, rel=0.01) and abs(clean[21, 21]) < 20
     assert rms == pytest.approx(17, rel=0.1)
     np.testing.assert_array_equal(frame.image[mask], np.float32(-1e6))
+
+
+def test_interpolated_pixels_keep_their_value(rng):
+    """A star on a bad column that the survey has interpolated keeps all of its light; without the note it loses a
+    column."""
+    psf = pixel_psf(1.4, size=41)
+    image = np.full((120, 120), 280.0)
+    image[40:81, 40:81] += 1e5 * psf
+    mask = np.zeros(image.shape, bool)
+    mask[:, 60] = True
+    options = {"gain": 4.0, "zero_point": 29.8, "read_noise": 5.0, "pixel_scale": 0.396}
+    image = image + rng.normal(0, 1, image.shape)
+    light = {}
+    for name, interpolated in (("kept", mask), ("filled", None)):
+        frame = Frame("f", image, np.full(image.shape, 300.0), mask, interpolated=interpolated, **options)
+        light[name] = background.subtracted(frame)[0][50:71, 50:71].sum()
+    assert light["kept"] == pytest.approx(1e5 * psf[10:31, 10:31].sum(), rel=0.01)
+    assert light["filled"] < 0.9 * light["kept"]

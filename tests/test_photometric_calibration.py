@@ -199,14 +199,39 @@ class TestBadInput:
 def test_a_star_has_no_part_in_its_own_zero_point(rng):
     reference = rng.uniform(14, 20, 80)
     measured = reference - 0.3 + rng.normal(0, 0.01, 80)
+    x, y = rng.uniform(0, 2000, (2, 80))
     isolated = np.ones(80, dtype=bool)
     isolated[75:] = False
-    offset = photometric_calibration.without_itself(measured, reference, isolated)
+    offset = photometric_calibration.without_itself(measured, reference, isolated, x, y, 0)
     assert offset == pytest.approx(0.3, abs=0.005)
     shifted = measured.copy()
     shifted[3] += 0.02
-    again = photometric_calibration.without_itself(shifted, reference, isolated)
+    again = photometric_calibration.without_itself(shifted, reference, isolated, x, y, 0)
     assert again[3] == offset[3] and again[4] != offset[4]
-    assert (photometric_calibration.without_itself(measured[:30], reference[:30], isolated[:30]) == 0).all()
+    few = (values[:30] for values in (measured, reference, isolated, x, y))
+    assert (photometric_calibration.without_itself(*few) == 0).all()
     measured[10] = np.nan
-    assert np.isfinite(photometric_calibration.without_itself(measured, reference, isolated)).all()
+    x[10] = np.nan
+    assert np.isfinite(photometric_calibration.without_itself(measured, reference, isolated, x, y)).all()
+
+
+def test_one_zero_point_is_the_fit_of_equation_18(rng):
+    """Degree 0 against the fit for other telescopes, with outliers."""
+    reference = rng.uniform(14, 20, 90)
+    measured = reference - 0.2 + rng.normal(0, 0.02, 90)
+    measured[:4] += 0.5
+    isolated = np.arange(90) < 80
+    offset = photometric_calibration.without_itself(measured, reference, isolated, *rng.uniform(0, 1, (2, 90)), 0)
+    assert offset[85] == pytest.approx(fit(measured[:80], reference[:80]).zero_point, abs=0.001)
+
+
+def test_a_smooth_pattern_is_taken_off_and_an_outlier_leaves_no_trace(rng):
+    x, y = rng.uniform(0, [[2047], [1488]], (2, 70))
+    pattern = 0.02 * (x / 1000 - 1) ** 2 - 0.015 * (y / 700 - 1) + 0.1
+    reference = rng.uniform(14, 20, 70)
+    measured = reference - pattern + rng.normal(0, 0.002, 70)
+    measured[0] -= 0.4
+    offset = photometric_calibration.without_itself(measured, reference, np.ones(70, dtype=bool), x, y)
+    assert np.std((offset - pattern)[1:]) < 0.0015
+    one = photometric_calibration.without_itself(measured, reference, np.ones(70, dtype=bool), x, y, 0)
+    assert np.std((one - pattern)[1:]) > 0.008

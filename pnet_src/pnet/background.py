@@ -47,12 +47,14 @@ def subtracted(frame: Frame) -> tuple[np.ndarray, float]:
     """Return the frame without its sky, (H, W) float32 electrons, and the noise of an empty pixel in electrons.
 
     Each patch of masked pixels takes the median of the pixels around it: among sky it becomes sky, and the core of a
-    saturated star, which surveys mask, a flat top. A hole there would look like a ring of stars.
+    saturated star, which surveys mask, a flat top. A hole there would look like a ring of stars. Pixels that hold an
+    interpolated value keep it: a bad column is one patch from edge to edge, and a star on it would lose its middle.
     """
     sky = estimate(frame)
     image = (frame.image - sky.level).astype(np.float32)
-    if frame.mask.any():
-        labels, _ = ndimage.label(frame.mask, structure=np.ones((3, 3)))
+    empty = frame.mask if frame.interpolated is None else frame.mask & ~frame.interpolated
+    if empty.any():
+        labels, _ = ndimage.label(empty, structure=np.ones((3, 3)))
         for index, box in enumerate(ndimage.find_objects(labels), start=1):
             wider = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)
             patch = labels[wider] == index

@@ -38,6 +38,9 @@ class Frame:
     seeing : float, optional
         FWHM of the PSF in arcseconds where the header tells it.
     wcs : astropy.wcs.WCS, optional
+    interpolated : ndarray, (H, W), bool, optional
+        True where a masked pixel holds a value that was well interpolated from its neighbours, as in a bad column of
+        SDSS: no star is looked for there, but the light of one beside it is better kept than cut.
     meta : dict
         Whatever else the file told.
 
@@ -58,6 +61,7 @@ class Frame:
     saturation: float = np.inf
     seeing: float | None = None
     wcs: Any = None
+    interpolated: np.ndarray | None = None
     meta: dict = field(default_factory=dict)
 
     def __post_init__(self):
@@ -71,10 +75,15 @@ class Frame:
                 raise DataError(
                     f"frame {self.name}: {label} has shape {array.shape}, the image {self.image.shape}; they must agree"
                 )
+        if self.interpolated is not None and self.interpolated.shape != self.image.shape:
+            raise DataError(
+                f"frame {self.name}: interpolated has shape {self.interpolated.shape}, the image {self.image.shape}"
+            )
         # A value that is not finite carries no measurement: mask it and store something harmless.
         broken = ~np.isfinite(self.image) | ~np.isfinite(self.variance) | (self.variance <= 0)
         if broken.any():
             self.mask = self.mask | broken
+            self.interpolated = None if self.interpolated is None else self.interpolated & ~broken
             usable = ~self.mask
             if not usable.any():
                 raise DataError(f"frame {self.name}: no pixel has a finite value and a positive variance")

@@ -282,8 +282,14 @@ def _solve(design: np.ndarray, values: np.ndarray, weight: np.ndarray) -> np.nda
     return np.linalg.lstsq(design * root[:, None], values * root, rcond=None)[0]
 
 
-def without_itself(measured: np.ndarray, reference: np.ndarray, isolated: np.ndarray) -> np.ndarray:
+def without_itself(
+    measured: np.ndarray, reference: np.ndarray, isolated: np.ndarray, x: np.ndarray, y: np.ndarray, degree: int = 2
+) -> np.ndarray:
     """Return the zero point (Eq. 18) that each star's neighbours in a frame give it, never the star itself.
+
+    Eq. 18 lets the zero point depend on the place by its term f(i). A drift scan has a place for every moment, so that
+    a PSF which the catalogue's model did not follow leaves a smooth pattern in both directions: here it is a
+    polynomial in x and y. Stars beyond 3 σ are left out of the fit, as in :func:`fit`.
 
     Parameters
     ----------
@@ -293,6 +299,10 @@ def without_itself(measured: np.ndarray, reference: np.ndarray, isolated: np.nda
         Their known magnitudes.
     isolated : ndarray, (N,), bool
         The reference stars. Each gets the zero point of all the others; every other star that of all of them.
+    x, y : ndarray, (N,)
+        Positions, px.
+    degree : int
+        Of the polynomial; 0 is one zero point for the frame.
 
     Returns
     -------
@@ -300,11 +310,30 @@ def without_itself(measured: np.ndarray, reference: np.ndarray, isolated: np.nda
         To be added to `measured`; zeros where there are fewer than the paper's 50 reference stars (section 3.3.3).
     """
     usable = np.asarray(isolated, dtype=bool) & np.isfinite(measured) & np.isfinite(reference)
+    usable &= np.isfinite(x) & np.isfinite(y)
     if usable.sum() <= MINIMUM:
         return np.zeros(len(usable))
-    zero_point = np.full(len(usable), fit(measured[usable], reference[usable]).zero_point)
+    placed = np.isfinite(x) & np.isfinite(y)
+    u, v = (np.where(placed, at, at[usable].mean()) for at in (np.asarray(x, float), np.asarray(y, float)))
+    u, v = ((at - at[usable].mean()) / max(np.ptp(at[usable]) / 2, 1e-9) for at in (u, v))
+    terms = [u**i * v**j for i in range(degree + 1) for j in range(degree + 1 - i)]
+    design, difference = np.stack(terms, axis=1), np.asarray(reference, float) - np.asarray(measured, float)
+
+    def surface(members: np.ndarray) -> np.ndarray:
+        kept = members.copy()
+        for _ in range(20):
+            solution = _solve(design[kept], difference[kept], np.ones(kept.sum()))
+            residual = difference - design @ solution
+            scatter = 1.4826 * np.median(np.abs(residual[members]))
+            again = members & (np.abs(residual) <= 3 * scatter)
+            if (again == kept).all() or again.sum() <= design.shape[1]:
+                break
+            kept = again
+        return design @ solution
+
+    zero_point = surface(usable)
     for star in np.flatnonzero(usable):
         others = usable.copy()
         others[star] = False
-        zero_point[star] = fit(measured[others], reference[others]).zero_point
+        zero_point[star] = surface(others)[star]
     return zero_point

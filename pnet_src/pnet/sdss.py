@@ -124,6 +124,7 @@ def read_frame(
         pixel_scale=PIXEL if wcs is None else float(np.mean(proj_plane_pixel_scales(wcs)) * 3600),
         seeing=seeing,
         wcs=wcs,
+        interpolated=planes["INTERP"] & ~planes["SATUR"] if {"INTERP", "SATUR"} <= set(planes) else None,
         meta={
             "run": identity.run,
             "camcol": identity.camcol,
@@ -260,8 +261,9 @@ def read_mask(
             spans = np.asarray(spans, dtype=np.uint8)
             if spans.size % 6:
                 raise DataError(f"{path}: mask type {kind} has a run of pixels cut short")
-            for row, first, last in spans.view(">u2").reshape(-1, 3):
-                if row >= size[0] or last >= size[1] or first > last:
+            for row, first, last in spans.view(">i2").reshape(-1, 3):
+                first = 0 if first == -1 else first  # boxes around objects begin a pixel before them
+                if min(row, first) < 0 or row >= size[0] or last >= size[1] or first > last:
                     raise DataError(f"{path}: mask type {kind} leaves the image: row {row}, columns {first} to {last}")
                 plane[row, first : last + 1] = True
         planes[kind] = plane
