@@ -30,7 +30,7 @@ endif
 # One thread for numerical libraries, as the steps themselves run side by side.
 RUN := OMP_NUM_THREADS=1 $(PY)
 
-.PHONY: help book test bench notebooks lint lock install clean clean-venv
+.PHONY: help book test bench train-gpu notebooks lint lock install clean clean-venv
 
 help: ## this list
 	@echo "Targets:"
@@ -52,8 +52,24 @@ book: $(READY) ## simulate, measure, run the notebooks, build the website
 test: $(READY) ## run the tests
 	@$(RUN) -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
-bench: $(READY) ## frames per second of PNet and of the classical baseline
+bench: $(READY) ## speed and memory of PNet and of the classical baselines
 	@$(RUN) -m pnet bench
+
+# All three networks from the start at the size of the paper, one after the other, each resumable; several GPUs share
+# the work of a step. CONFIG=paper trains the paper's widths. ACCELERATOR=cpu EPOCHS=1 STEPS=2 CONFIG=tiny tries it out.
+CONFIG ?= compact
+ACCELERATOR ?= cuda
+EPOCHS ?= 50
+STEPS ?= 500
+train-gpu: $(READY) ## train all networks at the paper's size on the GPUs at hand
+	@$(PY) -m pnet simulate --output build/gpu --train 1000 --val 100 --test 0
+	@$(PY) -m pnet train detection --output build/gpu --config $(CONFIG) --injected sdss-standard --epochs $(EPOCHS) \
+	  --steps $(STEPS) --batch-size 40 --field-size 512 --precision bf16-mixed --validation 20 --accelerator $(ACCELERATOR)
+	@$(PY) -m pnet train refiner --output build/gpu --config $(CONFIG) --epochs $(EPOCHS) --steps $(STEPS) \
+	  --batch-size 4096 --accelerator $(ACCELERATOR) --detection build/gpu/detection/detection-$(CONFIG).json
+	@$(PY) -m pnet train bpnn --output build/gpu --config $(CONFIG) --epochs $(EPOCHS) --steps $(STEPS) \
+	  --batch-size 4096 --accelerator $(ACCELERATOR) --detection build/gpu/detection/detection-$(CONFIG).json \
+	  --refiner build/gpu/refiner/refiner-$(CONFIG).json
 
 notebooks: $(READY) ## write the output-free .ipynb beside each notebook's source
 	@$(RUN) -m pnet pair

@@ -122,7 +122,10 @@ def detect_image(model: PhotometryDetectionNet, image: np.ndarray, rms: float, l
         pixels = torch.from_numpy(np.stack([tile.cut(image) for tile in chunk])).to(device)
         sigma = torch.full((len(chunk),), rms, device=device)
         inputs = network_input(pixels, sigma, model.config.inputs).contiguous(memory_format=torch.channels_last)
-        stars = decode(model(inputs)[-1], pixels, sigma, model.config.flux, lowest)
+        # bfloat16 doubles the speed of a GPU; a CPU keeps single precision, so that every machine finds the same.
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            output = model(inputs)[-1]
+        stars = decode(output, pixels, sigma, model.config.flux, lowest)
         table = pd.DataFrame({name: value.cpu().double().numpy() for name, value in stars.items()})
         for index, tile in enumerate(chunk):
             found.append(tile.keep(table[table["field"] == index].drop(columns="field")))
