@@ -34,13 +34,19 @@ def estimate(frame: Frame) -> Background:
     would be off by up to half a standard deviation; spreading the values over their step (always in the same way) mends
     it.
     """
-    mesh = min(MESH, *frame.shape)
-    spread = np.random.default_rng(0).uniform(-0.5, 0.5, frame.shape).astype(np.float32) * np.float32(frame.gain)
-    sky = sep.Background(frame.image + spread, mask=frame.mask, bw=mesh, bh=mesh)
+    sky = mesh_of_modes(frame.image, frame.gain, frame.mask)
     rms = float(sky.globalrms)
     if not rms > 0:  # a frame without noise, or almost wholly masked
         rms = float(np.sqrt(np.median(frame.variance)))
     return Background(level=sky.back(dtype=np.float32), rms=rms)
+
+
+def mesh_of_modes(image: np.ndarray, gain: float, mask: np.ndarray, smooth: int = 3) -> sep.Background:
+    """Return SEP's background of an (H, W) image whose electrons come in steps of `gain`; `smooth` meshes are median
+    filtered."""
+    mesh = min(MESH, *image.shape)
+    spread = np.random.default_rng(0).uniform(-0.5, 0.5, image.shape).astype(np.float32) * np.float32(gain)
+    return sep.Background(image + spread, mask=mask, bw=mesh, bh=mesh, fw=smooth, fh=smooth)
 
 
 def subtracted(frame: Frame) -> tuple[np.ndarray, float]:

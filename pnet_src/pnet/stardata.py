@@ -26,6 +26,8 @@ FAINTEST = 22.0  # mag of such a neighbour
 SUBTRACTED = 20.5  # mag; brighter neighbours are known to the detection net and their light is taken off
 FLUX_ERROR, PLACE_ERROR = 0.01, 0.02  # of the neighbours that are taken off: relative, px
 SEEING_STEP = 0.025  # arcsec
+SKY_ERROR = 0.02  # of the noise of an empty pixel: what `star.frame` leaves on SkyMaker's validation frames
+WIDTH_ERROR = 0.0012  # relative, of the frame's PSF width, likewise
 DETECTED, REFINED = (
     0.08,
     0.02,
@@ -121,9 +123,9 @@ class RenderedStamps:
             generator=generator,
         )
         # Sky and PSF width of a real frame are estimates.
-        level = sky + rng.normal(0, 0.015, FIELDS) * sigma
-        measured = np.array(widths) * (1 + rng.normal(0, 0.002, FIELDS))
-        electrons = adu * repeated["gain"][:, None, None] - tensor(np.repeat(level, each))[:, None, None]
+        level = repeated["sky"] + tensor(rng.normal(0, SKY_ERROR, (FIELDS, each))) * repeated["sigma"]
+        measured = np.array(widths) * (1 + rng.normal(0, WIDTH_ERROR, FIELDS))
+        electrons = adu * repeated["gain"][:, None, None] - level[:, None, None]
         return StampBatch(
             Stamps(
                 pixels=electrons - torch.cat(known),
