@@ -114,7 +114,7 @@ def test_aperture_flux_follows_the_star():
 def test_repeats_are_dropped_keeping_the_confident_one():
     x, y = torch.tensor([10.0, 10.9, 30.0, 31.0]), torch.tensor([10.0, 10.0, 5.0, 5.0])
     field, confidence = torch.tensor([0, 0, 0, 1]), torch.tensor([0.5, 0.9, 0.6, 0.3])
-    keep = predict._without_repeats(field, x, y, confidence)
+    keep = predict.without_repeats(field, x, y, confidence)
     assert keep.tolist() == [False, True, True, True]
 
 

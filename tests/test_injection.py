@@ -216,3 +216,22 @@ def test_missing_frames_name_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv("PNET_DATA", str(tmp_path / "data"))
     with pytest.raises(MissingError, match="pnet sdss-download"):
         injection.fields("sdss-standard", 2)
+
+
+def test_halo_and_spikes_of_a_bright_star_are_empty_sky(frame, recipe):
+    light = torch.zeros(1, SIZE, SIZE)
+    bright = 10 ** (0.4 * (ZERO_POINT - 13.5))
+    star = render.Stars(torch.zeros(1, dtype=torch.long), *torch.tensor([[200.0], [150.0], [bright]]).double())
+    star.flux = star.flux.float()
+    render.add_stars(light, star, [SEEING])
+    spiked = light[0].numpy()
+    reach = np.arange(8, 45)
+    for sign in (1, -1):
+        spiked[150 + sign * reach, 200 + reach] += 400 * np.exp(-reach / 20)
+        spiked[150 + sign * reach, 200 - reach] += 400 * np.exp(-reach / 20)
+    sky = injection.prepare(replace(frame, image=frame.image + spiked), recipe)
+    points = sky.ignored[np.hypot(*(sky.ignored - np.float32([200, 150])).T) < 60]
+    assert np.hypot(*(points - np.float32([200, 150])).T).min() < 1
+    tip = np.hypot(*(points - np.float32([225, 175])).T)
+    assert tip.min() > injection.BLOCK
+    assert sky.contamination[175, 225] > 1000  # ... where an added star would be spoilt

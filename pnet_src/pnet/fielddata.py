@@ -112,12 +112,13 @@ class RenderedFields:
         counts = rng.poisson(rng.uniform(paper.stars[0], 1.8 * paper.stars[1], n) * area)
         field = np.repeat(np.arange(n), counts)
         low = paper.magnitudes[0] - 0.3
-        steep = draw_magnitudes(FieldKind(paper.stars, (low, FAINT), paper.slope, None), len(field), rng)
-        mag = np.where(rng.random(n)[field] < 0.5, steep, rng.uniform(low, FAINT, len(field)))
+        high = min(FAINT, self.faint)
+        steep = draw_magnitudes(FieldKind(paper.stars, (low, high), paper.slope, None), len(field), rng)
+        mag = np.where(rng.random(n)[field] < 0.5, steep, rng.uniform(low, high, len(field)))
         # In every other field the counts go on below what is asked for.
         fainter = np.repeat(np.arange(n), rng.poisson(counts * rng.choice([0, 1.5], n)))
         field = np.concatenate([field, fainter])
-        mag = np.concatenate([mag, rng.uniform(FAINT, self.faint, len(fainter))])
+        mag = np.concatenate([mag, rng.uniform(high, self.faint, len(fainter))])
         x, y = rng.uniform(-0.5, self.size - 0.5, (2, len(field)))
         # Chance makes pairs of a few px from one star in thirty, and it is there that a star is lost or misplaced.
         twin = np.flatnonzero(rng.random(len(field)) < self.pairs)

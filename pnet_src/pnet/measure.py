@@ -23,7 +23,7 @@ from pnet.frame import Frame
 from pnet.star.frame import frame_stamps
 
 CONFIDENCE = 0.3  # threshold of the paper's Table 1
-SATURATED, MASKED, EDGE = 1, 2, 4  # bits of the column flags
+SATURATED, MASKED, EDGE, UNREFINED = 1, 2, 4, 8  # bits of the column flags
 COLUMNS = {
     "x": ("pix", "column of the star, centre of the first pixel at 0, from the detection net's refinement step"),
     "y": ("pix", "row of the star, centre of the first pixel at 0, from the detection net's refinement step"),
@@ -41,7 +41,7 @@ COLUMNS = {
     "y_bpnn": ("pix", "row of the star from the BPNN"),
     "x_bpnn_err": ("pix", "standard deviation of x_bpnn, recalibrated on validation data"),
     "y_bpnn_err": ("pix", "standard deviation of y_bpnn, recalibrated on validation data"),
-    "flags": ("", "1 saturated pixel in the stamp, 2 masked pixel, 4 stamp cut by the edge"),
+    "flags": ("", "1 saturated pixel in the stamp, 2 masked pixel, 4 cut by the edge, 8 blended: not refined"),
 }
 
 
@@ -131,7 +131,8 @@ class PNet:
             values[f"{axis}_bpnn"] = middle + place.mean if place else np.full(len(found), np.nan)
             values[f"{axis}_bpnn_err"] = ratios[axis] * place.sigma if place else np.full(len(found), np.nan)
         values = {name: values[name] for name in COLUMNS if name in values}
-        values["flags"] = self._flags(frame, found, self.bpnn.config.stamp)
+        flags = self._flags(frame, found, self.bpnn.config.stamp)
+        values["flags"] = flags + UNREFINED * ~found["refined"].to_numpy(bool)
         table = Table({name: np.asarray(value) for name, value in values.items()})
         for name, (unit, description) in COLUMNS.items():
             table[name].unit = unit or None

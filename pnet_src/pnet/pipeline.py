@@ -17,6 +17,7 @@ from pnet.files import read_json, write_json
 
 SPLITS = ("train", "val", "test")
 STATE = "download.json"
+PAPER = "paper"  # the kind of field in data_manifests/simulation.yml that chapters 01 to 08 are about
 
 
 def fingerprint(module: str, settings: Mapping[str, Any]) -> str:
@@ -34,12 +35,12 @@ def simulate(
     *,
     counts: Mapping[str, int],
     seed: int,
-    kind: str = "paper",
+    kind: str = PAPER,
     engine: str = "auto",
     workers: int = 2,
     progress: bool = True,
 ) -> Path:
-    """Make the simulated frames of a profile and return ``<output>/simulation/simulation.json``.
+    """Make the simulated frames of a profile and return its ``simulation.json`` in `simulation_folder`.
 
     Parameters
     ----------
@@ -60,13 +61,15 @@ def simulate(
     unknown = sorted(set(counts) - set(SPLITS))
     if unknown:
         raise ConfigError(f"split {', '.join(unknown)} is not known, allowed are {', '.join(SPLITS)}")
-    engine = simulation.find_engine() if engine == "auto" else engine
+    if engine == "auto":
+        # a folder of frames without the paper's kind is a mistake; one without the other kinds is not
+        engine = simulation.find_engine(None if kind == PAPER else kind)
     recipe = simulation.Recipe.load()
-    folder = folder_of(output) / "simulation"
+    folder = simulation_folder(output, kind)
     module = {"skymaker": "pnet.skymaker", "renderer": "pnet.fields"}.get(engine, "pnet.simulation")
     key = fingerprint(module, {"engine": engine, "seed": seed, "kind": kind})
     record_path = folder / "simulation.json"
-    with timings.measured("simulate", folder_of(output)) as timing:
+    with timings.measured("simulate" if kind == PAPER else f"simulate-{kind}", folder_of(output)) as timing:
         timing["engine"] = engine
         # frames carry no trace of the code that made them, so those of another fingerprint go
         if key_of(folder) != key:
@@ -81,22 +84,31 @@ def simulate(
                     folder, recipe, split, n, seed, engine=engine, kind=kind, workers=workers, progress=progress
                 )
                 splits[split] = [str(path) for path in files]
-    command = f"python -m pnet simulate --output {shown(output)} --seed {seed}"
+    command = f"python -m pnet simulate --output {shown(output)} --seed {seed}{_of_kind(kind)}"
     command += "".join(f" --{split} {n}" for split, n in counts.items())
     write_json(record_path, provenance.record(command, seed, "cpu", engine=engine, kind=kind, splits=splits))
     return record_path
 
 
-def frames_of(output: str | os.PathLike, split: str) -> list[Path]:
-    """Return the simulated frames of a split that `simulate` has made.
+def simulation_folder(output: str | os.PathLike, kind: str = PAPER) -> Path:
+    """Return where a profile keeps frames of a kind: ``simulation`` for the paper's, else a folder of that name."""
+    return folder_of(output) / ("simulation" if kind == PAPER else kind)
+
+
+def _of_kind(kind: str) -> str:
+    return "" if kind == PAPER else f" --kind {kind}"
+
+
+def frames_of(output: str | os.PathLike, split: str, kind: str = PAPER) -> list[Path]:
+    """Return the simulated frames of a split and a kind of field that `simulate` has made.
 
     Raises
     ------
     MissingError
         If it has not, or if frames have gone since.
     """
-    path = folder_of(output) / "simulation" / "simulation.json"
-    command = f"`python -m pnet simulate --output {shown(output)}` makes them"
+    path = simulation_folder(output, kind) / "simulation.json"
+    command = f"`python -m pnet simulate --output {shown(output)}{_of_kind(kind)}` makes them"
     if not path.is_file():
         raise MissingError(f"{path}: no simulated frames here; {command}")
     files = [Path(name) for name in read_json(path)["splits"].get(split, [])]
@@ -167,6 +179,9 @@ def folder_of(output: str | os.PathLike) -> Path:
 
 
 def shown(output: str | os.PathLike) -> str:
-    """Return a folder as commands name it: relative to the project where it lies inside."""
+    """Return a path as commands name it: relative to the project where it lies inside, elsewhere by its name in angle
+    brackets, as records name no machine."""
     path = Path(output)
-    return str(path.relative_to(paths.ROOT) if path.is_absolute() and path.is_relative_to(paths.ROOT) else path)
+    if not path.is_absolute():
+        return str(path)
+    return str(path.relative_to(paths.ROOT)) if path.is_relative_to(paths.ROOT) else f"<{path.name}>"

@@ -68,7 +68,10 @@ def train(
     options = "" if simulated else " --no-simulated"
     options += f" --frames {pipeline.shown(frames_folder)}" if frames_folder else ""
     options += f" --validation {validation}" if validation else ""
-    options += "".join(f" --{name.replace('_', '-')} {value}" for name, value in settings.items() if value is not None)
+    for name, value in settings.items():
+        if value is not None:
+            is_path = name in ("detection", "refiner", "start") and os.sep in str(value)
+            options += f" --{name.replace('_', '-')} {pipeline.shown(value) if is_path else value}"
     command = f"python -m pnet train {kind} --output {pipeline.shown(output)} --seed {seed}{options}"
     function = training.train_detection if kind == "detection" else functools.partial(star_training.train, kind)
     with timings.measured(f"train-{kind}", pipeline.folder_of(output)):

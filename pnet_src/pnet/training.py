@@ -1,7 +1,6 @@
 """Training runs of the detection net: which data, which loss, which validation, and the card that remembers them."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pnet import fielddata, injection, provenance, trainingsets, weights
+from pnet import fielddata, injection, provenance, training_record, trainingsets, weights
 from pnet.detection.losses import detection_loss
 from pnet.detection.network import CONFIGS as DETECTION_CONFIGS
 from pnet.detection.network import PhotometryDetectionNet
@@ -62,7 +61,7 @@ def start_from(
     for history in (card_path.with_suffix(".csv"), card_path.parent / HISTORY):
         if history.is_file():
             with atomic_path(Path(folder) / START_HISTORY) as temporary:
-                shutil.copyfile(history, temporary)
+                training_record.whole(history).to_csv(temporary, index=False)
             break
     trained, card = weights.load(kind, start)
     if card["config"] != model.config.as_dict():
@@ -70,7 +69,7 @@ def start_from(
             f"start {start} has the configuration {card['config']}, this run has {model.config.as_dict()}"
         )
     model.load_state_dict(trained.state_dict())
-    known = ("file", "sha256", "command", "commit", "date", "seconds", "seed", "fit", "figures")
+    known = ("file", "sha256", "command", "commit", "date", "seconds", "seed", "fit", "figures", "start")
     return {name: card.get(name) for name in known}
 
 

@@ -71,10 +71,12 @@ class TrainingRecord:
             "epochs × steps × batch": f"{fit['epochs_done']} × {fit['steps']} × {fit['batch_size']}",
             "hours": f"{card['seconds'] / 3600:.2f}",
         }
-        if card.get("start"):
-            start = card["start"]
+        start, rank = card.get("start"), 1
+        while start:
             epochs = start["fit"]["epochs_done"]
-            made["started from"] = f"{start['command']} ({epochs} epochs, {start['seconds'] / 3600:.2f} hours)"
+            key = "started from" if rank == 1 else f"started from ({rank})"
+            made[key] = f"{start['command']} ({epochs} epochs, {start['seconds'] / 3600:.2f} hours)"
+            start, rank = start.get("start"), rank + 1
         made |= {name.replace("_", " "): f"{data[name]:,}" for name in data if isinstance(data[name], int)}
         made |= {name.replace("_", " "): len(data[name]) for name in data if isinstance(data[name], list)}
         if card.get("recalibration"):
@@ -94,17 +96,17 @@ def load(kind: str, output: str | os.PathLike) -> TrainingRecord:
     folder = Path(ROOT / output) / kind
     cards = sorted(folder.glob(f"{kind}-*.json"))
     if cards:
-        return TrainingRecord(kind, weights.check(cards[0]), _whole(folder / HISTORY), True)
+        return TrainingRecord(kind, weights.check(cards[0]), whole(folder / HISTORY), True)
     card = weights.resolve(kind)
     history = card.with_suffix(".csv")
     if not history.is_file():
         raise MissingError(
             f"{history}, the history of {card.name}, does not exist; `git checkout -- weights` brings it back"
         )
-    return TrainingRecord(kind, weights.check(card), _whole(history), False)
+    return TrainingRecord(kind, weights.check(card), whole(history), False)
 
 
-def _whole(path: Path) -> pd.DataFrame:
+def whole(path: Path) -> pd.DataFrame:
     """Return a history, after that of the run it started from where ``<name>.start.csv`` lies beside it."""
     history = pd.read_csv(path)
     start = path.with_suffix(".start.csv")

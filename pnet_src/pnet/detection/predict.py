@@ -11,6 +11,7 @@ from pnet.detection.network import STRIDE, PhotometryDetectionNet, network_input
 from pnet.frame import Frame
 
 LOWEST = 0.01  # confidence down to which detections are kept for the precision-recall curves
+REPEAT = 2.0  # px; nearer detections are the same star
 SLACK = 0.25  # cells; offsets near a border are uncertain by less
 BATCH = 4  # patches at once; more does not pay on a CPU
 
@@ -64,7 +65,7 @@ def decode(
     x = (column + picked["offset"][:, 0]) * STRIDE - 0.5
     y = (row + picked["offset"][:, 1]) * STRIDE - 0.5
     # Twice the same star, seen from both sides of a border between cells: keep the more confident one.
-    keep = _without_repeats(field, x, y, confidence)
+    keep = without_repeats(field, x, y, confidence)
     field, x, y, confidence = field[keep], x[keep], y[keep], confidence[keep]
     log_flux = picked["flux"][keep, 0] + flux_base(flux, image, sigma, field, x, y)
     return {
@@ -77,7 +78,7 @@ def decode(
     }
 
 
-def _without_repeats(field: Tensor, x: Tensor, y: Tensor, confidence: Tensor, distance: float = 2.0) -> Tensor:
+def without_repeats(field: Tensor, x: Tensor, y: Tensor, confidence: Tensor, distance: float = REPEAT) -> Tensor:
     """Return a mask that drops every detection within `distance` px of a more confident one in the same field."""
     keep = torch.ones_like(confidence, dtype=torch.bool)
     order = confidence.argsort(descending=True, stable=True)

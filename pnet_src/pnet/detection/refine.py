@@ -11,11 +11,15 @@ import torch
 from torch import nn
 
 from pnet.bpnn.predict import predict
+from pnet.detection.predict import without_repeats
 from pnet.frame import Frame
 from pnet.star.frame import frame_stamps
 from pnet.star.inputs import POGSON
 
-REACH = 1.5  # px; a star farther from where the net saw it would be another one
+REACH = 1.0  # px; a star farther from where the net saw it would be another one
+REPEAT = 2.5  # px; stars this near are one (the sharpest PSF has a FWHM of 2.5 px), and the net may see three in a pair
+CERTAIN = 0.3  # px; the faintest stars in the worst seeing have errors of 0.07
+UNREFINED_MAG = 0.5  # mag; error of the net's own flux in a blend
 
 
 @torch.inference_mode()
@@ -43,19 +47,26 @@ def refine(
     Returns
     -------
     DataFrame
-        `stars` with new ``x``, ``y`` (px) and ``flux`` (electrons), and with ``x_err``, ``y_err`` (px) and ``mag_err``.
+        `stars`, without those that turn out to be the same, with new ``x``, ``y`` (px) and ``flux`` (electrons), and
+        with ``x_err``, ``y_err`` (px), ``mag_err`` and ``refined``; where this is False, the values are the net's own
+        and the errors upper bounds.
     """
     found = predict(model, frame_stamps(frame, stars, subtracted))
     ratios = {"mag": 1.0, "x": 1.0, "y": 1.0} | (ratios or {})
-    result = stars.copy()
-    for axis, side in (("x", frame.shape[1]), ("y", frame.shape[0])):
-        before = stars[axis].to_numpy(float)
-        place = np.floor(before + 0.5) + found[axis].mean
-        result[axis] = place.clip(before - REACH, before + REACH).clip(-0.5, np.nextafter(side - 0.5, 0))
-        result[f"{axis}_err"] = ratios[axis] * found[axis].sigma
-    result["flux"] = np.exp(-found["mag"].mean / POGSON)
-    result["mag_err"] = ratios["mag"] * found["mag"].sigma
-    return result
+    errors = {name: ratios[name] * found[name].sigma for name in ratios}
+    before = stars[["x", "y"]].to_numpy(float).T
+    place = np.floor(before + 0.5) + np.stack([found["x"].mean, found["y"].mean])
+    # In a blend the pixels may belong to somebody else; the network says so by its error, and the net's word stands.
+    good = (np.abs(place - before) <= REACH).all(axis=0) & (np.maximum(errors["x"], errors["y"]) <= CERTAIN)
+    result = stars.assign(refined=good, mag_err=np.where(good, errors["mag"], UNREFINED_MAG))
+    for index, (axis, side) in enumerate((("x", frame.shape[1]), ("y", frame.shape[0]))):
+        chosen = np.where(good, place[index], before[index])
+        result[axis] = chosen.clip(-0.5, np.nextafter(side - 0.5, 0))
+        result[f"{axis}_err"] = np.where(good, errors[axis], REACH)
+    result["flux"] = np.where(good, np.exp(-np.where(good, found["mag"].mean, 0) / POGSON), stars["flux"])
+    x, y, confidence = (torch.from_numpy(result[name].to_numpy(float, copy=True)) for name in ("x", "y", "confidence"))
+    kept = without_repeats(torch.zeros_like(x, dtype=torch.long), x, y, confidence, REPEAT)
+    return result[kept.numpy()].reset_index(drop=True)
 
 
 def ratios_of(card: dict) -> dict[str, float]:

@@ -29,6 +29,7 @@ SATURATED_SCALE = 0.1  # mag; a saturated star has lost light, so that its corre
 SATURATED_SHIFT = 0.05  # px, the same for positions
 FLOOR = 1e-3  # mag; below it corrections are the same in all stars, not noise
 SHIFT_FLOOR = 5e-4  # px, the same for positions
+SHAPE = 10.0  # bound of the shape in the network's image; noise of the faintest stars reaches 5
 KNOTS = 20  # PSF widths in the table of aperture corrections
 POGSON = 2.5 / np.log(10)
 
@@ -225,7 +226,8 @@ def _images(pixels: Tensor, size: int, x: Tensor, y: Tensor, width: Tensor, flux
     return torch.stack(
         [
             torch.asinh(pixels / sigma[:, None, None]) / 3,
-            pixels / flux[:, None, None] * (2 * torch.pi * variance),  # shape: 1 at the peak of a Gaussian
+            # shape: 1 at the peak of a Gaussian; without bounds where a neighbour took more light than there is
+            (pixels / flux[:, None, None] * (2 * torch.pi * variance)).clamp(-SHAPE, SHAPE),
             torch.asinh((pixels - model) / noise) / 3,
         ],
         dim=1,
