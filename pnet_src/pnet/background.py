@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from pnet.frame import Frame
 
+SKEW = 2.5 / 6  # electrons; see `mesh_of_modes`
 MESH = 64  # px; SExtractor's default, many times a star's width and far below the scale of sky gradients
 
 
@@ -34,19 +35,25 @@ def estimate(frame: Frame) -> Background:
     would be off by up to half a standard deviation; spreading the values over their step (always in the same way) mends
     it.
     """
-    sky = mesh_of_modes(frame.image, frame.gain, frame.mask)
-    rms = float(sky.globalrms)
+    level, rms = mesh_of_modes(frame.image, frame.gain, frame.mask)
     if not rms > 0:  # a frame without noise, or almost wholly masked
         rms = float(np.sqrt(np.median(frame.variance)))
-    return Background(level=sky.back(dtype=np.float32), rms=rms)
+    return Background(level=level, rms=rms)
 
 
-def mesh_of_modes(image: np.ndarray, gain: float, mask: np.ndarray, smooth: int = 3) -> sep.Background:
-    """Return SEP's background of an (H, W) image whose electrons come in steps of `gain`; `smooth` meshes are median
-    filtered."""
+def mesh_of_modes(image: np.ndarray, gain: float, mask: np.ndarray, smooth: int = 3) -> tuple[np.ndarray, float]:
+    """Return the sky (H, W) float32 of an image whose electrons come in steps of `gain`, and its noise.
+
+    `smooth` meshes are median filtered. Photons are skewed: where a Poisson part λ is in the variance σ², the mean lies
+    λ/(6σ²) above the median, and 2.5 medians less 1.5 means lie 2.5 times as far below the mean. That is 0.4 electrons
+    of 280, and over an aperture 2 to 3 mmag of a star of 19.5 mag; it is put back.
+    """
     mesh = min(MESH, *image.shape)
     spread = np.random.default_rng(0).uniform(-0.5, 0.5, image.shape).astype(np.float32) * np.float32(gain)
-    return sep.Background(image + spread, mask=mask, bw=mesh, bh=mesh, fw=smooth, fh=smooth)
+    sky = sep.Background(image + spread, mask=mask, bw=mesh, bh=mesh, fw=smooth, fh=smooth)
+    level, rms = sky.back(dtype=np.float32), float(sky.globalrms)
+    photons = np.clip(level / rms**2, 0, 1) if rms > 0 else np.float32(0)  # λ/σ²
+    return level + np.float32(SKEW) * photons, rms
 
 
 def subtracted(frame: Frame) -> tuple[np.ndarray, float]:

@@ -88,7 +88,7 @@ def _sky(frame: Frame, light: Tensor, rms: float) -> Tensor:
     """
     rest = np.ascontiguousarray(frame.image - light[0].numpy())
     mask = frame.mask | (light[0] > rms).numpy()
-    return torch.from_numpy(background.mesh_of_modes(rest, frame.gain, mask, SKY_FILTER).back(dtype=np.float32))
+    return torch.from_numpy(background.mesh_of_modes(rest, frame.gain, mask, SKY_FILTER)[0])
 
 
 def frame_stamps(frame: Frame, stars: pd.DataFrame, subtracted: tuple[np.ndarray, float] | None = None) -> Stamps:
