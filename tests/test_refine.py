@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 import torch
 
-from pnet.bpnn.network import CONFIGS, BayesianPhotometryNet, refiner_config
+from pnet.bpnn.network import BayesianPhotometryNet, refiner_config
 from pnet.detection import refine as refinement
-from pnet.detection.refine import ratios_of, refine
+from pnet.detection.refine import refine
 from pnet.frame import Frame
 from pnet.psf import pixel_psf
+from pnet.star.scale import ErrorScale, Scales, fit, scales_of
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_neutral_refiner_gives_the_windowed_centroid_and_the_aperture_flux(scene
         assert (np.abs(result[axis] - truth[axis]) < 0.03).all()
     assert np.allclose(result["flux"], truth["flux"], rtol=0.03)
     assert result["refined"].all()
-    wider = refine(neutral, frame, found, {"x": 2.0})
+    wider = refine(neutral, frame, found, Scales(x=ErrorScale(2.0)))
     np.testing.assert_allclose(wider["x_err"], 2 * result["x_err"])
     np.testing.assert_allclose(wider["y_err"], result["y_err"])
 
@@ -80,7 +81,18 @@ def test_no_star_is_no_star(scene, neutral):
     assert len(refine(neutral, frame, found.iloc[:0])) == 0
 
 
-def test_ratios_of_a_card():
-    assert ratios_of({"recalibration": {"x": {"ratio": 1.1}}}) == {"x": 1.1}
-    assert ratios_of({"recalibration": None}) == ratios_of({}) == {}
-    assert "plain" not in {config.head for config in CONFIGS.values()}, "a BPNN is Bayesian"
+def test_scales_of_a_card():
+    scales = scales_of({"recalibration": {"x": {"ratio": 3.0, "floor": 4.0}}})
+    assert scales["x"](1.0) == 5.0 and scales["y"](1.0) == 1.0
+    assert scales_of({"recalibration": None}) == scales_of({}) == {}
+
+
+def test_ratio_and_floor_are_found_again(rng):
+    """Errors of 1.2 σ and a floor of 0.002 in quadrature, one in a hundred spoilt."""
+    sigma = 10 ** rng.uniform(-3, -1, 4000)
+    error = np.hypot(1.2 * sigma, 0.002) * rng.normal(size=sigma.size)
+    error[:40] *= 20
+    found = fit(np.zeros_like(error), sigma, error, floor=True, data="test")
+    assert found.ratio == pytest.approx(1.2, rel=0.04) and found.floor == pytest.approx(0.002, rel=0.1)
+    plain = fit(np.zeros_like(error), sigma, 1.2 * sigma * rng.normal(size=sigma.size), floor=False, data="test")
+    assert plain.ratio == pytest.approx(1.2, rel=0.04) and plain.floor == 0

@@ -40,6 +40,13 @@ class Dataset(StrEnum):
     coadd = "coadd"
 
 
+class StarNetwork(StrEnum):
+    """Networks of single stars."""
+
+    refiner = "refiner"
+    bpnn = "bpnn"
+
+
 class Study(StrEnum):
     """Comparisons that `pnet study` makes."""
 
@@ -339,6 +346,26 @@ def evaluate(
 
 
 @app.command()
+def repeat(
+    output: Output = DEFAULT_OUTPUT,
+    detection: Annotated[
+        str, typer.Option(help="Weights of the detection net: 'released', a name or a card.")
+    ] = "released",
+    refiner: Annotated[str, typer.Option(help="Weights of its refinement step, likewise.")] = "released",
+    bpnn: Annotated[str, typer.Option(help="Weights of the Bayesian net: 'released', a name or a card.")] = "released",
+    manifest: Manifest = "sdss-standard",
+    optional: Optional = False,
+    seed: Seed = 2023,
+) -> None:
+    """Measure the same stars at two epochs: do the error bars explain what differs?"""
+    from pnet import repeat as epochs
+
+    weights = {"detection": detection, "refiner": refiner, "bpnn": bpnn}
+    state = epochs.step(output, optional=optional, seed=seed, manifest=manifest, **weights)
+    print("repeat: " + ("measured" if state["available"] else f"not measured: {state['reason']}"))
+
+
+@app.command()
 def run(
     notebook: Annotated[list[str], typer.Argument(help="Stem (05_detection), number (05) or path.")],
     profile: Annotated[str, typer.Option(help="smoke, standard, paper, or the path of a profile.")] = "standard",
@@ -403,9 +430,24 @@ def ledger_check(
 
 
 @app.command()
+def recalibrate(
+    network: Annotated[StarNetwork, typer.Argument(help="Whose errors.")],
+    frames: Annotated[Path, typer.Option(help="Folder with val/ of simulated frames.")],
+    card: Annotated[str, typer.Option(help="Card of the network, or 'released'.")] = "released",
+    seed: Seed = 2023,
+) -> None:
+    """Fit the scale of a network's errors to validation frames anew and keep it on its card."""
+    from pnet import star_training, steps
+
+    val = steps.frames_in(frames)["val"]
+    print(star_training.recalibrate(network.value, card, val, seed=seed))
+
+
+@app.command()
 def calibrate_confidence(
     card: Annotated[str, typer.Argument(help="Card of a detection net, or 'released'.")],
     frames: Annotated[Path, typer.Option(help="Folder with val/ (and train/) of simulated frames.")],
+    refiner: Annotated[str, typer.Option(help="Weights of the refinement step: 'released', name, card.")] = "released",
     method: Annotated[str, typer.Option(help="platt or isotonic.")] = "platt",
     seed: Seed = 2023,
     quiet: Quiet = False,
@@ -418,9 +460,11 @@ def calibrate_confidence(
     def progress(files):
         return tqdm(files, desc="calibrate the confidence", disable=not _progress(quiet))
 
-    result, before, after = confidence.calibrate_card(card, frames, method=method, seed=seed, progress=progress)
+    result, before, after = confidence.calibrate_card(
+        card, frames, refiner=refiner, method=method, seed=seed, progress=progress
+    )
     print(f"{result.n} detections, {result.n_stars} of them stars, in {result.data}")
-    print(f"expected calibration error {before.error.value:.4f} before, {after.error.value:.4f} after (cross-validated)")
+    print(f"expected calibration error {before.error.value:.4f}, calibrated (cross-validated) {after.error.value:.4f}")
     print(f"threshold for fields with galaxies: {result.threshold}")
 
 

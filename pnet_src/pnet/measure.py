@@ -16,11 +16,12 @@ import pnet
 from pnet import background, fitsfile, simulation, weights
 from pnet.bpnn.predict import predict
 from pnet.detection.predict import detect_image
-from pnet.detection.refine import ratios_of, refine
+from pnet.detection.refine import refine
 from pnet.errors import ConfigError, DataError
 from pnet.files import atomic_path
 from pnet.frame import Frame
 from pnet.star.frame import frame_stamps
+from pnet.star.scale import scales_of
 
 CONFIDENCE = 0.3  # threshold of the paper's Table 1
 SATURATED, MASKED, EDGE, UNREFINED = 1, 2, 4, 8  # bits of the column flags
@@ -106,10 +107,10 @@ class PNet:
             raise ConfigError(f"confidence is {confidence}, allowed is 0 to 1")
         subtracted = background.subtracted(frame)
         found = detect_image(self.detection, *subtracted, max(confidence, 1e-6))
-        found = refine(self.refiner, frame, found, ratios_of(self.cards["refiner"]), subtracted)
+        found = refine(self.refiner, frame, found, scales_of(self.cards["refiner"]), subtracted)
         prediction = predict(self.bpnn, frame_stamps(frame, found, subtracted), seed=seed)
         mag = prediction["mag"]
-        ratios = {"mag": 1.0, "x": 1.0, "y": 1.0} | ratios_of(self.cards["bpnn"])
+        scales = scales_of(self.cards["bpnn"])
         magnitude = frame.zero_point + mag.mean
         values = {
             "x": found["x"],
@@ -119,7 +120,7 @@ class PNet:
             "confidence": found["confidence"],
             "flux": frame.flux(magnitude),
             "mag": magnitude,
-            "mag_err": ratios["mag"] * mag.sigma,
+            "mag_err": scales["mag"](mag.sigma),
             "mag_aleatoric": mag.aleatoric,
             "mag_epistemic": mag.epistemic,
             "mag_net": frame.magnitude(found["flux"]),
@@ -129,7 +130,7 @@ class PNet:
             place = prediction.get(axis)  # the paper's BPNN gives magnitudes only
             middle = np.floor(found[axis].to_numpy(float) + 0.5)
             values[f"{axis}_bpnn"] = middle + place.mean if place else np.full(len(found), np.nan)
-            values[f"{axis}_bpnn_err"] = ratios[axis] * place.sigma if place else np.full(len(found), np.nan)
+            values[f"{axis}_bpnn_err"] = scales[axis](place.sigma) if place else np.full(len(found), np.nan)
         values = {name: values[name] for name in COLUMNS if name in values}
         flags = self._flags(frame, found, self.bpnn.config.stamp)
         values["flags"] = flags + UNREFINED * ~found["refined"].to_numpy(bool)

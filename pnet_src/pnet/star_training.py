@@ -14,9 +14,11 @@ from pnet.bpnn.elbo import ELBO
 from pnet.bpnn.network import CONFIGS, BayesianPhotometryNet, refiner_config
 from pnet.bpnn.predict import predict
 from pnet.errors import ConfigError
+from pnet.files import write_json
 from pnet.fit import FitConfig, fit
 from pnet.seeds import derive
 from pnet.simulation import Recipe
+from pnet.star import scale
 from pnet.training import figures_of, start_from
 
 FREEZE = ("stem", "stages")  # what holds still while new data is met (section 4.1): the feature extraction
@@ -40,15 +42,51 @@ def star_scores(model: nn.Module, stars: stardata.FrameStars, seed: int) -> dict
 
 
 def recalibrated(model: nn.Module, stars: stardata.FrameStars, seed: int, data: str) -> dict[str, dict]:
-    """Return, for a card, the ratio of every target's σ fitted on validation stars.
+    """Return, for a card, the scale of every target's σ fitted on validation stars.
 
-    Eq. 15's σ is scaled, never the mean: a zero point belongs to the photometric calibration.
+    Eq. 15's σ is scaled, never the mean: a zero point belongs to the photometric calibration. Positions have a floor.
     """
-    found = {}
-    for name, prediction in predict(model, stars.stars.stamps, seed=seed).items():
-        fitted = recalibration.fit(prediction.mean, prediction.sigma, stars.truth(name), data=data)
-        found[name] = {"method": fitted.method, "ratio": fitted.ratio, "n": fitted.n, "data": fitted.data}
-    return found
+    found = predict(model, stars.stars.stamps, seed=seed)
+    return {
+        name: scale.fit(
+            prediction.mean, prediction.sigma, stars.truth(name), floor=name in ("x", "y"), data=data
+        ).as_dict()
+        for name, prediction in found.items()
+    }
+
+
+def recalibrate(
+    kind: str,
+    card: str | os.PathLike,
+    val: Sequence[str | os.PathLike],
+    *,
+    detection: str | os.PathLike = "released",
+    refiner: str | os.PathLike = "released",
+    seed: int = 2023,
+) -> Path:
+    """Fit the recalibration of a trained network anew and rewrite its card, atomically; its weights stay.
+
+    Parameters
+    ----------
+    kind : {'bpnn', 'refiner'}
+    card : str or path
+        As in `weights.resolve`.
+    val : sequence of path
+        Simulated validation frames with truth.
+    detection, refiner, seed
+        As in `train`.
+
+    Raises
+    ------
+    DataError
+        If the frames hold too few stars.
+    """
+    path = weights.resolve(kind, card)
+    model, content = weights.load(kind, path)
+    find, _ = trainingsets.finder(detection, refiner if kind == "bpnn" else None)
+    stars = stardata.FrameStars(trainingsets.stars_found(trainingsets.simulated(val=val).read("val"), find), 1)
+    write_json(path, content | {"recalibration": recalibrated(model, stars, seed, f"{len(val)} validation frames")})
+    return path
 
 
 def train(

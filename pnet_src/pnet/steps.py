@@ -116,7 +116,7 @@ def study(
     command = f"python -m pnet study {name} --output {pipeline.shown(output)} --seed {seed}"
     with timings.measured(f"study-{name}", pipeline.folder_of(output)):
         if name == "stress":
-            return stress.run(output, validation=validation or 30, seed=seed, progress=progress)
+            return stress.run(output, validation=validation or 30, seed=seed, command=command, progress=progress)
         if name == "sampling":
             return studies.sampling(output, seed=seed, command=command, progress=progress)
         frames = _frames(output, frames_folder)
@@ -135,6 +135,17 @@ def _frames(output: str | os.PathLike, folder: str | os.PathLike | None) -> dict
     """Return the simulated frames to train and to validate on."""
     if folder is None:
         return {split: pipeline.frames_of(output, split) for split in ("train", "val")}
+    return frames_in(folder)
+
+
+def frames_in(folder: str | os.PathLike) -> dict[str, list[Path]]:
+    """Return every frame in a folder's ``train`` and the plain star fields in its ``val``.
+
+    Raises
+    ------
+    MissingError
+        If there is none to train on.
+    """
     found = {
         "train": sorted(Path(folder, "train").glob("*.fits")),
         "val": sorted(Path(folder, "val").glob("paper-*.fits")),

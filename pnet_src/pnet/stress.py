@@ -36,6 +36,7 @@ from pnet.novelty import Flag, Measured
 from pnet.seeds import derive
 from pnet.simulation import Conditions, Recipe, draw_conditions, read_frame, write_frame
 from pnet.star.frame import frame_stamps
+from pnet.star.scale import scales_of
 
 CELL = 64  # px of sky for each star
 JITTER = 14.0  # px that a star may lie off the middle of its cell: neighbours are 36 px away at least
@@ -171,7 +172,7 @@ def measure(
     """
     stars = stars.reset_index(drop=True)
     prediction = predict(model, frame_stamps(frame, stars), seed=seed)["mag"]
-    ratio = (card.get("recalibration") or {}).get("ratio", 1.0)
+    ratio = scales_of(card)["mag"].ratio
     limit = limits.frame_limits(frame, stars)["limit_mag"].to_numpy() if bound else np.full(len(stars), np.nan)
     mean = frame.zero_point + prediction.mean
     return Measured(
@@ -248,6 +249,7 @@ def run(
     frames: int = 6,
     validation: int = 30,
     seed: int = 2023,
+    command: str = "",
     path: str | os.PathLike = paths.RESULTS / "studies" / "stress.json",
     progress: bool = True,
 ) -> Path:
@@ -264,6 +266,8 @@ def run(
     validation : int
         Validation frames, at most.
     seed : int
+    command : str
+        Recorded in the provenance.
     path : path
         JSON to write: provenance, columns, rows, and the rule of the flag.
 
@@ -294,9 +298,8 @@ def run(
             frame, stars = make_frame(condition, number, seed)
             parts.append(measure(model, card, frame, stars, seed=derive(seed, name, number), bound=condition.bound))
         rows.append(row(name, Measured.joined(parts), reference, flag))
-    command = f"python -m pnet study stress --seed {seed}"
     record = provenance.record(
-        command,
+        command or f"python -m pnet study stress --seed {seed}",
         seed,
         "cpu",
         engine=source.details["engine"],

@@ -15,11 +15,12 @@ from pnet import fielddata, injection, matching, metrics, pipeline, trainingsets
 from pnet.detection.losses import detection_loss
 from pnet.detection.network import DetectionConfig, PhotometryDetectionNet
 from pnet.detection.predict import LOWEST, detect
-from pnet.detection.refine import ratios_of, refine
+from pnet.detection.refine import refine
 from pnet.fit import FitConfig, fit
 from pnet.frame import Frame
 from pnet.seeds import derive
 from pnet.simulation import Recipe
+from pnet.star.scale import scales_of
 from pnet.studies import Remembered, write
 
 # Narrower than the released net, so that a row takes minutes.
@@ -88,7 +89,7 @@ def scores(model: nn.Module, frames: Iterable[tuple[Frame, pd.DataFrame]], refin
     for frame, truth in frames:
         found = detect(model, frame, LOWEST)
         if step is not None:
-            found = refine(step, frame, found, ratios_of(card))
+            found = refine(step, frame, found, scales_of(card))
         found["mag"] = frame.magnitude(found["flux"])
         pairs += pairs_found(truth, found[found["confidence"] >= CONFIDENCE])
         tables.append(matching.compare(truth, found, frame.shape))

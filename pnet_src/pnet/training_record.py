@@ -80,8 +80,10 @@ class TrainingRecord:
         made |= {name.replace("_", " "): f"{data[name]:,}" for name in data if isinstance(data[name], int)}
         made |= {name.replace("_", " "): len(data[name]) for name in data if isinstance(data[name], list)}
         if card.get("recalibration"):
-            for name, ratio in card["recalibration"].items():
-                made[f"recalibration of σ, {name}"] = f"× {ratio['ratio']:.3f}, from {ratio['n']:,} validation stars"
+            for name, fitted in card["recalibration"].items():
+                floor = f", at least {fitted['floor']:.4f} px" if fitted.get("floor") else ""
+                text = f"× {fitted['ratio']:.3f}{floor}, from {fitted['n']:,} validation stars"
+                made[f"recalibration of σ, {name}"] = text
         return pd.DataFrame({"item": list(made), "value": [html.unescape(str(value)) for value in made.values()]})
 
 

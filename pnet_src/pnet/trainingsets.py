@@ -9,10 +9,11 @@ import pandas as pd
 
 from pnet import catalogue, fielddata, weights
 from pnet.detection.predict import detect
-from pnet.detection.refine import ratios_of, refine
+from pnet.detection.refine import refine
 from pnet.errors import ConfigError, MissingError
 from pnet.frame import Frame
 from pnet.simulation import read_frame
+from pnet.star.scale import scales_of
 
 DATASETS = ("simulation", "sdss")
 MarkedFrame = tuple[Frame, pd.DataFrame]
@@ -108,8 +109,8 @@ def finder(detection: str | os.PathLike, refiner: str | os.PathLike | None) -> t
         return (lambda frame: detect(net, frame, 0.3)), made
     step, step_card = weights.load("refiner", refiner)
     made["refiner"] = step_card["sha256"]
-    ratios = ratios_of(step_card)
-    return (lambda frame: refine(step, frame, detect(net, frame, 0.3), ratios)), made
+    scales = scales_of(step_card)
+    return (lambda frame: refine(step, frame, detect(net, frame, 0.3), scales)), made
 
 
 def stars_found(frames: Iterable[MarkedFrame], find: Finder) -> Iterator[tuple[Frame, pd.DataFrame, pd.DataFrame]]:

@@ -15,6 +15,7 @@ from pnet.detection.predict import without_repeats
 from pnet.frame import Frame
 from pnet.star.frame import frame_stamps
 from pnet.star.inputs import POGSON
+from pnet.star.scale import Scales
 
 REACH = 1.0  # px; a star farther from where the net saw it would be another one
 REPEAT = 2.5  # px; stars this near are one (the sharpest PSF has a FWHM of 2.5 px), and the net may see three in a pair
@@ -27,7 +28,7 @@ def refine(
     model: nn.Module,
     frame: Frame,
     stars: pd.DataFrame,
-    ratios: dict[str, float] | None = None,
+    scales: Scales | None = None,
     subtracted: tuple[np.ndarray, float] | None = None,
 ) -> pd.DataFrame:
     """Return what the detection net found with better positions and fluxes.
@@ -39,8 +40,8 @@ def refine(
     frame : Frame
     stars : DataFrame
         As `detection.predict.detect` returns.
-    ratios : dict, optional
-        Factor on the σ of 'mag', 'x' and 'y', from validation data; 1 by default.
+    scales : Scales, optional
+        What makes the network's errors true ones, as its card gives it.
     subtracted : (ndarray, float), optional
         What `background.subtracted` gives for the frame, where it is at hand.
 
@@ -52,8 +53,8 @@ def refine(
         and the errors upper bounds.
     """
     found = predict(model, frame_stamps(frame, stars, subtracted))
-    ratios = {"mag": 1.0, "x": 1.0, "y": 1.0} | (ratios or {})
-    errors = {name: ratios[name] * found[name].sigma for name in ratios}
+    scales = scales or Scales()
+    errors = {name: scales[name](prediction.sigma) for name, prediction in found.items()}
     before = stars[["x", "y"]].to_numpy(float).T
     place = np.floor(before + 0.5) + np.stack([found["x"].mean, found["y"].mean])
     # In a blend the pixels may belong to somebody else; the network says so by its error, and the net's word stands.
@@ -67,8 +68,3 @@ def refine(
     x, y, confidence = (torch.from_numpy(result[name].to_numpy(float, copy=True)) for name in ("x", "y", "confidence"))
     kept = without_repeats(torch.zeros_like(x, dtype=torch.long), x, y, confidence, REPEAT)
     return result[kept.numpy()].reset_index(drop=True)
-
-
-def ratios_of(card: dict) -> dict[str, float]:
-    """Return the factors on σ, by target, that a card of a network of single stars gives."""
-    return {name: fitted["ratio"] for name, fitted in (card.get("recalibration") or {}).items()}
