@@ -12,11 +12,13 @@ STEMS = [source.stem for source in notebooks.sources()]
 PROFILE = profiles.load(config.get("profile", "standard"), STEMS)
 OUT = PROFILE.output
 SEED = PROFILE.common.get("seed", 2023)
+KINDS = ("detection", "refiner", "bpnn")
 PNET = f"'{sys.executable}' -m pnet"
-TRAINS = {kind: f"train-{kind}" in PROFILE.steps for kind in ("detection", "bpnn")}
+TRAINS = {kind: f"train-{kind}" in PROFILE.steps for kind in KINDS}
 FRAMES = os.environ.get("SKYMAKER_FRAMES", "")
 ENGINE = f"frames of {FRAMES}" if FRAMES else "skymaker" if shutil.which(os.environ.get("SKY", "sky")) else "renderer"
 SEXTRACTOR = next(filter(None, map(shutil.which, ("source-extractor", "sex", "sextractor"))), "sep")
+SEXTRACTOR += f", {shutil.which('psfex') or 'no psfex'}"  # what is installed decides what is measured
 MIRROR = os.environ.get("SDSS_MIRROR", "")
 MEMORY = 2500  # MB that a measuring or plotting step may take; two of them fit beside each other
 
@@ -39,6 +41,9 @@ def weights(kind):
     """The card of the weights to measure with: this profile's own where it asks for them, else the released one."""
     own = TRAINS[kind] and PROFILE.steps.get("measure", {}).get("weights") == "trained"
     return card(kind) if own else f"weights/{kind}-compact.json"
+
+
+WEIGHTS = " ".join(f"--{kind} {weights(kind)}" for kind in KINDS)
 
 
 def record(kind):
@@ -79,40 +84,90 @@ rule train_detection:
     resources: mem_mb=6000
     shell: "OMP_NUM_THREADS={threads} {PNET} train detection --output {OUT} --seed {params.seed} {params.options}"
 
-rule train_bpnn:
-    input: f"{OUT}/simulation/simulation.json", code("pnet.training"), weights("detection")
-    output: card("bpnn") if TRAINS["bpnn"] else f"{OUT}/bpnn/none.json"
-    params: options=options("train-bpnn"), seed=SEED, detection=weights("detection")
+rule train_refiner:
+    input: f"{OUT}/simulation/simulation.json", code("pnet.star_training"), weights("detection")
+    output: card("refiner") if TRAINS["refiner"] else f"{OUT}/refiner/none.json"
+    params: options=options("train-refiner"), seed=SEED, detection=weights("detection")
     threads: workflow.cores
     resources: mem_mb=6000
-    shell: "OMP_NUM_THREADS={threads} {PNET} train bpnn --output {OUT} --seed {params.seed} --detection {params.detection} {params.options}"
+    shell: "OMP_NUM_THREADS={threads} {PNET} train refiner --output {OUT} --seed {params.seed} --detection {params.detection} {params.options}"
+
+rule train_bpnn:
+    input: f"{OUT}/simulation/simulation.json", code("pnet.star_training"), weights("detection"), weights("refiner")
+    output: card("bpnn") if TRAINS["bpnn"] else f"{OUT}/bpnn/none.json"
+    params: options=options("train-bpnn"), seed=SEED, found=f"--detection {weights('detection')} --refiner {weights('refiner')}"
+    threads: workflow.cores
+    resources: mem_mb=6000
+    shell: "OMP_NUM_THREADS={threads} {PNET} train bpnn --output {OUT} --seed {params.seed} {params.found} {params.options}"
 
 rule measure_simulation:
-    input: f"{OUT}/simulation/simulation.json", code("pnet.evaluation", "pnet.measure"), weights("detection"), weights("bpnn")
+    input: f"{OUT}/simulation/simulation.json", code("pnet.evaluation", "pnet.measure"), *map(weights, KINDS)
     output: f"{OUT}/measurements/simulation.state.json"
     params: frames=PROFILE.steps.get("simulate", {}).get("test", 120), seed=SEED, baseline=SEXTRACTOR,
-        detection=weights("detection"), bpnn=weights("bpnn")
+        weights=WEIGHTS
     resources: mem_mb=MEMORY
-    shell: "{PNET} evaluate --dataset simulation --output {OUT} --seed {params.seed} --frames {params.frames} --detection {params.detection} --bpnn {params.bpnn}"
+    shell: "{PNET} evaluate --dataset simulation --output {OUT} --seed {params.seed} --frames {params.frames} {params.weights}"
+
+rule simulate_realistic:
+    input: code("pnet.fields", "pnet.skymaker"), "data_manifests/simulation.yml"
+    output: f"{OUT}/realistic/simulation.json"
+    params: options=options("simulate-realistic"), seed=SEED, engine=ENGINE
+    threads: workflow.cores
+    resources: mem_mb=4000
+    shell: "{PNET} simulate --kind realistic --output {OUT} --seed {params.seed} --workers {threads} {params.options}"
+
+rule measure_realistic:
+    input: f"{OUT}/realistic/simulation.json", code("pnet.evaluation", "pnet.measure", "pnet.realistic"), *map(weights, KINDS)
+    output: f"{OUT}/measurements/realistic.state.json"
+    params: frames=PROFILE.steps.get("simulate-realistic", {}).get("test", 120), seed=SEED, baseline=SEXTRACTOR,
+        weights=WEIGHTS
+    resources: mem_mb=MEMORY
+    shell: "{PNET} evaluate --dataset realistic --output {OUT} --seed {params.seed} --frames {params.frames} {params.weights}"
+
+rule measure_validation:
+    input: f"{OUT}/simulation/simulation.json", code("pnet.evaluation", "pnet.measure"), *map(weights, KINDS)
+    output: f"{OUT}/measurements/validation.state.json"
+    params: frames=PROFILE.steps.get("simulate", {}).get("val", 120), seed=SEED, weights=WEIGHTS
+    resources: mem_mb=MEMORY
+    shell: "{PNET} evaluate --dataset validation --output {OUT} --seed {params.seed} --frames {params.frames} --method pnet {params.weights}"
 
 rule measure_sdss:
-    input: f"{OUT}/sdss/download.json", code("pnet.evaluation", "pnet.measure", "pnet.sdss_catalogue"), weights("detection"), weights("bpnn")
+    input: f"{OUT}/sdss/download.json", code("pnet.evaluation", "pnet.measure", "pnet.sdss_catalogue"), *map(weights, KINDS)
     output: f"{OUT}/measurements/sdss.state.json"
-    params: seed=SEED, baseline=SEXTRACTOR, detection=weights("detection"), bpnn=weights("bpnn")
+    params: seed=SEED, baseline=SEXTRACTOR, weights=WEIGHTS
     resources: mem_mb=MEMORY
-    shell: "{PNET} evaluate --dataset sdss --output {OUT} --seed {params.seed} --optional --detection {params.detection} --bpnn {params.bpnn}"
+    shell: "{PNET} evaluate --dataset sdss --output {OUT} --seed {params.seed} --optional {params.weights}"
+
+rule measure_coadd:
+    input: f"{OUT}/sdss/download.json", "data_manifests/stripe82.yml", code("pnet.evaluation", "pnet.measure", "pnet.stripe82"), *map(weights, KINDS)
+    output: f"{OUT}/measurements/coadd.state.json"
+    params: seed=SEED, baseline=SEXTRACTOR, weights=WEIGHTS
+    resources: mem_mb=MEMORY
+    shell: "{PNET} evaluate --dataset coadd --output {OUT} --seed {params.seed} --optional {params.weights}"
+
+rule repeat:
+    input: f"{OUT}/sdss/download.json", "data_manifests/stripe82.yml", code("pnet.repeat", "pnet.measure"), *map(weights, KINDS)
+    output: f"{OUT}/measurements/repeat.state.json"
+    params: seed=SEED, weights=WEIGHTS
+    resources: mem_mb=MEMORY
+    shell: "{PNET} repeat --output {OUT} --seed {params.seed} --optional {params.weights}"
 
 # What a notebook reads besides its own code.
+BEYOND = [f"{OUT}/measurements/{name}.state.json" for name in ("realistic", "coadd", "repeat")] + released("studies")
 MEASURED = [f"{OUT}/measurements/{name}.state.json" for name in ("simulation", "sdss")] + released("measurements")
 READS = {
     "01_skymaker_simulation": [f"{OUT}/simulation/simulation.json", *released("simulation")],
     "02_sdss_selection": [f"{OUT}/sdss/download.json", *released("sdss")],
-    "03_train_detection": record("detection"),
+    "03_train_detection": record("detection") + record("refiner"),
     "04_train_bpnn": record("bpnn"),
     "05_detection": MEASURED,
     "06_photometry_astrometry": MEASURED,
     "07_uncertainty": MEASURED,
-    "08_scorecard": [f"{OUT}/notebooks/{stem}.ipynb" for stem in STEMS if stem < "08"],
+    "09_beyond_detection": [
+        *MEASURED, *BEYOND, *sorted(str(path) for path in Path("results").glob("bench.json")),
+    ],
+    "10_beyond_uncertainty": [*MEASURED, *BEYOND, f"{OUT}/measurements/validation.state.json"],
+    "08_scorecard": [f"{OUT}/notebooks/{stem}.ipynb" for stem in STEMS if stem != "08_scorecard"],
 }
 
 for stem in STEMS:

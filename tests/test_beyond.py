@@ -8,7 +8,7 @@ import pytest
 from measured import table
 from test_figures import overlaps, panels
 
-from pnet import beyond_tables, confidence_scores, realistic, scores
+from pnet import beyond_tables, confidence_scores, evaluation, realistic, scores
 from pnet.confidence import Calibration
 from pnet.errors import DataError, MissingError
 from pnet.figures import positions, reliability, style
@@ -82,6 +82,15 @@ def test_false_detections_that_the_coadd_knows(measured):
     known = known.assign(truth_x=x, truth_y=y)
     shown = beyond_tables.real_in_coadd(pd.concat([rows, known])).set_index("method")
     assert shown.loc["PNet", "false against photoObj"] == shown.loc["PNet", "in the co-add"] == str(len(one))
+
+
+def test_causes_of_false_detections_by_hand():
+    truth = {"truth_x": [50.0, 55.0, 100.0], "truth_y": [50.0, 50.0, 100.0], "status": "ignored"}
+    false = {"x": [52.5, 107.0, 200.0], "y": [50.0, 100.0, 200.0], "confidence": 0.9, "status": "false"}
+    rows = pd.concat([pd.DataFrame(truth), pd.DataFrame(false)], ignore_index=True)
+    rows = rows.assign(frame="a", method="pnet", dataset="simulation").reindex(columns=evaluation.COLUMNS)
+    shown = beyond_tables.false_detections(rows)
+    assert shown.iloc[0].tolist() == ["PNet", "3", "1", "1", "1"]
 
 
 def test_epochs_show_bins_for_stripe_82_only():

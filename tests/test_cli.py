@@ -16,7 +16,7 @@ from pnet.ledger import Entry, Ledger
 runner = CliRunner()
 COMMANDS = (
     "doctor", "measure", "simulate", "sdss-manifest", "sdss-download", "train", "evaluate", "run", "book", "pair",
-    "ledger-check", "bench", "make",
+    "ledger-check", "bench", "tune-baseline", "make",
 )  # fmt: skip
 
 
@@ -183,13 +183,13 @@ def test_training_hands_its_options_on_and_sets_other_runs_aside(root, monkeypat
 
 
 def test_training_on_other_frames_or_with_another_detection_net_is_another_run(root, monkeypatch):
-    from pnet import training, weights
+    from pnet import star_training, weights
 
-    def fake(folder, **options):
+    def fake(kind, folder, **options):
         write_json(folder / "card.json", {})
         return folder / "card.json"
 
-    monkeypatch.setattr(training, "train_bpnn", fake)
+    monkeypatch.setattr(star_training, "train", fake)
     monkeypatch.setattr(weights, "WEIGHTS", root)
     write_json(root / "net.json", {"version": 1})
     pipeline.simulate("build/x", counts={"train": 1, "val": 1}, seed=1, engine="renderer", progress=False)
@@ -239,22 +239,26 @@ def test_evaluate_hands_its_options_on(root, monkeypatch):
     assert set(options) <= known, "evaluation.run takes all of them"
 
 
-def test_bench_times_every_method_on_the_same_frames(root, monkeypatch):
-    from pnet import baselines, evaluation
+def test_bench_hands_its_options_on_and_prints_its_tables(root, monkeypatch):
+    import inspect
 
-    seen = []
+    from pnet import bench
 
-    def measurer(**_):
-        return lambda frame: seen.append(frame.name)
+    calls = []
+    known = set(inspect.signature(bench.run).parameters)
+    row = {"method": "sep", "version": "1", "threads": 1, "device": "cpu", "precision": "", "frames": 2, "seconds": 1}
+    row |= {"seconds_per_frame": 0.5, "frames_per_second": 2, "cpu_seconds_per_frame": 0.5, "peak_mib": 100}
 
-    monkeypatch.setattr(evaluation, "pnet_measurer", measurer)
-    monkeypatch.setattr(baselines, "baseline", baselines.Sep)
-    done = runner.invoke(cli.app, ["bench", "--frames", "2", "--output", "build/b"])
+    def run(output, **options):
+        calls.append(options)
+        return {"rows": [row], "forward": [], "training": []}
+
+    monkeypatch.setattr(bench, "run", run)
+    done = runner.invoke(cli.app, ["bench", "--frames", "2", "--threads", "1", "--no-network", "--output", "build/b"])
     assert done.exit_code == 0, done.output
-    rows = {row["method"]: row for row in read_json(root / "build/b/bench.json")["rows"]}
-    assert set(rows) == {"pnet", "sep"} and all(row["frames"] == 2 for row in rows.values())
-    assert rows["sep"]["frames_per_second"] == pytest.approx(2 / rows["sep"]["seconds"], rel=0.05)
-    assert len(seen) == 3 and len(set(seen)) == 2, "the first frame once more before the clock starts"
+    assert "SEP" in done.output and "frames per s" in done.output
+    (options,) = calls
+    assert set(options) <= known and options["threads"] == [1] and not options["network"] and not options["training"]
 
 
 # The ledger

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from measured import table
+from typer.testing import CliRunner
 
-from pnet import confidence, confidence_scores, paths, weights
+from pnet import cli, confidence, confidence_scores, paths, weights
 from pnet.confidence import Calibration
 from pnet.errors import ConfigError, DataError, MissingError
 
@@ -159,3 +160,18 @@ def test_scores_of_the_confidence():
     assert galaxies["recall_at_chosen"].estimate.value == pytest.approx(
         found / rows["status"].isin(["matched", "missed"]).sum()
     )
+
+
+def test_the_command_says_what_it_did(tmp_path, monkeypatch):
+    asked = {}
+
+    def calibrate(card, folder, **options):
+        asked.update(options, card=card, folder=folder)
+        worth = confidence.reliability(np.array([0.5, 0.5]), np.array([0, 1]), seed=1)
+        return Calibration("platt", 40, 30, threshold=0.61, data="3 frames val/paper-*"), worth, worth
+
+    monkeypatch.setattr(confidence, "calibrate_card", calibrate)
+    result = CliRunner().invoke(cli.app, ["calibrate-confidence", "a.json", "--frames", str(tmp_path), "--quiet"])
+    assert result.exit_code == 0, result.output
+    assert "40 detections, 30 of them stars, in 3 frames val/paper-*" in result.output and "0.61" in result.output
+    assert asked["card"] == "a.json" and asked["folder"] == tmp_path and asked["method"] == "platt"

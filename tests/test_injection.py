@@ -234,4 +234,4 @@ def test_halo_and_spikes_of_a_bright_star_are_empty_sky(frame, recipe):
     assert np.hypot(*(points - np.float32([200, 150])).T).min() < 1
     tip = np.hypot(*(points - np.float32([225, 175])).T)
     assert tip.min() > injection.BLOCK
-    assert sky.contamination[175, 225] > 1000  # ... where an added star would be spoilt
+    assert sky.contamination[175, 225] > 500  # ... where an added star would be spoilt

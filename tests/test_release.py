@@ -19,7 +19,7 @@ def run(tmp_path, monkeypatch):
             write_json(folder / part, {"commit": "abc"})
         else:
             (folder / part).write_text("x")
-    for name in ("simulation", "sdss"):
+    for name in evaluation.DATASETS:
         table = pd.DataFrame({column: [0.0] for column in evaluation.COLUMNS}).assign(frame="f")
         evaluation.write(table, folder / f"measurements/{name}.parquet", {"commit": "abc"})
     return folder

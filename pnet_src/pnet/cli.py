@@ -321,7 +321,7 @@ def evaluate(
     refiner: Annotated[str, typer.Option(help="Weights of its refinement step, likewise.")] = "released",
     bpnn: Annotated[str, typer.Option(help="Weights of the Bayesian net: 'released', a name or a card.")] = "released",
     manifest: Manifest = "sdss-standard",
-    method: Annotated[list[str] | None, typer.Option(help="pnet, baselines (the default: both), or one baseline.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="pnet, baselines or one of them; default: all.")] = None,
     optional: Optional = False,
     seed: Seed = 2023,
     quiet: Quiet = False,

@@ -15,12 +15,12 @@ from pnet.files import atomic_path, read_json, sha256, write_json
 from pnet.frame import Frame
 from pnet.seeds import derive
 
-DATASETS = ("simulation", "sdss")
-METHODS = ("pnet", "sextractor", "sep")
+DATASETS = ("simulation", "realistic", "validation", "sdss", "coadd")
+METHODS = ("pnet", "sextractor", "sextractor_default", "sep", "psfex", "photutils")
 FLOOR = 0.01  # detections are recorded down to this confidence, so that every threshold can be studied later
 # Confidence from which on a method's detections count in tables: the paper's 0.3 for PNet; a classical
 # program has made its decision with its own detection threshold.
-THRESHOLDS = {"pnet": 0.3, "sextractor": 0.0, "sep": 0.0}
+THRESHOLDS = {"pnet": 0.3} | dict.fromkeys(METHODS[1:], 0.0)
 COLUMNS = (
     "dataset",
     "frame",
@@ -59,9 +59,10 @@ def evaluate(
     frames : iterable of (Frame, DataFrame)
         Frames with their truth (x, y, mag, flux, kind, counted); read lazily, one at a time.
     measurers : mapping of str to callable
-        Method name (pnet, sextractor, sep) → ``measurer(frame)`` giving x, y, confidence, flux, mag
+        Method name (of `METHODS`) → ``measurer(frame)`` giving x, y, confidence, flux, mag
         and, where it has them, mag_err, mag_net, mag_aleatoric, mag_epistemic.
-    dataset : {"simulation", "sdss"}
+    dataset : str
+        One of `DATASETS`.
     radius : float
         Matching radius, px.
     psf_at : callable, optional
@@ -194,29 +195,34 @@ def frames_from(
 
 
 def pnet_measurer(
-    detection: str | os.PathLike = "released", bpnn: str | os.PathLike = "released", *, seed: int = 2023
+    detection: str | os.PathLike = "released",
+    refiner: str | os.PathLike = "released",
+    bpnn: str | os.PathLike = "released",
+    *,
+    seed: int = 2023,
 ) -> Measurer:
     """Return PNet as a measurer that records detections down to `FLOOR`.
 
-    Its attribute ``provenance`` holds the device and the SHA-256 of both networks' weights.
+    Its attribute ``provenance`` holds the device and the SHA-256 of the networks' weights.
 
     Parameters
     ----------
-    detection, bpnn : str or path
+    detection, refiner, bpnn : str or path
         As for `pnet.measure.PNet.load`.
     seed : int
         Of the Monte Carlo samples; every frame derives its own.
     """
     from pnet.measure import PNet
 
-    model = PNet.load(detection, bpnn)
+    model = PNet.load(detection, refiner, bpnn)
 
     def measure(frame: Frame) -> pd.DataFrame:
         return model.measure(frame, confidence=FLOOR, seed=derive(seed, "measure", frame.name)).to_pandas()
 
     measure.provenance = {
         "device": next(model.detection.parameters()).device.type,
-        "weights": {"detection": model.detection_card.get("sha256"), "bpnn": model.bpnn_card.get("sha256")},
+        "weights": {kind: card.get("sha256") for kind, card in model.cards.items()},
+        "confidence_calibration": model.cards["detection"].get("confidence_calibration"),  # see `pnet.confidence`
     }
     return measure
 
@@ -227,29 +233,32 @@ def run(
     *,
     frames: int = 120,
     detection: str | os.PathLike = "released",
+    refiner: str | os.PathLike = "released",
     bpnn: str | os.PathLike = "released",
     seed: int = 2023,
     manifest: str = "sdss-standard",
-    methods: tuple[str, ...] = ("pnet", "baseline"),
+    methods: tuple[str, ...] = ("pnet", "baselines"),
     progress: bool = True,
 ) -> Path:
     """Measure a data set with PNet and the baseline and write ``<output>/measurements/<dataset>.parquet``.
 
     Parameters
     ----------
-    dataset : {"simulation", "sdss"}
-        Simulated test frames, or the SDSS fields with a catalogue; see `evaluation_frames`.
+    dataset : {"simulation", "realistic", "sdss"}
+        Simulated test frames of the paper's kind, those with galaxies and faint stars, or the SDSS fields with a
+        catalogue; see `evaluation_frames`.
     output : path
         Folder of the profile, as in ``build/standard``.
     frames : int
         Number of simulated test frames, at most.
-    detection, bpnn : str or path
+    detection, refiner, bpnn : str or path
         Weights, see `pnet.measure.PNet.load`.
     seed : int
     manifest : str
         SDSS fields to measure.
     methods : tuple of str
-        "pnet" and "baseline" (SExtractor where installed, else SEP).
+        Of `METHODS`; "baseline" is SExtractor where installed, else SEP, with the settings chosen for it, and
+        "baselines" all of `pnet.baselines.available`.
 
     Returns
     -------
@@ -265,24 +274,32 @@ def run(
 
     from pnet import evaluation_frames
 
-    unknown = [name for name in methods if name not in ("pnet", "baseline")]
+    allowed = (*METHODS, "baseline", "baselines")
+    unknown = [name for name in methods if name not in allowed]
     if unknown or not methods:
-        raise ConfigError(f"methods are {', '.join(methods) or 'empty'}, allowed are pnet and baseline")
+        raise ConfigError(f"methods are {', '.join(methods) or 'empty'}, allowed are {', '.join(allowed)}")
     if dataset not in DATASETS:
         raise ConfigError(f"dataset is {dataset!r}, allowed are {', '.join(DATASETS)}")
     start = time.perf_counter()
     measurers: dict[str, Measurer] = {}
     details: dict[str, Any] = {"device": "cpu"}
     if "pnet" in methods:
-        measurers["pnet"] = pnet_measurer(detection, bpnn, seed=seed)
+        measurers["pnet"] = pnet_measurer(detection, refiner, bpnn, seed=seed)
         details |= measurers["pnet"].provenance
-    if "baseline" in methods:
-        classical = baselines.baseline()
-        measurers[classical.name] = classical
-        details["baseline"] = classical.version()
+    classical = baselines.chosen(methods)
+    if classical:
+        measurers |= classical
+        details["baseline"] = next(iter(classical.values())).version()
+        details["baselines"] = {name: measurer.version() for name, measurer in classical.items()}
     timed = {name: Timed(measurer) for name, measurer in measurers.items()}
     if dataset == "simulation":
         source = evaluation_frames.simulation(output, frames, seed)
+    elif dataset == "realistic":
+        source = evaluation_frames.realistic(output, frames, seed)
+    elif dataset == "validation":
+        source = evaluation_frames.validation(output, frames, seed)
+    elif dataset == "coadd":
+        source = evaluation_frames.coadd(manifest, progress)
     else:
         source = evaluation_frames.sdss(manifest, progress)
     table = evaluate(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -13,6 +13,9 @@ from pnet import catalogue, limits
 from pnet.errors import MissingError
 from pnet.files import read_json
 from pnet.frame import Frame
+
+if TYPE_CHECKING:
+    from pnet.download import Report
 
 
 @dataclass(frozen=True)
@@ -54,18 +57,52 @@ def simulation(output: str | os.PathLike, n: int, seed: int) -> Source:
         If frames that the run made have gone, or the engine's frames are missing.
     """
     from pnet import pipeline
+
+    return _simulated(output, n, seed, pipeline.PAPER, read_simulated)
+
+
+def read_realistic(path: str | os.PathLike) -> tuple[Frame, pd.DataFrame]:
+    """Read a simulated frame with galaxies and faint stars and mark the stars that count, see `pnet.realistic`."""
+    from pnet import realistic
+    from pnet.simulation import read_frame
+
+    frame, truth = read_frame(path)
+    return frame, realistic.mark_counted(truth, frame)
+
+
+def realistic(output: str | os.PathLike, n: int, seed: int) -> Source:
+    """Return the first `n` test frames with stars to 23 mag and galaxies; made where the run has none yet.
+
+    They are ``test/realistic-*`` of $SKYMAKER_FRAMES where that folder has them, else SkyMaker's or the renderer's.
+    """
+    return _simulated(output, n, seed, "realistic", read_realistic)
+
+
+def validation(output: str | os.PathLike, n: int, seed: int) -> Source:
+    """Return the first `n` validation frames of the paper's kind: what recalibrations and thresholds are fitted on."""
+    from pnet import pipeline
+
+    return _simulated(output, n, seed, pipeline.PAPER, read_simulated, split="val")
+
+
+def _simulated(
+    output: str | os.PathLike, n: int, seed: int, kind: str, reader: Callable, split: str = "test"
+) -> Source:
+    from pnet import pipeline
     from pnet import simulation as simulator
 
-    record = Path(output) / "simulation" / "simulation.json"
-    if record.is_file():
-        engine, files = read_json(record)["engine"], pipeline.frames_of(output, "test")
+    folder = pipeline.simulation_folder(output, kind)
+    if (folder / "simulation.json").is_file():
+        engine, files = read_json(folder / "simulation.json")["engine"], pipeline.frames_of(output, split, kind)
     else:
-        engine = simulator.find_engine()
+        engine = simulator.find_engine(None if kind == pipeline.PAPER else kind)
         recipe = simulator.Recipe.load()
-        files = simulator.make_dataset(Path(output) / "simulation", recipe, "test", n, seed, engine=engine)
+        files = simulator.make_dataset(folder, recipe, split, n, seed, engine=engine, kind=kind)
     if not files:
-        raise MissingError(f"{output}: the run made no test frames; `python -m pnet simulate` with --test makes them")
-    return Source(files[:n], read_simulated, None, {"engine": engine})
+        raise MissingError(
+            f"{output}: the run made no {split} frames; `python -m pnet simulate` with --{split} makes them"
+        )
+    return Source(files[:n], reader, None, {"engine": engine})
 
 
 def sdss(manifest: str, progress: bool = False) -> Source:
@@ -86,16 +123,48 @@ def sdss(manifest: str, progress: bool = False) -> Source:
             f"manifest {manifest}: no field has a photoObj catalogue here; `python -m pnet sdss-download` gets them"
         )
 
+    # the place of a mirror is this machine's affair; results that are released must not name it
+    where = report.source if report.source.startswith("http") else "a local mirror or files downloaded earlier"
+    details = {"source": where, "manifest": manifest}
+    return Source(fields, lambda name: sdss_catalogue.load_field(report, name), _sdss_psf(report), details)
+
+
+def coadd(manifest: str, progress: bool = False) -> Source:
+    """Return the field that the co-add catalogue of Stripe 82 covers, with the co-add as truth, see `pnet.stripe82`.
+
+    Raises
+    ------
+    MissingError
+        If the frame or the catalogue cannot be had.
+    """
+    from pnet import sdss_catalogue, stripe82, stripe82_files
+    from pnet.manifest import Manifest, fetch
+
+    path = stripe82_files.fetch(["coadd"])["coadd"]
+    report = fetch(Manifest.load(manifest), fields=[stripe82.FIELD], progress=progress)
+    single = sdss_catalogue.load_field(report, stripe82.FIELD)
+
+    def read(name: str) -> tuple[Frame, pd.DataFrame]:
+        return single[0], stripe82.coadd_truth(path, single[0])
+
+    where = "co-add catalogue (Annis et al. 2014) from a public copy; frame as for --dataset sdss"
+    details: dict[str, Any] = {"source": where, "manifest": manifest}
+    if single[1] is not None:
+        offset = stripe82.offset(read(stripe82.FIELD)[1], single[1])
+        details["coadd_minus_photoobj"] = {name: round(value, 4) for name, value in offset.items()}
+    return Source([stripe82.FIELD], read, _sdss_psf(report), details)
+
+
+def _sdss_psf(report: "Report") -> Callable[[Frame, float, float], limits.EffectivePSF]:
+    """Return SDSS's own PSF at a position, from the frame's psField file where there is one."""
+
     def psf_at(frame: Frame, x: float, y: float) -> limits.EffectivePSF:
         path = report.path(frame.name.rsplit("-", 1)[0], "psField")
         if path is None:
             return limits.atmosphere(frame)
         return limits.EffectivePSF.from_pixels(_psf_model(path, frame.meta["band"]).at(x, y))
 
-    # the place of a mirror is this machine's affair; results that are released must not name it
-    where = report.source if report.source.startswith("http") else "a local mirror or files downloaded earlier"
-    details = {"source": where, "manifest": manifest}
-    return Source(fields, lambda name: sdss_catalogue.load_field(report, name), psf_at, details)
+    return psf_at
 
 
 @lru_cache(maxsize=8)

@@ -1,8 +1,9 @@
 """Stars injected into real SDSS frames: real sky, galaxies and defects, with exact truth for what was added.
 
 What is already on a frame is sorted with SEP into two kinds. Clearly extended sources are empty sky to a network that
-looks for stars, and stay so. Everything else (real stars, faint or doubtful sources, masked pixels, saturated stars
-with all that surrounds them) is neither star nor sky: the heat map is not trained there.
+looks for stars, and stay so; so do the halos and diffraction spikes of the brightest stars, from which a network would
+else make stars. Everything else (real stars, faint or doubtful sources, masked pixels, the cores of saturated stars) is
+neither star nor sky: the heat map is not trained there.
 """
 
 import os
@@ -32,6 +33,8 @@ ALONE = 15.0  # px to the next source: a neighbour's light would make a star's h
 SIGNAL = 30.0  # ratio of flux to noise from which a half-light radius tells a galaxy from a star (g ≈ 20)
 EXTENDED = 1.3  # times the stars' half-light radius: 90 % of the sources of 15–19 mag lie below 1.05
 TOO_BRIGHT = 15.0  # mag; above it spikes, bleeding and interpolated cores make any shape doubtful
+CORE_RADIUS = 8.0  # px around such a star that are always its own
+CORE_SHARE = 0.1  # of its highest pixel; fainter parts of its segment are halo and diffraction spikes, not stars
 FULL_WELL = 60000.0  # counts, where SDSS pixels saturate: the brightest good ones of our frames read 58,000 to 60,500
 CONTAMINATION = 0.03  # an injected star is ignored if real light within a FWHM exceeds this share of its own
 BLOCK = 8  # px; an ignored source clears two cells (8 px) on every side, so points this far apart clear an area
@@ -90,7 +93,8 @@ def prepare(frame: Frame, recipe: Recipe) -> RealSky:
         If the frame has too few bright stars to measure its PSF.
     """
     image, sigma = background.subtracted(frame)
-    objects, segments = _extract(image, sigma, frame.mask)
+    mask = frame.mask if frame.interpolated is None else frame.mask & ~frame.interpolated
+    objects, segments = _extract(image, sigma, mask)
     counts, error, _ = sep.sum_circle(image, objects["x"], objects["y"], APERTURE, err=sigma)
     radius, bad = sep.flux_radius(
         image, objects["x"], objects["y"], np.full(len(objects), APERTURE), 0.5, normflux=counts, subpix=5
@@ -130,12 +134,15 @@ def prepare(frame: Frame, recipe: Recipe) -> RealSky:
     sources["role"] = np.where(galaxy, "galaxy", "ignored")
     seeing = seeing_of_width(width, frame.pixel_scale, recipe)
     fwhm = float(np.hypot(seeing, 0.2) / frame.pixel_scale)
-    doubtful = np.isin(segments, np.flatnonzero(~galaxy) + 1)
-    points = np.concatenate([_blocks(doubtful | frame.mask), sources.loc[~galaxy, ["x", "y"]].to_numpy(np.float32)])
+    too_bright = (sources["mag"] < TOO_BRIGHT).to_numpy()
+    doubtful = np.append(False, ~galaxy & ~too_bright)[segments]
+    for index in np.flatnonzero(too_bright):
+        _add_core(doubtful, image, segments, index + 1, objects[index])
+    points = np.concatenate([_blocks(doubtful | mask), sources.loc[~galaxy, ["x", "y"]].to_numpy(np.float32)])
     return RealSky(
         name=frame.name,
         image=image,
-        contamination=_contamination(image, segments > 0, frame.mask, fwhm),
+        contamination=_contamination(image, segments > 0, mask, fwhm),
         ignored=points.astype(np.float32),
         sources=sources,
         sigma=sigma,
@@ -197,6 +204,18 @@ def seeing_of_width(width: float, pixel_scale: float, recipe: Recipe) -> float:
             break
         upper, high = upper - SEEING_STEP, low
     return float(upper - SEEING_STEP * (high - width) / (high - low))
+
+
+def _add_core(area: np.ndarray, image: np.ndarray, segments: np.ndarray, label: int, star: np.void) -> None:
+    """Add the pixels that belong to a bright star itself to `area`; its spikes and its halo are empty sky."""
+    reach = int(np.ceil(CORE_RADIUS))
+    rows = slice(max(0, min(star["ymin"], int(star["y"]) - reach)), max(star["ymax"], int(star["y"]) + reach) + 1)
+    columns = slice(max(0, min(star["xmin"], int(star["x"]) - reach)), max(star["xmax"], int(star["x"]) + reach) + 1)
+    row, column = np.ogrid[rows, columns]
+    light, segment = image[rows, columns], segments[rows, columns] == label
+    row, column = row[: light.shape[0]], column[:, : light.shape[1]]
+    disc = (column - star["x"]) ** 2 + (row - star["y"]) ** 2 <= CORE_RADIUS**2
+    area[rows, columns] |= disc | (segment & (light > CORE_SHARE * star["peak"]))
 
 
 def _contamination(image: np.ndarray, sources: np.ndarray, mask: np.ndarray, fwhm: float) -> np.ndarray:

@@ -241,9 +241,11 @@ def entries_from_measurements(
         Which of `scores.GROUPS`.
     """
     kept = {name: value for name, value in (provenance or {}).items() if name in _PROVENANCE}
+    made = {name: (provenance or {}).get(name) for name in ("engine", "confidence_calibration")}
     entries = []
     for dataset, method in table[["dataset", "method"]].drop_duplicates().itertuples(index=False):
-        for name, score in scores.compute(table, dataset, method, seed=seed, groups=groups).items():
+        found = scores.compute(table, dataset, method, seed=seed, groups=groups, **made)
+        for name, score in found.items():
             key, estimate = f"{dataset}.{method}.{name}", score.estimate
             entries.append(
                 Entry(

@@ -15,6 +15,7 @@ from torch import nn
 import pnet
 from pnet import background, fitsfile, simulation, weights
 from pnet.bpnn.predict import predict
+from pnet.confidence import of_card
 from pnet.detection.predict import detect_image
 from pnet.detection.refine import refine
 from pnet.errors import ConfigError, DataError
@@ -31,6 +32,7 @@ COLUMNS = {
     "x_err": ("pix", "standard deviation of x, recalibrated on validation data"),
     "y_err": ("pix", "standard deviation of y, recalibrated on validation data"),
     "confidence": ("", "confidence of the detection, 0 to 1"),
+    "probability": ("", "share of detections of this confidence that are stars, on validation frames"),
     "flux": ("electron", "flux, from the magnitude of the BPNN"),
     "mag": ("mag", "AB magnitude from the BPNN"),
     "mag_err": ("mag", "its standard deviation, recalibrated on validation data"),
@@ -118,6 +120,7 @@ class PNet:
             "x_err": found["x_err"],
             "y_err": found["y_err"],
             "confidence": found["confidence"],
+            "probability": self._probability(found["confidence"].to_numpy(float)),
             "flux": frame.flux(magnitude),
             "mag": magnitude,
             "mag_err": scales["mag"](mag.sigma),
@@ -151,6 +154,11 @@ class PNet:
     def measurer(self, confidence: float, seed: int = 2023):
         """Return a function Frame → DataFrame for the evaluation."""
         return lambda frame: self.measure(frame, confidence, seed).to_pandas()
+
+    def _probability(self, confidence: np.ndarray) -> np.ndarray:
+        """Return the calibrated confidence; NaN where the card of the detection net has no calibration."""
+        calibration = of_card(self.cards["detection"])
+        return calibration.apply(confidence) if calibration else np.full(len(confidence), np.nan)
 
     @staticmethod
     def _flags(frame: Frame, stars: pd.DataFrame, size: int) -> np.ndarray:

@@ -14,9 +14,19 @@ from pnet.errors import MissingError
 LIVE, RELEASED, MISSING = "live", "released", "missing"
 COMMANDS = {  # the one command that makes a data set's measurements live
     "simulation": "python -m pnet evaluate --dataset simulation --output {output}",
+    "realistic": "python -m pnet evaluate --dataset realistic --output {output}",
+    "validation": "python -m pnet evaluate --dataset validation --output {output}",
     "sdss": "make book SDSS_MIRROR=<folder or URL of an SDSS sas tree>",
+    "coadd": "python -m pnet evaluate --dataset coadd --output {output}",
 }
-NAMES = {"simulation": "simulated frames", "sdss": "SDSS frames with a catalogue"}
+NAMES = {
+    "simulation": "simulated frames",
+    "realistic": "simulated frames with galaxies and faint stars",
+    "validation": "simulated frames for validation",
+    "sdss": "SDSS frames with a catalogue",
+    "coadd": "SDSS field 94-1-12 against the Stripe 82 co-add",
+}
+PAPER = ("simulation", "sdss")  # the data sets of the paper, which chapters 05 to 08 show
 ENGINES = {
     "frames": "SkyMaker frames from the folder that SKYMAKER_FRAMES names",
     "skymaker": "frames made by SkyMaker on this machine",
@@ -45,11 +55,13 @@ class Measurements:
     provenance: dict[str, dict[str, Any]] = field(default_factory=dict)
     output: str = ""
 
-    def entries(self, *, seed: int, groups: tuple[str, ...] = scores.GROUPS) -> list[ledger.Entry]:
-        """Return the ledger entries of every data set, each with its own source and provenance."""
+    def entries(
+        self, *, seed: int, groups: tuple[str, ...] = scores.GROUPS, datasets: tuple[str, ...] | None = None
+    ) -> list[ledger.Entry]:
+        """Return the ledger entries of every data set, or of `datasets`, each with its own source and provenance."""
         found = []
         for dataset, origin in self.origin.items():
-            if origin == MISSING:
+            if origin == MISSING or (datasets is not None and dataset not in datasets):
                 continue
             rows = self.table[self.table["dataset"] == dataset]
             found += ledger.entries_from_measurements(
@@ -59,7 +71,7 @@ class Measurements:
 
     def notice(self) -> str:
         """Return HTML that says what was measured where, one box per data set."""
-        return "\n".join(self._notice(dataset) for dataset in evaluation.DATASETS)
+        return "\n".join(self._notice(dataset) for dataset in self.origin)
 
     def _notice(self, dataset: str) -> str:
         origin, record = self.origin[dataset], self.provenance.get(dataset, {})
@@ -86,8 +98,12 @@ def _box(kind: str, title: str, text: str) -> str:
     return f'<div class="admonition {kind}"><p class="admonition-title">{title}</p><p>{text}</p></div>'
 
 
-def load(output: str | os.PathLike, released: Path = paths.RESULTS / "measurements") -> Measurements:
-    """Return the measurements of the run in `output`, with the released ones for data sets it lacks.
+def load(
+    output: str | os.PathLike,
+    released: Path = paths.RESULTS / "measurements",
+    datasets: tuple[str, ...] = PAPER,
+) -> Measurements:
+    """Return the measurements of the run in `output`, with the released ones for those of `datasets` it lacks.
 
     Only files that are not there lead to the released ones; a damaged file is an error, which must not
     hide behind old results.
@@ -95,7 +111,7 @@ def load(output: str | os.PathLike, released: Path = paths.RESULTS / "measuremen
     folder = Path(output)
     folder = folder if folder.is_absolute() else paths.ROOT / folder
     tables, origin, provenance = [], {}, {}
-    for dataset in evaluation.DATASETS:
+    for dataset in datasets:
         origin[dataset] = MISSING
         for source, place in ((LIVE, folder / "measurements"), (RELEASED, released)):
             try:

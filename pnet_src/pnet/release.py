@@ -14,6 +14,14 @@ PARTS = (
     "measurements/simulation.json",
     "measurements/sdss.parquet",
     "measurements/sdss.json",
+    "measurements/validation.parquet",
+    "measurements/validation.json",
+    "measurements/realistic.parquet",
+    "measurements/realistic.json",
+    "measurements/coadd.parquet",
+    "measurements/coadd.json",
+    "measurements/repeat.parquet",
+    "measurements/repeat.json",
     "sdss/selected.parquet",
     "sdss/sdss.json",
     "simulation/engines.csv",
@@ -50,7 +58,7 @@ def release_results(output: str | os.PathLike) -> list[Path]:
             raise ConfigError(
                 f"{folder / part} was made from changed files (commit {record['commit']}): commit, run again"
             )
-    for name in ("simulation", "sdss"):
+    for name in evaluation.DATASETS:
         evaluation.read(folder / "measurements" / f"{name}.parquet")  # whole, and of this provenance
     copies = []
     for part in PARTS:

@@ -146,6 +146,8 @@ def _environment(threads: int) -> Iterator[Path]:
         "PNET_ROOT": str(paths.ROOT),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "PYTHONHASHSEED": "0",
+        # tqdm says so where a library loads its bars for notebooks, which are switched off below
+        "PYTHONWARNINGS": "ignore:IProgress not found",
         "TQDM_DISABLE": "1",  # bars would end up in the pages
     }
     before = {name: os.environ.get(name) for name in wanted}

@@ -1,18 +1,23 @@
 """Every number of Tables 1 and 2 and of Figures 6 to 9, computed from a measurement table."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pnet import baselines, matching, metrics, photometric_calibration
+from pnet import baselines, matching, metrics, photometric_calibration, realistic
 from pnet.errors import ConfigError
 from pnet.evaluation import THRESHOLDS
 from pnet.metrics import Estimate
 from pnet.seeds import derive
 
-GROUPS = ("detection", "photometry", "astrometry", "uncertainty")
+GROUPS = ("detection", "photometry", "astrometry", "uncertainty", "calibration", "positions", "confidence")
+SIMULATED = ("simulation", "realistic", "validation")  # where the truth is the truth
+CALIBRATED = ("sdss", "coadd")  # data sets whose frames have 50 reference stars or more
+ZERO_POINT_DEGREE = 2  # of the zero point's polynomial in x and y on their frames
 BINS = np.arange(13.0, 21.0)  # magnitude bins 13...19, [m, m + 1)
 POOLS = ((14.0, 20.0), (15.0, 19.0))  # beside single bins; saturation ends near 14
 MAGNITUDES = (13.0, 20.0)  # the paper's range
@@ -45,27 +50,31 @@ def rates(table: pd.DataFrame) -> tuple[Estimate, Estimate]:
 def select(table: pd.DataFrame, dataset: str, method: str, threshold: float | None = None) -> pd.DataFrame:
     """Return one method's rows on one data set, at its working threshold unless another is given.
 
-    The constant offsets of the classical baselines are taken off, as in the paper. PNet's magnitudes on SDSS get the
-    photometric calibration of section 3.3.3, each star from the other reference stars of its frame; its positions, and
+    The constant offsets of the classical baselines are taken off, as in the paper. Where the PSF is measured on each
+    frame (SExtractor + PSFEx, photutils), so are its normalisation and its centre: then each frame's own offset is
+    taken off if five of its stars or more are matched, else that of all frames. PNet's magnitudes on SDSS get the
+    photometric calibration of section 3.3.3, each star from the other reference stars of its frame, with a zero point
+    that is a polynomial in x and y (`mae_one_zero_point` tells what one for the whole frame gives); its positions, and
     its magnitudes on the simulation, stay as they are.
     """
     if method not in THRESHOLDS:
         raise ConfigError(f"method is {method!r}, allowed are {', '.join(THRESHOLDS)}")
     chosen = matching.at_threshold(rows(table, dataset, method), THRESHOLDS[method] if threshold is None else threshold)
     if method != "pnet":
-        return baselines.remove_offset(chosen)[0]
-    return _calibrated(chosen) if dataset == "sdss" else chosen
+        return baselines.remove_offset(chosen, per_frame=method in baselines.PER_FRAME)[0]
+    return calibrated(chosen) if dataset in CALIBRATED else chosen
 
 
-def _calibrated(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with the zero point of every frame fitted (Eq. 18)."""
+def calibrated(table: pd.DataFrame, degree: int = ZERO_POINT_DEGREE) -> pd.DataFrame:
+    """Return the rows with the zero point of every frame fitted (Eq. 18), a polynomial of `degree` in x and y."""
     table = table.copy()
     for _, index in table.groupby("frame").groups.items():
         frame = table.loc[index]
         isolated = (frame["status"] == matching.MATCHED).to_numpy()
         for column in ("mag", "mag_net"):
             values = frame[column].to_numpy(dtype=float)
-            offset = photometric_calibration.without_itself(values, frame["truth_mag"].to_numpy(dtype=float), isolated)
+            reference, x, y = (frame[name].to_numpy(dtype=float) for name in ("truth_mag", "x", "y"))
+            offset = photometric_calibration.without_itself(values, reference, isolated, x, y, degree)
             table.loc[index, column] = values + offset
     return table
 
@@ -82,7 +91,14 @@ def matched(rows: pd.DataFrame, *needed: str) -> pd.DataFrame:
 
 
 def compute(
-    table: pd.DataFrame, dataset: str, method: str, *, seed: int, groups: tuple[str, ...] = GROUPS
+    table: pd.DataFrame,
+    dataset: str,
+    method: str,
+    *,
+    seed: int,
+    groups: tuple[str, ...] = GROUPS,
+    engine: str | None = None,
+    confidence_calibration: Mapping[str, Any] | None = None,
 ) -> dict[str, Score]:
     """Return the scores of one method on one data set, by short key such as ``recall`` or ``mag_over_limit.14``.
 
@@ -94,12 +110,19 @@ def compute(
         Of the bootstrap intervals.
     groups : tuple of str
         Which of `GROUPS`; "uncertainty" gives nothing for methods without error bars.
+    engine : str, optional
+        What made the frames (`simulation.ENGINES`), for "positions".
+    confidence_calibration : mapping, optional
+        From the card of the detection net that measured, for "confidence".
     """
     makers: dict[str, Callable] = {
         "detection": _detection,
         "photometry": _photometry,
         "astrometry": _astrometry,
         "uncertainty": _uncertainty,
+        "calibration": _calibration,
+        "positions": partial(_positions, engine=engine),
+        "confidence": partial(_confidence, calibration=confidence_calibration),
     }
     unknown = [name for name in groups if name not in makers]
     if unknown:
@@ -129,12 +152,25 @@ def _detection(table: pd.DataFrame, dataset: str, method: str, seed: int) -> dic
             limit=1.0,
         ),
     }
+    if dataset == "realistic":
+        scores |= _realistic(select(table, dataset, method), label)
     if n_sources:
         curve = metrics.precision_recall_curve(*confidences, n_sources)[:2]
         for key, how in (("ap", "envelope"), ("ap_step", "step")):
             value = metrics.average_precision(*curve, how)
             scores[key] = Score(Estimate(value, n=n_sources), f"average precision ({how})", limit=1.0)
     return scores
+
+
+def _realistic(at: pd.DataFrame, label: str) -> dict[str, Score]:
+    """The precisions of `pnet.realistic`; the main one takes the place of the simple frames'."""
+    titles = {
+        "precision": "galaxies measured brighter than 20 mag count as false",
+        "precision_galaxies_ignored": "detections on galaxies left out",
+        "precision_all_galaxies": "all galaxies count as false",
+    }
+    found = realistic.rates(at)
+    return {name: Score(found[name], f"precision, {label}; {title}", limit=1.0) for name, title in titles.items()}
 
 
 def on_contaminants(table: pd.DataFrame) -> pd.Series:
@@ -179,12 +215,23 @@ def _photometry(table: pd.DataFrame, dataset: str, method: str, seed: int) -> di
         }
         if method == "pnet":  # the baselines' offset was taken off
             scores[f"{prefix}bias"] = Score(metrics.bias(delta, seed=seed), f"median error, {label}", "mag", 0.0)
-        scores |= _against_limit(stars, delta, "limit_mag", f"{prefix}mag", label, "mag", dataset, seed)
+        scores |= against_limit(stars, delta, "limit_mag", f"{prefix}mag", label, "mag", dataset, seed)
+    if method == "pnet" and dataset in CALIBRATED:
+        stars = matched(calibrated(matching.at_threshold(table, THRESHOLDS[method]), 0), "mag", "truth_mag")
+        truth, delta = stars["truth_mag"].to_numpy(), (stars["truth_mag"] - stars["mag"]).to_numpy()
+        how = "one zero point for the frame"
+        if len(stars):
+            scores |= {
+                "mae_one_zero_point": Score(metrics.mean_absolute(delta, seed=seed), f"MAE, {how}", "mag"),
+                "sigma_nmad_one_zero_point": Score(_nmad(truth, delta, seed), f"σ_NMAD (Eq. 6), {how}"),
+            }
     if method != "pnet":
         _, offsets = baselines.remove_offset(matching.at_threshold(table, THRESHOLDS[method]))
         n = len(matched(table))
         for column, unit in (("mag", "mag"), ("x", "px"), ("y", "px")):
             title = f"constant offset in {column} that was taken off"
+            if method in baselines.PER_FRAME:
+                title = f"median offset in {column}; each frame's own was taken off"
             scores[f"offset_{column}"] = Score(Estimate(offsets[column], n=n), title, unit)
     return scores
 
@@ -197,7 +244,7 @@ def _nmad(truth: np.ndarray, delta: np.ndarray, seed: int) -> Estimate:
     return metrics.bootstrap(statistic, 1 + truth, delta, seed=seed)
 
 
-def _against_limit(
+def against_limit(
     stars: pd.DataFrame, delta: np.ndarray, limit: str, key: str, label: str, unit: str, dataset: str, seed: int
 ) -> dict[str, Score]:
     """Scatter over the limit and bias, per magnitude bin and pooled.
@@ -205,13 +252,12 @@ def _against_limit(
     Only where the truth is the truth: SDSS catalogue values come from the same pixels as ours, so their
     noise is shared and the bound does not apply to the difference.
     """
-    if dataset != "simulation":
+    if dataset not in SIMULATED:
         return {}
     magnitude, bound = stars["truth_mag"].to_numpy(), stars[limit].to_numpy()
     usable = np.isfinite(bound)
     scores: dict[str, Score] = {}
-    ranges = [(low, low + 1, f"{low:g}") for low in BINS[:-1]] + [(*pool, f"{pool[0]:g}-{pool[1]:g}") for pool in POOLS]
-    for low, high, name in ranges:
+    for low, high, name in ranges():
         member = usable & (magnitude >= low) & (magnitude < high)
         if member.sum() < 2:
             continue
@@ -243,7 +289,7 @@ def _astrometry(table: pd.DataFrame, dataset: str, method: str, seed: int) -> di
         scores[f"mean_abs_d{axis}"] = Score(metrics.mean_absolute(delta, seed=seed), f"mean |Δ{axis}|", "px", bound)
         if method == "pnet":
             scores[f"{axis}_bias"] = Score(metrics.bias(delta, seed=seed), f"median Δ{axis}", "px", 0.0)
-        scores |= _against_limit(stars, delta, f"limit_{axis}", axis, axis, "px", dataset, seed)
+        scores |= against_limit(stars, delta, f"limit_{axis}", axis, axis, "px", dataset, seed)
     distance = metrics.distance(errors["x"], errors["y"])
     scores["mean_distance"] = Score(metrics.mean_absolute(distance, seed=seed), "mean distance (Eq. 2)", "px")
     for radius in RADII:
@@ -289,6 +335,34 @@ def _uncertainty(table: pd.DataFrame, dataset: str, method: str, seed: int) -> d
             "miscalibration_area_raw": Score(_area(truth, mean, raw, seed), "miscalibration area before recalibration"),
         }
     return scores
+
+
+def ranges() -> list[tuple[float, float, str]]:
+    """Return lower and upper edge and name of every magnitude bin and pool."""
+    bins = [(float(low), float(low) + 1, f"{low:g}") for low in BINS[:-1]]
+    return bins + [(*pool, f"{pool[0]:g}-{pool[1]:g}") for pool in POOLS]
+
+
+def _positions(table: pd.DataFrame, dataset: str, method: str, seed: int, engine: str | None) -> dict[str, Score]:
+    from pnet import position_scores  # which uses this module
+
+    return position_scores.compute(table, dataset, method, seed, engine)
+
+
+def _confidence(
+    table: pd.DataFrame, dataset: str, method: str, seed: int, calibration: Mapping[str, Any] | None
+) -> dict[str, Score]:
+    if method != "pnet" or dataset not in SIMULATED:  # the others have none; a real catalogue is not complete
+        return {}
+    from pnet import confidence_scores  # which uses this module
+
+    return confidence_scores.compute(table, dataset, seed, calibration)
+
+
+def _calibration(table: pd.DataFrame, dataset: str, method: str, seed: int) -> dict[str, Score]:
+    from pnet import calibration_scores  # which uses this module
+
+    return calibration_scores.compute(table, dataset, method, seed)
 
 
 def _mean(values: np.ndarray, seed: int) -> Estimate:

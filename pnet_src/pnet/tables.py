@@ -7,12 +7,20 @@ from collections.abc import Iterable
 import pandas as pd
 
 from pnet import scores
+from pnet.goals import Goal
 from pnet.ledger import Entry, Ledger, paper_values
 from pnet.metrics import Estimate
 
 NO_VALUE = "–"
 DATASET_NAMES = {"sdss": "SDSS", "simulation": "simulation"}
-METHOD_NAMES = {"pnet": "PNet", "sextractor": "SExtractor", "sep": "SEP"}
+METHOD_NAMES = {
+    "pnet": "PNet",
+    "sextractor": "SExtractor",
+    "sextractor_default": "SExtractor, default settings",
+    "sep": "SEP",
+    "psfex": "SExtractor + PSFEx",
+    "photutils": "photutils PSF",
+}
 
 HIGHER_IS_BETTER = ("precision", "recall", "ap", "within")
 FRACTIONS = (*HIGHER_IS_BETTER, "eta", "coverage")
@@ -177,6 +185,55 @@ def over_limit(ledger: Ledger, columns: dict[str, str]) -> pd.DataFrame:
             label = name.replace("-", "–") if "-" in name else f"{name}–{int(name) + 1}"
             rows.append({"mag": label} | {heading: with_interval(entry) for heading, entry in found.items()})
     return pd.DataFrame(rows)
+
+
+def goals(ledger: Ledger, wanted: Iterable[Goal], others: Iterable[str] = ("psfex", "sextractor")) -> pd.DataFrame:
+    """One row per goal: what is wanted, the paper's value, ours with interval, the limit, and whether it is reached.
+
+    Parameters
+    ----------
+    ledger : Ledger
+    wanted : iterable of Goal
+        From `goals.load`. Of a goal for every bin the bin farthest from it is shown.
+    others : iterable of str
+        Methods whose value for the same key stands beside ours, the first that the ledger has.
+    """
+    rows = []
+    for goal in wanted:
+        entry, verdict_ = goal.decide(ledger)
+        key = goal.key if entry is None else entry.key
+        known = ledger.get(key)
+        other = NO_VALUE
+        for method in others:
+            theirs = ledger.get(key.replace(".pnet.", f".{method}.")) if ".pnet." in key else None
+            if theirs is not None and theirs.value is not None:
+                value = goal.value(theirs).value
+                other = f"{percent(value) if goal.style == 'percent' else number(value)}, {METHOD_NAMES[method]}"
+                break
+        bin_ = f" (worst: {key.rpartition('.')[2]})" if goal.bins and entry is not None else ""
+        limit = 1.0 if goal.relative else known.limit if known else None
+        rows.append(
+            {
+                "goal": goal.what + bin_,
+                "wanted": _bounds(goal),
+                "paper": _paper(key, goal.style),
+                "classical": other,
+                "ours (95 %)": with_interval(entry, goal.style),
+                "limit": percent(limit) if goal.style == "percent" else number(limit),
+                "n": str(entry.n) if entry else NO_VALUE,
+                "": verdict_,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _bounds(goal: Goal) -> str:
+    """Return the bounds of a goal in words."""
+    least, most = (f"{100 * value:g}" if goal.style == "percent" else f"{value:g}" for value in (goal.least, goal.most))
+    unit = " %" if goal.style == "percent" else ""
+    if math.isinf(goal.most):
+        return f"≥ {least}{unit}"
+    return f"≤ {most}{unit}" if math.isinf(goal.least) else f"{least}–{most}{unit}"
 
 
 _STYLE = (

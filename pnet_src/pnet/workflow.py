@@ -13,7 +13,7 @@ from pnet.errors import ConfigError, PNetError
 
 MANIFEST = "sdss-standard"
 SIMULATION = "01_skymaker_simulation"
-STEPS = ("simulate", "simulate-realistic", "train-detection", "train-bpnn", "measure")
+STEPS = ("simulate", "simulate-realistic", "train-detection", "train-refiner", "train-bpnn", "measure")
 
 
 class WorkflowError(PNetError, RuntimeError):

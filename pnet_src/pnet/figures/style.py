@@ -21,13 +21,21 @@ COLOURS = {
     "pnet": "#0072B2",
     "sextractor": "#D55E00",
     "sep": "#E69F00",
+    "psfex": "#56B4E9",
+    "photutils": "#CC79A7",
     "limit": "#111111",
     "truth": "#009E73",
     "paper": "#CC3311",
     "grey": "#777777",
     "purple": "#AA4499",
 }
-NAMES = {"pnet": "PNet", "sextractor": "SExtractor", "sep": "SEP"}
+NAMES = {
+    "pnet": "PNet",
+    "sextractor": "SExtractor",
+    "sep": "SEP",
+    "psfex": "SExtractor + PSFEx",
+    "photutils": "photutils PSF",
+}
 DATASETS = {"sdss": "SDSS", "simulation": "simulation"}
 
 _RC = {
