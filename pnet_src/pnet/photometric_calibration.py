@@ -15,6 +15,7 @@ import numpy as np
 
 from pnet.errors import ConfigError, DataError
 
+DEGREES = (0, 1, 2)  # of the polynomial in x and y that a frame's zero point may be
 MINIMUM = 50  # reference stars; "we use 50 to 100 isolated reference stars" (3.3.3)
 METHODS = ("least_squares", "chi_square")
 AIRMASS_SPREAD = 0.01  # below this range k x is a constant to 2 mmag for any k of the optical, and k means nothing
@@ -283,13 +284,19 @@ def _solve(design: np.ndarray, values: np.ndarray, weight: np.ndarray) -> np.nda
 
 
 def without_itself(
-    measured: np.ndarray, reference: np.ndarray, isolated: np.ndarray, x: np.ndarray, y: np.ndarray, degree: int = 2
+    measured: np.ndarray,
+    reference: np.ndarray,
+    isolated: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    degrees: tuple[int, ...] = DEGREES,
 ) -> np.ndarray:
     """Return the zero point (Eq. 18) that each star's neighbours in a frame give it, never the star itself.
 
     Eq. 18 lets the zero point depend on the place by its term f(i). A drift scan has a place for every moment, so that
     a PSF which the catalogue's model did not follow leaves a smooth pattern in both directions: here it is a
-    polynomial in x and y. Stars beyond 3 σ are left out of the fit, as in :func:`fit`.
+    polynomial in x and y. Its degree is chosen for each star by the others: the one that predicts each of them best
+    from the rest. Stars beyond 3 σ are left out of the fit, as in :func:`fit`.
 
     Parameters
     ----------
@@ -301,8 +308,8 @@ def without_itself(
         The reference stars. Each gets the zero point of all the others; every other star that of all of them.
     x, y : ndarray, (N,)
         Positions, px.
-    degree : int
-        Of the polynomial; 0 is one zero point for the frame.
+    degrees : tuple of int
+        Degrees of the polynomial to choose from; 0 is one zero point for the frame.
 
     Returns
     -------
@@ -310,16 +317,29 @@ def without_itself(
         To be added to `measured`; zeros where there are fewer than the paper's 50 reference stars (section 3.3.3).
     """
     usable = np.asarray(isolated, dtype=bool) & np.isfinite(measured) & np.isfinite(reference)
-    usable &= np.isfinite(x) & np.isfinite(y)
+    placed = np.isfinite(x) & np.isfinite(y)
+    usable &= placed
     if usable.sum() <= MINIMUM:
         return np.zeros(len(usable))
-    placed = np.isfinite(x) & np.isfinite(y)
     u, v = (np.where(placed, at, at[usable].mean()) for at in (np.asarray(x, float), np.asarray(y, float)))
     u, v = ((at - at[usable].mean()) / max(np.ptp(at[usable]) / 2, 1e-9) for at in (u, v))
-    terms = [u**i * v**j for i in range(degree + 1) for j in range(degree + 1 - i)]
-    design, difference = np.stack(terms, axis=1), np.asarray(reference, float) - np.asarray(measured, float)
+    difference = np.asarray(reference, float) - np.asarray(measured, float)
+    designs = [
+        np.stack([u**i * v**j for i in range(degree + 1) for j in range(degree + 1 - i)], axis=1) for degree in degrees
+    ]
+    zero_point = _best_surface(designs, difference, usable)
+    for star in np.flatnonzero(usable):
+        others = usable.copy()
+        others[star] = False
+        zero_point[star] = _best_surface(designs, difference, others)[star]
+    return zero_point
 
-    def surface(members: np.ndarray) -> np.ndarray:
+
+def _best_surface(designs: list[np.ndarray], difference: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Return the fitted surface of the design that predicts each of the members best from the rest (PRESS, Allen
+    1974)."""
+    best, lowest = None, np.inf
+    for design in designs:
         kept = members.copy()
         for _ in range(20):
             solution = _solve(design[kept], difference[kept], np.ones(kept.sum()))
@@ -329,11 +349,11 @@ def without_itself(
             if (again == kept).all() or again.sum() <= design.shape[1]:
                 break
             kept = again
-        return design @ solution
-
-    zero_point = surface(usable)
-    for star in np.flatnonzero(usable):
-        others = usable.copy()
-        others[star] = False
-        zero_point[star] = surface(others)[star]
-    return zero_point
+        inverse = np.linalg.pinv(design[kept].T @ design[kept])
+        leverage = np.einsum("np,pq,nq->n", design[members], inverse, design[members])
+        # A star that the fit left out is predicted by it as it is.
+        held_out = residual[members] / np.where(kept[members], 1 - np.clip(leverage, 0, 0.99), 1)
+        error = float(np.mean(np.minimum(np.abs(held_out), 5 * scatter)))
+        if error < lowest:
+            best, lowest = design @ solution, error
+    return best

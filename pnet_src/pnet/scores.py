@@ -17,7 +17,6 @@ from pnet.seeds import derive
 GROUPS = ("detection", "photometry", "astrometry", "uncertainty", "calibration", "positions", "confidence")
 SIMULATED = ("simulation", "realistic", "validation")  # where the truth is the truth
 CALIBRATED = ("sdss", "coadd")  # data sets whose frames have 50 reference stars or more
-ZERO_POINT_DEGREE = 2  # of the zero point's polynomial in x and y on their frames
 BINS = np.arange(13.0, 21.0)  # magnitude bins 13...19, [m, m + 1)
 POOLS = ((14.0, 20.0), (15.0, 19.0))  # beside single bins; saturation ends near 14
 MAGNITUDES = (13.0, 20.0)  # the paper's range
@@ -65,8 +64,8 @@ def select(table: pd.DataFrame, dataset: str, method: str, threshold: float | No
     return calibrated(chosen) if dataset in CALIBRATED else chosen
 
 
-def calibrated(table: pd.DataFrame, degree: int = ZERO_POINT_DEGREE) -> pd.DataFrame:
-    """Return the rows with the zero point of every frame fitted (Eq. 18), a polynomial of `degree` in x and y."""
+def calibrated(table: pd.DataFrame, degrees: tuple[int, ...] = photometric_calibration.DEGREES) -> pd.DataFrame:
+    """Return the rows with the zero point of every frame fitted (Eq. 18): a polynomial of one of `degrees`."""
     table = table.copy()
     for _, index in table.groupby("frame").groups.items():
         frame = table.loc[index]
@@ -74,7 +73,7 @@ def calibrated(table: pd.DataFrame, degree: int = ZERO_POINT_DEGREE) -> pd.DataF
         for column in ("mag", "mag_net"):
             values = frame[column].to_numpy(dtype=float)
             reference, x, y = (frame[name].to_numpy(dtype=float) for name in ("truth_mag", "x", "y"))
-            offset = photometric_calibration.without_itself(values, reference, isolated, x, y, degree)
+            offset = photometric_calibration.without_itself(values, reference, isolated, x, y, degrees)
             table.loc[index, column] = values + offset
     return table
 
@@ -217,7 +216,7 @@ def _photometry(table: pd.DataFrame, dataset: str, method: str, seed: int) -> di
             scores[f"{prefix}bias"] = Score(metrics.bias(delta, seed=seed), f"median error, {label}", "mag", 0.0)
         scores |= against_limit(stars, delta, "limit_mag", f"{prefix}mag", label, "mag", dataset, seed)
     if method == "pnet" and dataset in CALIBRATED:
-        stars = matched(calibrated(matching.at_threshold(table, THRESHOLDS[method]), 0), "mag", "truth_mag")
+        stars = matched(calibrated(matching.at_threshold(table, THRESHOLDS[method]), (0,)), "mag", "truth_mag")
         truth, delta = stars["truth_mag"].to_numpy(), (stars["truth_mag"] - stars["mag"]).to_numpy()
         how = "one zero point for the frame"
         if len(stars):

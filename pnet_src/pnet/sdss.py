@@ -263,10 +263,13 @@ def read_mask(
             spans = np.asarray(spans, dtype=np.uint8)
             if spans.size % 6:
                 raise DataError(f"{path}: mask type {kind} has a run of pixels cut short")
-            for row, first, last in spans.view(">i2").reshape(-1, 3):
-                first = 0 if first == -1 else first  # boxes around objects begin a pixel before them
-                if min(row, first) < 0 or row >= size[0] or last >= size[1] or first > last:
-                    raise DataError(f"{path}: mask type {kind} leaves the image: row {row}, columns {first} to {last}")
+            rows, firsts, lasts = spans.view(">i2").reshape(-1, 3).astype(int).T
+            firsts = np.where(firsts == -1, 0, firsts)  # boxes around objects begin a pixel before them
+            outside = (np.minimum(rows, firsts) < 0) | (rows >= size[0]) | (lasts >= size[1]) | (firsts > lasts)
+            if outside.any():
+                row, first, last = (values[outside][0] for values in (rows, firsts, lasts))
+                raise DataError(f"{path}: mask type {kind} leaves the image: row {row}, columns {first} to {last}")
+            for row, first, last in zip(rows.tolist(), firsts.tolist(), lasts.tolist(), strict=True):
                 plane[row, first : last + 1] = True
         planes[kind] = plane
     return planes
