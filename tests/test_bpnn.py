@@ -208,7 +208,9 @@ def test_base_is_close_to_the_truth_at_every_seeing(apertures):
         pixels = torch.from_numpy(pixel_psf(seeing, 0.396, 0.2, -0.3, 21) * 1e6).float()[None]
         start = (torch.tensor([0.1]), torch.tensor([-0.2]))
         width = cutting.gaussian_width(pixels, torch.tensor([0.2]), torch.tensor([-0.3]))
-        stamps = inputs.Stamps(pixels, *start, torch.tensor([17.0]), width, torch.zeros(1, dtype=torch.bool))
+        stamps = inputs.Stamps(
+            pixels, *start, torch.tensor([17.0]), width, torch.zeros(1), torch.zeros(1, dtype=torch.bool)
+        )
         made = inputs.make_inputs(stamps, 9, apertures)
         assert made.base[0].tolist() == pytest.approx([-15, 0.2, -0.3], abs=0.01)
         assert made.images.shape == (1, inputs.IMAGES, 9, 9) and made.context.shape == (1, inputs.CONTEXT)
@@ -223,7 +225,7 @@ def test_unit_of_a_correction_is_the_error_of_the_base(apertures, rng):
         n = len(noisy)
         stamps = inputs.Stamps(
             torch.from_numpy(noisy).float(), torch.zeros(n), torch.zeros(n), torch.full((n,), 280**0.5),
-            torch.full((n,), width), torch.zeros(n, dtype=torch.bool),
+            torch.full((n,), width), torch.zeros(n), torch.zeros(n, dtype=torch.bool),
         )  # fmt: skip
         made = inputs.make_inputs(stamps, 9, apertures)
         ratio = made.base.std(dim=0) / made.scale.mean(dim=0)
@@ -240,7 +242,7 @@ def test_networks_of_every_stamp_size(batch, size):
 def test_inputs_stay_finite_for_empty_and_saturated_stamps():
     pixels = torch.stack([torch.zeros(21, 21), torch.full((21, 21), -5.0), torch.full((21, 21), 2.5e5)])
     stamps = inputs.Stamps(
-        pixels, torch.zeros(3), torch.zeros(3), torch.full((3,), 17.0), torch.full((3,), 1.6),
+        pixels, torch.zeros(3), torch.zeros(3), torch.full((3,), 17.0), torch.full((3,), 1.6), torch.zeros(3),
         torch.tensor([False, False, True]),
     )  # fmt: skip
     for correction in (True, False):

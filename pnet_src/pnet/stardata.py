@@ -27,6 +27,7 @@ SUBTRACTED = 20.5  # mag; brighter neighbours are known to the detection net and
 FLUX_ERROR, PLACE_ERROR = 0.01, 0.02  # of the neighbours that are taken off: relative, px
 SEEING_STEP = 0.025  # arcsec
 SKY_ERROR = 0.02  # of the noise of an empty pixel: what `star.frame` leaves on SkyMaker's validation frames
+WIDTH_SCATTER = (-3.0, -1.6)  # log10 of its relative scatter over a frame
 WIDTH_ERROR = 0.0012  # relative, of the frame's PSF width, likewise
 DETECTED, REFINED = (
     0.08,
@@ -124,7 +125,14 @@ class RenderedStamps:
         )
         # Sky and PSF width of a real frame are estimates.
         level = repeated["sky"] + tensor(rng.normal(0, SKY_ERROR, (FIELDS, each))) * repeated["sigma"]
-        measured = np.array(widths) * (1 + rng.normal(0, WIDTH_ERROR, FIELDS))
+        # In half of the frames the PSF varies from place to place, as it does in a drift scan, and the frame knows by
+        # how much.
+        scatter = np.where(rng.random(FIELDS) < 0.5, 0.0, 10 ** rng.uniform(*WIDTH_SCATTER, FIELDS))
+        measured = np.array(widths) * (1 + rng.normal(0, np.hypot(WIDTH_ERROR, scatter / 5)))
+        own = np.repeat(measured, each) * (1 + np.repeat(scatter, each) * rng.normal(0, 1, FIELDS * each))
+        # The estimate from a handful of stars: none in every other uniform frame, up to 0.7 % in the rest.
+        mistaken = np.where(rng.random(FIELDS) < 0.5, 0.0, rng.normal(0, 0.003, FIELDS))
+        noticed = np.hypot(scatter * (1 + rng.normal(0, 0.15, FIELDS)), mistaken)
         electrons = adu * repeated["gain"][:, None, None] - level[:, None, None]
         return StampBatch(
             Stamps(
@@ -132,7 +140,8 @@ class RenderedStamps:
                 dx=dx,
                 dy=dy,
                 sigma=repeated["sigma"],
-                psf_width=tensor(np.repeat(measured, each)),
+                psf_width=tensor(own),
+                psf_scatter=tensor(np.repeat(noticed, each)),
                 saturated=_inner(adu).amax(dim=(1, 2)) >= recipe.saturation,
             ),
             tensor(flux),

@@ -20,8 +20,11 @@ CONFIDENT = 0.3  # detections below it are no neighbours
 SKY_FILTER = 5  # meshes of 64 px that the median smooths the sky over
 
 
-def _psf_width(image: Tensor, stars: pd.DataFrame, rms: float, saturation: float, fallback: float) -> float:
-    """Return the width (px, standard deviation) of the frame's PSF from its bright, unsaturated, lone stars.
+def _psf_width(
+    image: Tensor, stars: pd.DataFrame, rms: float, saturation: float, fallback: float
+) -> tuple[float, float]:
+    """Return the width (px, standard deviation) of the frame's PSF from its bright, unsaturated, lone stars, and by how
+    much it differs over the frame beyond the noise, relative.
 
     A mean weighted by each star's precision; those more than 5 % from the median (galaxies, pairs) are left out.
     """
@@ -40,7 +43,7 @@ def _psf_width(image: Tensor, stars: pd.DataFrame, rms: float, saturation: float
     good = stamps.amax(dim=(1, 2)) < 0.8 * saturation if len(chosen) else torch.zeros(0, dtype=torch.bool)
     stamps, dx, dy = stamps[good][:BRIGHTEST], dx[good][:BRIGHTEST], dy[good][:BRIGHTEST]
     if not len(stamps):
-        return fallback
+        return fallback, 0.0
     start = torch.full_like(dx, fallback)
     dx, dy = gaussian_moments(stamps, dx, dy, start)
     widths = gaussian_width(stamps, dx, dy, fallback).double()
@@ -48,7 +51,10 @@ def _psf_width(image: Tensor, stars: pd.DataFrame, rms: float, saturation: float
     # A width is known to 1/(sqrt(2) S/N), and to no better than 0.2 % where the PSF is not a Gaussian.
     variance = 0.5 * (flux + 150 * rms**2) / flux**2 + 0.002**2
     weight = ((widths / widths.median() - 1).abs() < 0.05) / variance
-    return float((weight * widths).sum() / weight.sum())
+    mean = (weight * widths).sum() / weight.sum()
+    # Medians: a faint companion here and there is no scatter of the PSF.
+    pull = 1.4826 * ((widths / mean - 1).abs() / variance.sqrt()).median()
+    return float(mean), float(((pull**2 - 1) * variance.median()).clamp(min=0).sqrt())
 
 
 def _cut(image: Tensor, stars: pd.DataFrame, size: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,7 +113,7 @@ def frame_stamps(frame: Frame, stars: pd.DataFrame, subtracted: tuple[np.ndarray
     image = torch.from_numpy(electrons)[None]
     seeing = frame.seeing / frame.pixel_scale if frame.seeing else 3.5
     guess = float(stars["fwhm"].median()) if len(stars) and "fwhm" in stars else seeing
-    width = _psf_width(image, stars, rms, frame.saturation, fallback=float(np.clip(guess, 1.5, 8)) / 2.355)
+    width, scatter = _psf_width(image, stars, rms, frame.saturation, fallback=float(np.clip(guess, 1.5, 8)) / 2.355)
     light, own = _light(image, stars, width, frame.pixel_scale)
     # Masked pixels were filled from around, sky already off.
     first = torch.from_numpy(frame.image) - image[0]
@@ -123,5 +129,6 @@ def frame_stamps(frame: Frame, stars: pd.DataFrame, subtracted: tuple[np.ndarray
         dy=dy,
         sigma=torch.full((n,), rms),
         psf_width=torch.full((n,), width),
+        psf_scatter=torch.full((n,), scatter),
         saturated=_cut(full, stars, INNER)[0].flatten(1).any(dim=1),
     )

@@ -23,13 +23,14 @@ SCALES = (0.7, 1.0, 1.5)  # the same for the weighted fluxes
 RADII = (4.5, 7.0, 10.0)  # px, round apertures with soft edges
 BASE = len(SCALES)  # the flux that is corrected: the sum in the first aperture
 FLUXES = len(SCALES) + len(RADII)
-CONTEXT = 11 + 2 * (len(CENTROIDS) - 1) + FLUXES - 1  # numbers beside the image
+CONTEXT = 12 + 2 * (len(CENTROIDS) - 1) + FLUXES - 1  # numbers beside the image
 MAGNITUDE_ZERO = 8.0  # ln(flux/σ) that the magnitude target is centred on: about g = 18 in an SDSS frame
 SATURATED_SCALE = 0.1  # mag; a saturated star has lost light, so that its correction is on this scale
 SATURATED_SHIFT = 0.05  # px, the same for positions
 FLOOR = 1e-3  # mag; below it corrections are the same in all stars, not noise
 SHIFT_FLOOR = 5e-4  # px, the same for positions
 SHAPE = 10.0  # bound of the shape in the network's image; noise of the faintest stars reaches 5
+LEAST_SCATTER = 5e-4  # of the PSF's width, relative: a logarithm needs something positive
 KNOTS = 20  # PSF widths in the table of aperture corrections
 POGSON = 2.5 / np.log(10)
 
@@ -48,6 +49,8 @@ class Stamps:
         Noise of an empty pixel of the frame in electrons.
     psf_width : Tensor, (N,)
         Standard deviation in pixels of the Gaussian that matches the frame's bright stars.
+    psf_scatter : Tensor, (N,)
+        Relative scatter of the PSF's width over the frame beyond noise: how far a star's own PSF may differ from it.
     saturated : Tensor, (N,), bool
         A pixel of the inner 9 × 9 is saturated.
     """
@@ -57,6 +60,7 @@ class Stamps:
     dy: Tensor
     sigma: Tensor
     psf_width: Tensor
+    psf_scatter: Tensor
     saturated: Tensor
 
     def __len__(self) -> int:
@@ -191,6 +195,7 @@ def make_inputs(stamps: Stamps, size: int, apertures: Apertures, correction: boo
             ((start_y - y) / 0.1).clamp(-5, 5),
             _surroundings(pixels, x, y, sigma),
             torch.asinh(pixels.amax(dim=(1, 2)) / flux * 2 * torch.pi * width**2 - 1),
+            torch.log(stamps.psf_scatter.float() + LEAST_SCATTER) + 6,
         ],
         dim=1,
     )
