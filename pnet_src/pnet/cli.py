@@ -245,7 +245,7 @@ def train_bpnn(
     learning_rate: Annotated[float, typer.Option()] = 2e-3,
     temperature: Annotated[float, typer.Option(help="Weight of the KL term; 1 is Eq. 12.")] = 1.0,
     detection: Annotated[str, typer.Option(help="Weights of the net that finds the stars.")] = "released",
-    refiner: Annotated[str, typer.Option(help="Weights of its refinement step.")] = "released",
+    refiner: Annotated[str, typer.Option(help="Weights of its refinement step; none for none.")] = "released",
     freeze_epochs: Annotated[int, typer.Option(min=0, help="Epochs with the feature extraction held.")] = 0,
     start: Annotated[str | None, typer.Option(help="Pre-trained weights to begin with.")] = None,
     precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",

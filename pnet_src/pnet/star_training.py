@@ -130,7 +130,7 @@ def train(
         The recalibration is fitted on the validation frames.
     detection, refiner : str or path
         Weights of the detection net that finds the stars in these frames, and of the refinement step that hands them
-        to the BPNN; the refiner itself is trained on what the detection net finds.
+        to the BPNN, 'none' for the detection net's own positions; the refiner itself is trained on these.
     rendered : bool
         Render the rest of each batch on the fly.
     epochs, steps, batch_size, learning_rate, precision, seed
@@ -165,7 +165,7 @@ def train(
         raise ConfigError("there is nothing to train on: give train frames, or set rendered")
     finder, found_by = None, {}
     if chosen.train or chosen.val:
-        finder, found_by = trainingsets.finder(detection, refiner if kind == "bpnn" else None)
+        finder, found_by = trainingsets.finder(detection, refiner if kind == "bpnn" and refiner != "none" else None)
     found = {split: trainingsets.stars_found(chosen.read(split), finder) for split in ("train", "val")}
     from_frames = batch_size if not rendered else batch_size // 4 if chosen.train else 0
     sources: list[Any] = []

@@ -168,7 +168,7 @@ def _made_of(
         found["frames made by"] = pipeline.key_of(pipeline.folder_of(output) / "simulation")
         # what finds the stars in these frames for a network of single stars
         for kind in ("detection", "refiner"):
-            if settings.get(kind):
+            if settings.get(kind, "none") != "none":
                 found[f"found by {kind}"] = sha256(weights.resolve(kind, settings[kind]))
     return found
 
