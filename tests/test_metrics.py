@@ -82,6 +82,16 @@ def test_outliers_of_gaussian_errors(rng):
         assert share.value == pytest.approx(0.0027, abs=0.0008)
 
 
+def test_outliers_of_perfect_measurements(rng):
+    """Stars of one brightness: the Gaussian 0.27 %. Errors from 1 to 20: several times that, all from the faintest."""
+    mag = np.full(4000, 18.0)
+    same = metrics.outliers_at_the_limit(mag, np.full(4000, 0.01), seed=1)
+    assert same == pytest.approx(0.0027, abs=0.0003)
+    mixed = metrics.outliers_at_the_limit(mag, np.geomspace(0.001, 0.02, 4000), seed=1)
+    assert 0.012 < mixed < 0.03
+    assert np.isnan(metrics.outliers_at_the_limit(mag[:0], mag[:0], seed=1))
+
+
 def test_robust_scatter_of_a_gaussian_ignores_outliers(rng):
     values = rng.normal(3, 2, 100_000)
     assert metrics.robust_scatter(values) == pytest.approx(2, rel=0.02)

@@ -198,12 +198,15 @@ def _photometry(table: pd.DataFrame, dataset: str, method: str, seed: int) -> di
         truth, measured = stars["truth_mag"].to_numpy(), stars[column].to_numpy()
         delta = metrics.magnitude_error(truth, measured)
         n = len(delta)
-        bound = float(metrics.HALF_NORMAL * stars["limit_mag"].mean())
+        bounds = stars["limit_mag"].to_numpy(dtype=float)
+        bound, known = float(metrics.HALF_NORMAL * np.nanmean(bounds)), np.isfinite(bounds)
         scores |= {
             f"{prefix}mae": Score(metrics.mean_absolute(delta, seed=seed), f"MAE, {label}", "mag", bound),
             f"{prefix}sigma_nmad": Score(_nmad(truth, delta, seed), f"σ_NMAD (Eq. 6), {label}"),
             f"{prefix}eta": Score(
-                metrics.outliers_beyond_three_sigma(truth, measured), f"η, beyond 3 σ_relative, {label}"
+                metrics.outliers_beyond_three_sigma(truth, measured),
+                f"η, beyond 3 σ_relative, {label}",
+                limit=metrics.outliers_at_the_limit(truth[known], bounds[known], seed=seed),
             ),
             f"{prefix}within_2.5_percent": Score(
                 metrics.rate(int((np.abs(delta) < TWO_AND_A_HALF_PERCENT).sum()), n), f"flux within 2.5 %, {label}"

@@ -222,12 +222,13 @@ def check_ledger(ledger: Path, reference: Path) -> tuple[list[str], int]:
     int
         How many numbers were compared.
     """
+    from pnet import evaluation
     from pnet.ledger import Ledger
 
     first, second = Ledger.read(reference), Ledger.read(ledger)
     common = {
         dataset: _on_same_frames(dataset, ledger.parent / "measurements", reference.parent / "measurements")
-        for dataset in ("simulation", "sdss")
+        for dataset in evaluation.DATASETS
     }
     problems, compared = [], 0
     for entry in second:
@@ -255,7 +256,7 @@ def _on_same_frames(dataset: str, run: Path, committed: Path) -> Any:
 
     try:
         here, record = evaluation.read(run / f"{dataset}.parquet")
-        there, _ = evaluation.read(committed / f"{dataset}.parquet")
+        there, provenance = evaluation.read(committed / f"{dataset}.parquet")
     except MissingError:
         return None
     there = there[there["frame"].isin(set(here["frame"]))]
@@ -267,7 +268,7 @@ def _on_same_frames(dataset: str, run: Path, committed: Path) -> Any:
     # Frames of another engine may bear the same names.
     if not np.array_equal(one.to_numpy(), other.to_numpy()):
         return None
-    return Ledger(entries_from_measurements(there, seed=record["seed"]))
+    return Ledger(entries_from_measurements(there, seed=record["seed"], provenance=provenance))
 
 
 def _interval(entry: Any) -> tuple[float, float]:
