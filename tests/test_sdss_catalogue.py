@@ -1,5 +1,7 @@
 """Selection of SDSS stars: flags, criteria, patches."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -211,6 +213,13 @@ class TestPatches:
         assert len(parts) == 2 and all(len(rows) == 0 for _, _, rows in parts)
         with pytest.raises(ConfigError, match="size is 600"):
             sdss_catalogue.patches(frame, size=600)
+
+    def test_a_patch_has_the_frames_interpolated_pixels(self, scene):
+        frame, _ = scene
+        frame = dataclasses.replace(frame, interpolated=np.arange(frame.image.size).reshape(frame.shape) % 7 == 0)
+        _, part, _ = sdss_catalogue.patches(frame, size=512)[1]
+        left, low = part.meta["origin"]
+        np.testing.assert_array_equal(part.interpolated, frame.interpolated[low : low + 512, left : left + 512])
 
     def test_psf_of_a_patch_is_that_of_the_frame(self, scene):
         frame, _ = scene

@@ -300,6 +300,7 @@ def _crop(frame: Frame, left: int, low: int, size: int) -> Frame:
         image=frame.image[window],
         variance=frame.variance[window],
         mask=frame.mask[window],
+        interpolated=None if frame.interpolated is None else frame.interpolated[window],
         wcs=None if frame.wcs is None else frame.wcs[window],
         meta={**frame.meta, "planes": planes, "origin": (left, low)},
     )
