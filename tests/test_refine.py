@@ -76,6 +76,17 @@ def test_one_star_seen_twice_is_kept_once(scene, neutral):
     assert len(result) == 3 and result["confidence"].min() == 0.7
 
 
+@pytest.mark.parametrize(("confidence", "distance", "stays"), [(0.5, 4.0, False), (0.7, 4.0, True), (0.5, 9.0, True)])
+def test_weak_peaks_beside_a_star_need_pixels_to_show_for(scene, neutral, confidence, distance, stays):
+    frame, _, found = scene
+    model = BayesianPhotometryNet(refiner_config("tiny"))
+    model.load_state_dict(neutral.state_dict())
+    torch.nn.init.constant_(model.head[-1].bias[4:5], 6.0)  # nothing can be refined
+    weak = found.iloc[:1].assign(x=found["x"].iloc[0] + distance, confidence=confidence)
+    result = refine(model, frame, pd.concat([found, weak], ignore_index=True))
+    assert len(result) == (4 if stays else 3)
+
+
 def test_no_star_is_no_star(scene, neutral):
     frame, _, found = scene
     assert len(refine(neutral, frame, found.iloc[:0])) == 0
