@@ -75,9 +75,9 @@ def refine(
 def _phantoms(stars: pd.DataFrame) -> np.ndarray:
     """Return where a weak peak beside a more confident star has nothing in the pixels to show for itself.
 
-    Between the two stars of a close pair the map may rise once more. Of 49 detections that could not be refined, on 170
-    frames that are not test frames, the 4 below PHANTOM_CONFIDENCE and nearer than PHANTOM_REACH to a more confident one
-    were no stars, and of the others this near 13 of 14 were.
+    Between the two stars of a close pair the map may rise once more. On 170 frames that are not test frames 49
+    detections could not be refined: the 4 below PHANTOM_CONFIDENCE and nearer than PHANTOM_REACH to a more
+    confident one were no stars, of the others this near 13 of 14 were.
     """
     x, y, confidence = (stars[name].to_numpy(float) for name in ("x", "y", "confidence"))
     near = np.hypot(x[:, None] - x[None], y[:, None] - y[None]) < PHANTOM_REACH
