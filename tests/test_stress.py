@@ -41,10 +41,18 @@ def test_flag_keeps_its_promise_at_every_magnitude(rng):
 
 def test_auc_is_that_of_two_gaussians(rng):
     validation, other = measured(rng, 8000), measured(rng, 8000, growth=np.exp(0.3))
-    row = stress.row("other", other, validation, novelty.Flag.fit(validation))
+    row = stress.row(
+        "other", other, validation, novelty.Flag.fit(validation), novelty.Flag.fit(validation, quantity="sigma")
+    )
     # ln ratio of two Gaussians 0.3 apart, both 0.2 wide (within a bin the trend widens them a little)
     assert row["auc"] == pytest.approx(stats.norm.cdf(0.3 / (0.2 * np.sqrt(2))), abs=0.06)
-    same = stress.row("same", measured(rng, 8000), validation, novelty.Flag.fit(validation))
+    same = stress.row(
+        "same",
+        measured(rng, 8000),
+        validation,
+        novelty.Flag.fit(validation),
+        novelty.Flag.fit(validation, quantity="sigma"),
+    )
     assert same["auc"] == pytest.approx(0.5, abs=0.02) and same["flagged"] == pytest.approx(0.01, abs=0.005)
     assert same["z_scatter"] == pytest.approx(1, abs=0.03) and same["error_over_limit"] == pytest.approx(1, abs=0.04)
     assert same["aleatoric_over_limit"] == 1.0

@@ -236,7 +236,7 @@ def study(name: str, folder: Path = paths.RESULTS / "studies") -> pd.DataFrame:
     try:
         content = read_json(path)
         columns, rows = content["columns"], content["rows"]
-        shares = ("precision", "recall", "ap", "pairs_found", "coverage_68", "flagged")
+        shares = ("precision", "recall", "ap", "pairs_found", "coverage_68", "flagged", "flagged_sigma")
         return pd.DataFrame(
             {
                 heading: _cell(row.get(key), "percent" if key in shares else "number")

@@ -55,6 +55,9 @@ class Flag:
     quantile : float
     n : int
         Validation stars.
+    quantity : {'ratio', 'sigma'}
+        'sigma' judges by the whole uncertainty instead: where the noise itself looks strange, a network may say so in
+        its aleatoric part.
     """
 
     edges: tuple[float, ...]
@@ -63,9 +66,10 @@ class Flag:
     threshold: float
     quantile: float
     n: int
+    quantity: str = "ratio"
 
     @classmethod
-    def fit(cls, validation: Measured, quantile: float = QUANTILE) -> "Flag":
+    def fit(cls, validation: Measured, quantile: float = QUANTILE, quantity: str = "ratio") -> "Flag":
         """Fix the rule on validation stars.
 
         Raises
@@ -85,7 +89,7 @@ class Flag:
             if counts[few] >= SMALLEST:
                 break
             del edges[min(few, len(edges) - 1)]
-        index, logs = np.searchsorted(edges, validation.mean, side="right"), np.log(validation.ratio)
+        index, logs = np.searchsorted(edges, validation.mean, side="right"), np.log(getattr(validation, quantity))
         bins = [logs[index == number] for number in range(len(edges) + 1)]
         rule = cls(
             tuple(edges),
@@ -94,10 +98,11 @@ class Flag:
             np.inf,
             quantile,
             n,
+            quantity,
         )
         return dataclasses.replace(rule, threshold=float(np.quantile(rule.novelty(validation), quantile)))
 
     def novelty(self, stars: Measured) -> np.ndarray:
-        """Return how unusual each star's ratio is for its magnitude."""
+        """Return how unusual each star's ratio (or σ) is for its magnitude."""
         index = np.searchsorted(self.edges, stars.mean, side="right")
-        return (np.log(stars.ratio) - np.array(self.centres)[index]) / np.array(self.spreads)[index]
+        return (np.log(getattr(stars, self.quantity)) - np.array(self.centres)[index]) / np.array(self.spreads)[index]

@@ -56,6 +56,8 @@ COLUMNS = {
     "epistemic_over_aleatoric": "epistemic / aleatoric (median)",
     "flagged": "flagged",
     "auc": "AUC",
+    "flagged_sigma": "flagged by the whole σ",
+    "auc_sigma": "AUC of the whole σ",
 }
 
 Sources = Callable[[pd.DataFrame, Conditions, np.random.Generator], pd.DataFrame]
@@ -204,17 +206,18 @@ def make_frame(condition: Condition, number: int, seed: int) -> tuple[Frame, pd.
         return read_frame(path)
 
 
-def row(name: str, stars: Measured, validation: Measured, flag: Flag) -> dict[str, Any]:
+def row(name: str, stars: Measured, validation: Measured, flag: Flag, by_sigma: Flag) -> dict[str, Any]:
     """Return one row of the study: what the error bars of a condition are worth, and whether its stars are noticed.
 
     The AUC is the probability that a star of the condition has a larger novelty than a validation star (Mann & Whitney
-    1947): 0.5 cannot tell them apart.
+    1947): 0.5 cannot tell them apart. `by_sigma` judges by the whole uncertainty in place of the epistemic share.
     """
     z = metrics.standardised(stars.error, np.zeros(len(stars.error)), stars.sigma)
     bound = np.isfinite(stars.limit)
     novelty, usual = flag.novelty(stars), flag.novelty(validation)
     flagged = metrics.rate(int((novelty > flag.threshold).sum()), len(novelty))
     test = stats.mannwhitneyu(novelty, usual)
+    wide, usually = by_sigma.novelty(stars), by_sigma.novelty(validation)
     return {
         "name": name,
         "title": CONDITIONS[name].title if name in CONDITIONS else name,
@@ -235,6 +238,8 @@ def row(name: str, stars: Measured, validation: Measured, flag: Flag) -> dict[st
         "flagged_low": flagged.low,
         "flagged_high": flagged.high,
         "auc": float(test.statistic / (len(novelty) * len(usual))),
+        "flagged_sigma": float(np.mean(wide > by_sigma.threshold)),
+        "auc_sigma": float(stats.mannwhitneyu(wide, usually).statistic / (len(wide) * len(usually))),
     }
 
 
@@ -290,14 +295,14 @@ def run(
         counted = truth["counted"].to_numpy(bool)
         known.append(Measured(**{name: values[counted] for name, values in vars(found).items()}))
     reference = Measured.joined(known)
-    flag = Flag.fit(reference)
-    rows = [row("validation", reference, reference, flag) | {"title": "validation frames"}]
+    flag, by_sigma = Flag.fit(reference), Flag.fit(reference, quantity="sigma")
+    rows = [row("validation", reference, reference, flag, by_sigma) | {"title": "validation frames"}]
     for name, condition in tqdm(CONDITIONS.items(), desc="conditions", disable=not progress):
         parts = []
         for number in range(frames):
             frame, stars = make_frame(condition, number, seed)
             parts.append(measure(model, card, frame, stars, seed=derive(seed, name, number), bound=condition.bound))
-        rows.append(row(name, Measured.joined(parts), reference, flag))
+        rows.append(row(name, Measured.joined(parts), reference, flag, by_sigma))
     record = provenance.record(
         command or f"python -m pnet study stress --seed {seed}",
         seed,
