@@ -239,7 +239,8 @@ def _bounds(goal: Goal) -> str:
 _STYLE = (
     "<style>.pnet-table {overflow-x: auto; margin-bottom: 1rem; font-size: 0.9em} "
     ".pnet-table td, .pnet-table th {padding: 0.2rem 0.45rem; text-align: left; vertical-align: top} "
-    ".pnet-table td:first-child, .pnet-table small {white-space: nowrap}</style>"
+    # A row's name may be a number or a sentence: neither is broken up small, nor pushes the numbers out of sight.
+    ".pnet-table td:first-child {min-width: 7.5em; max-width: 19em} .pnet-table small {white-space: nowrap}</style>"
 )
 _INTERVAL = re.compile(r" \(([^()<]* … [^()<]*)\)( %| × 10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?")
 
