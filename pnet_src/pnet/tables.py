@@ -216,12 +216,12 @@ def goals(ledger: Ledger, wanted: Iterable[Goal], others: Iterable[str] = ("psfe
             {
                 "goal": goal.what + bin_,
                 "wanted": _bounds(goal),
-                "paper": _paper(key, goal.style),
-                "classical": other,
                 "ours (95 %)": with_interval(entry, goal.style),
-                "limit": percent(limit) if goal.style == "percent" else number(limit),
-                "n": str(entry.n) if entry else NO_VALUE,
                 "": verdict_,
+                "limit": percent(limit) if goal.style == "percent" else number(limit),
+                "classical": other,
+                "paper": _paper(key, goal.style),
+                "n": str(entry.n) if entry else NO_VALUE,
             }
         )
     return pd.DataFrame(rows)
@@ -240,7 +240,7 @@ _STYLE = (
     "<style>.pnet-table {overflow-x: auto; margin-bottom: 1rem; font-size: 0.9em} "
     ".pnet-table td, .pnet-table th {padding: 0.2rem 0.45rem; text-align: left; vertical-align: top} "
     # A row's name may be a number or a sentence: neither is broken up small, nor pushes the numbers out of sight.
-    ".pnet-table td:first-child {min-width: 7.5em; max-width: 19em} .pnet-table small {white-space: nowrap}</style>"
+    ".pnet-table td:first-child {min-width: 9em; max-width: 19em} .pnet-table small {white-space: nowrap}</style>"
 )
 _INTERVAL = re.compile(r" \(([^()<]* … [^()<]*)\)( %| × 10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?")
 
