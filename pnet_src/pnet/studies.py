@@ -52,7 +52,6 @@ COLUMNS = {
     "crps": "mag: CRPS / mmag",
     "epistemic_share": "mag: median epistemic / aleatoric",
     "steps": "steps × members",
-    "seconds": "training / s",
 }
 
 

@@ -38,7 +38,6 @@ COLUMNS = {
     "x_scatter": "scatter of x / px",
     "log_flux_scatter": "scatter of ln flux",
     "steps": "steps",
-    "seconds": "training / s",
 }
 
 
