@@ -236,6 +236,8 @@ def study(name: str, folder: Path = paths.RESULTS / "studies") -> pd.DataFrame:
     try:
         content = read_json(path)
         columns, rows = content["columns"], content["rows"]
+        # JSON keeps the keys in the order of the alphabet: the row's name comes first.
+        columns = dict(sorted(columns.items(), key=lambda item: item[0] not in ("name", "title")))
         shares = ("precision", "recall", "ap", "pairs_found", "coverage_68", "flagged", "flagged_sigma")
         return pd.DataFrame(
             {

@@ -38,8 +38,8 @@ POSTERIOR = {
 }
 STAMPS = {
     **{f"stamp of {size} × {size} px": (replace(PLAIN, stamp=size), 1.0, 1) for size in (9, 11, 15, 21)},
-    "9 × 9 px, no classical measurements, no PSF": (replace(PLAIN, context=False), 1.0, 1),
-    "9 × 9 px, the same, magnitude from nothing": (replace(PLAIN, context=False, target="magnitude"), 1.0, 1),
+    "9 × 9 px, correcting classical values that it is not shown": (replace(PLAIN, context=False), 1.0, 1),
+    "9 × 9 px, the same, but the magnitude from nothing": (replace(PLAIN, context=False, target="magnitude"), 1.0, 1),
 }
 COLUMNS = {
     "name": "variant",
