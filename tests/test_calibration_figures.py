@@ -101,7 +101,7 @@ def test_sdss_and_epochs_from_the_ledger(book):
     shown = calibration_tables.sdss(book)
     assert list(shown["against"]) == ["photoObj"] and shown.loc[0, "MAE / mmag"] != "–"
     score = Score(Estimate(0.010, 0.008, 0.012, 30), "scatter", "mag", 0.009)
-    entries = calibration_tables.entries({"stripe82.mag_repeatability.14": score}, "repeat.pnet", "live", {"seed": 1})
+    entries = ledger.entries_of({"stripe82.mag_repeatability.14": score}, "repeat.pnet", "live", {"seed": 1})
     row = calibration_tables.epochs(ledger.Ledger(entries), "stripe82").iloc[0]
     assert row["mag"] == "14–15" and row["scatter / √2 / mmag"].startswith("10.0") and row["limit / mmag"] == "9.00"
     assert entries[0].provenance == {"seed": 1} and calibration_tables.epochs(book, "stripe82").empty

@@ -10,7 +10,7 @@ import pandas as pd
 from pnet import beyond_tables, calibration_metrics, calibration_scores, paths
 from pnet.errors import DataError, MissingError
 from pnet.files import read_json
-from pnet.ledger import _PROVENANCE, Entry, Ledger
+from pnet.ledger import Entry, Ledger, entries_of
 from pnet.metrics import Estimate
 from pnet.scores import Score
 from pnet.tables import NO_VALUE, number, percent, to_html, with_interval
@@ -24,26 +24,6 @@ TAKES = {  # on two cores
     "sampling": "minutes",
     "stress": "minutes",
 }
-
-
-def entries(scores: Mapping[str, Score], head: str, source: str, provenance: Mapping[str, Any]) -> list[Entry]:
-    """Return scores as entries of the ledger, keyed ``<head>.<short key>``."""
-    kept = {name: value for name, value in provenance.items() if name in _PROVENANCE}
-    return [
-        Entry(
-            key=f"{head}.{name}",
-            value=score.estimate.value,
-            low=score.estimate.low,
-            high=score.estimate.high,
-            n=score.estimate.n,
-            unit=score.unit,
-            limit=score.limit,
-            title=score.title,
-            source=source,
-            provenance=kept,
-        )
-        for name, score in scores.items()
-    ]
 
 
 def quality(ledger: Ledger, datasets: tuple[str, ...] = ("simulation", "realistic", "sdss", "coadd")) -> pd.DataFrame:
@@ -196,7 +176,7 @@ def study_entries(folder: Path = STUDIES) -> list[Entry]:
     for row in stress["rows"] if stress else []:
         head, n = f"study.stress.{row['name']}", int(row["n"])
         flagged = Estimate(row["flagged"], row["flagged_low"], row["flagged_high"], n)
-        found += entries(
+        found += entries_of(
             {
                 "auc": Score(Estimate(row["auc"], n=n), f"AUC of the novelty, {row['title']}"),
                 "flagged": Score(flagged, f"share of stars flagged, {row['title']}"),
@@ -210,7 +190,7 @@ def study_entries(folder: Path = STUDIES) -> list[Entry]:
     if sampling:
         fast = max(sampling["rows"], key=lambda row: row["speed"])
         n = int(fast["stars"])
-        found += entries(
+        found += entries_of(
             {
                 "seconds": Score(Estimate(fast["seconds"], n=n), f"{fast['samples']} samples of {n:,} stars", "s"),
                 "speed": Score(Estimate(fast["speed"], n=n), "times as fast as the plain loop of the same net"),

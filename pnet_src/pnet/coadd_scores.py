@@ -14,7 +14,7 @@ from scipy.optimize import brentq
 from scipy.spatial import cKDTree
 
 from pnet import matching, metrics, scores
-from pnet.ledger import _PROVENANCE, Entry
+from pnet.ledger import Entry, entries_of
 from pnet.scores import Score
 from pnet.seeds import derive
 
@@ -152,19 +152,5 @@ def entries(table: pd.DataFrame, record: Mapping[str, Any], source: str, method:
         Provenance of the co-add's measurement.
     source : {"live", "released"}
     """
-    kept = {name: value for name, value in record.items() if name in _PROVENANCE}
-    return [
-        Entry(
-            key=f"{DATASET}.{method}.{name}",
-            value=score.estimate.value,
-            low=score.estimate.low,
-            high=score.estimate.high,
-            n=score.estimate.n,
-            unit=score.unit,
-            limit=score.limit,
-            title=score.title,
-            source=source,
-            provenance=kept,
-        )
-        for name, score in compute(table, method, seed=int(record.get("seed", 0))).items()
-    ]
+    found = compute(table, method, seed=int(record.get("seed", 0)))
+    return entries_of(found, f"{DATASET}.{method}", source, record)

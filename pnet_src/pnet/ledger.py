@@ -218,6 +218,32 @@ def paper_value(key: str) -> float | None:
     return None if item is None else float(item["value"])
 
 
+def entries_of(
+    found: Mapping[str, scores.Score], head: str, source: str, provenance: Mapping[str, Any] | None
+) -> list[Entry]:
+    """Return scores as entries keyed ``<head>.<short key>``, with the paper's value where it has one.
+
+    `provenance` is the JSON beside the measurements; its command, commit, date, device, seed and data are kept.
+    """
+    kept = {name: value for name, value in (provenance or {}).items() if name in _PROVENANCE}
+    return [
+        Entry(
+            key=f"{head}.{name}",
+            value=score.estimate.value,
+            low=score.estimate.low,
+            high=score.estimate.high,
+            n=score.estimate.n,
+            unit=score.unit,
+            paper=paper_value(f"{head}.{name}"),
+            limit=score.limit,
+            title=score.title,
+            source=source,
+            provenance=kept,
+        )
+        for name, score in found.items()
+    ]
+
+
 def entries_from_measurements(
     table: pd.DataFrame,
     *,
@@ -240,26 +266,9 @@ def entries_from_measurements(
     groups : tuple of str
         Which of `scores.GROUPS`.
     """
-    kept = {name: value for name, value in (provenance or {}).items() if name in _PROVENANCE}
     made = {name: (provenance or {}).get(name) for name in ("engine", "confidence_calibration")}
     entries = []
     for dataset, method in table[["dataset", "method"]].drop_duplicates().itertuples(index=False):
         found = scores.compute(table, dataset, method, seed=seed, groups=groups, **made)
-        for name, score in found.items():
-            key, estimate = f"{dataset}.{method}.{name}", score.estimate
-            entries.append(
-                Entry(
-                    key=key,
-                    value=estimate.value,
-                    low=estimate.low,
-                    high=estimate.high,
-                    n=estimate.n,
-                    unit=score.unit,
-                    paper=paper_value(key),
-                    limit=score.limit,
-                    title=score.title,
-                    source=source,
-                    provenance=kept,
-                )
-            )
+        entries += entries_of(found, f"{dataset}.{method}", source, provenance)
     return entries

@@ -13,7 +13,7 @@ import pandas as pd
 
 from pnet import metrics, repeat
 from pnet.errors import ConfigError
-from pnet.ledger import _PROVENANCE, Entry
+from pnet.ledger import Entry, entries_of
 from pnet.scores import Score, ranges
 from pnet.seeds import derive
 
@@ -239,20 +239,4 @@ def entries(table: pd.DataFrame, record: Mapping[str, Any], source: str) -> list
     table, record, source
         As `repeat.load` returns them.
     """
-    kept = {name: value for name, value in record.items() if name in _PROVENANCE}
-    found = compute(table, seed=repeat.seed_of(record))
-    return [
-        Entry(
-            key=f"repeat.pnet.{name}",
-            value=score.estimate.value,
-            low=score.estimate.low,
-            high=score.estimate.high,
-            n=score.estimate.n,
-            unit=score.unit,
-            limit=score.limit,
-            title=score.title,
-            source=source,
-            provenance=kept,
-        )
-        for name, score in found.items()
-    ]
+    return entries_of(compute(table, seed=repeat.seed_of(record)), "repeat.pnet", source, record)
