@@ -1,12 +1,14 @@
 # What depends on what. Every rule is one call of the command line; `make book` calls this file through `pnet make`.
-# A rule's inputs are its data and the files of the library that it imports, so that a change runs again just what
-# depends on it; its params hold the settings of the profile, with the same effect.
+# A rule's inputs are its data and the rooms of the library at and below its own, so that a change runs again just what
+# may depend on it; its params hold the settings of the profile, with the same effect.
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
 
-from pnet import dependencies, notebooks, paths, profiles
+from pnet.book import notebooks, profiles
+from pnet.common import paths, rooms
 
 STEMS = [source.stem for source in notebooks.sources()]
 PROFILE = profiles.load(config.get("profile", "standard"), STEMS)
@@ -23,9 +25,20 @@ MIRROR = os.environ.get("SDSS_MIRROR", "")
 MEMORY = 2500  # MB that a measuring or plotting step may take; two of them fit beside each other
 
 
-def code(*starts):
-    """Files of the project that these modules or notebooks depend on, relative to its root."""
-    return [os.path.relpath(path, paths.ROOT) for path in dependencies.closure(*starts)]
+def code(room, **options):
+    """Files of a room of the library and of those that it may import from, relative to the project's root."""
+    return [os.path.relpath(path, paths.ROOT) for path in rooms.code(room, **options)]
+
+
+def code_of(stem):
+    """Files that a notebook depends on: itself, the rooms below the book, and of the book what it imports."""
+    text = (paths.NOTEBOOKS / f"{stem}.md").read_text()
+    drawn = re.findall(r"^from pnet\.book\.figures import (.+)$", text, re.M)
+    names = {name.split()[0].strip("(),") for line in drawn for name in line.split(",")} | {"style", "__init__"}
+    own = [path for path in rooms.files("book") if path.parent.name != "figures" or path.stem in names]
+    if "from studies" in text:
+        own += sorted((rooms.SOURCE / "studies").rglob("*.py"))
+    return [f"notebooks/{stem}.md", *code("evaluation"), *(os.path.relpath(path, paths.ROOT) for path in own)]
 
 
 def options(step):
@@ -62,7 +75,7 @@ rule all:
     input: f"{OUT}/site/index.html"
 
 rule simulate:
-    input: code("pnet.fields", "pnet.skymaker"), "data_manifests/simulation.yml"
+    input: code("simulation"), "data_manifests/simulation.yml"
     output: f"{OUT}/simulation/simulation.json"
     params: options=options("simulate"), seed=SEED, engine=ENGINE
     threads: workflow.cores
@@ -70,14 +83,14 @@ rule simulate:
     shell: "{PNET} simulate --output {OUT} --seed {params.seed} --workers {threads} {params.options}"
 
 rule sdss_download:
-    input: code("pnet.manifest"), "data_manifests/sdss-standard.yml"
+    input: code("sdss", without=("sky", "simulation")), "data_manifests/sdss-standard.yml"
     output: f"{OUT}/sdss/download.json"
     params: mirror=MIRROR
     resources: mem_mb=500
     shell: "{PNET} sdss-download --output {OUT} --optional"
 
 rule train_detection:
-    input: f"{OUT}/simulation/simulation.json", code("pnet.training")
+    input: f"{OUT}/simulation/simulation.json", code("training")
     output: card("detection") if TRAINS["detection"] else f"{OUT}/detection/none.json"
     params: options=options("train-detection"), seed=SEED
     threads: workflow.cores
@@ -85,7 +98,7 @@ rule train_detection:
     shell: "OMP_NUM_THREADS={threads} {PNET} train detection --output {OUT} --seed {params.seed} {params.options}"
 
 rule train_refiner:
-    input: f"{OUT}/simulation/simulation.json", code("pnet.star_training"), weights("detection")
+    input: f"{OUT}/simulation/simulation.json", code("training"), weights("detection")
     output: card("refiner") if TRAINS["refiner"] else f"{OUT}/refiner/none.json"
     params: options=options("train-refiner"), seed=SEED, detection=weights("detection")
     threads: workflow.cores
@@ -93,7 +106,7 @@ rule train_refiner:
     shell: "OMP_NUM_THREADS={threads} {PNET} train refiner --output {OUT} --seed {params.seed} --detection {params.detection} {params.options}"
 
 rule train_bpnn:
-    input: f"{OUT}/simulation/simulation.json", code("pnet.star_training"), weights("detection"), weights("refiner")
+    input: f"{OUT}/simulation/simulation.json", code("training"), weights("detection"), weights("refiner")
     output: card("bpnn") if TRAINS["bpnn"] else f"{OUT}/bpnn/none.json"
     params: options=options("train-bpnn"), seed=SEED, found=f"--detection {weights('detection')} --refiner {weights('refiner')}"
     threads: workflow.cores
@@ -101,7 +114,7 @@ rule train_bpnn:
     shell: "OMP_NUM_THREADS={threads} {PNET} train bpnn --output {OUT} --seed {params.seed} {params.found} {params.options}"
 
 rule measure_simulation:
-    input: f"{OUT}/simulation/simulation.json", code("pnet.evaluation", "pnet.measure"), *map(weights, KINDS)
+    input: f"{OUT}/simulation/simulation.json", code("evaluation", without=("training",)), *map(weights, KINDS)
     output: f"{OUT}/measurements/simulation.state.json"
     params: frames=PROFILE.steps.get("simulate", {}).get("test", 120), seed=SEED, baseline=SEXTRACTOR,
         weights=WEIGHTS
@@ -109,7 +122,7 @@ rule measure_simulation:
     shell: "{PNET} evaluate --dataset simulation --output {OUT} --seed {params.seed} --frames {params.frames} {params.weights}"
 
 rule simulate_realistic:
-    input: code("pnet.fields", "pnet.skymaker"), "data_manifests/simulation.yml"
+    input: code("simulation"), "data_manifests/simulation.yml"
     output: f"{OUT}/realistic/simulation.json"
     params: options=options("simulate-realistic"), seed=SEED, engine=ENGINE
     threads: workflow.cores
@@ -117,7 +130,7 @@ rule simulate_realistic:
     shell: "{PNET} simulate --kind realistic --output {OUT} --seed {params.seed} --workers {threads} {params.options}"
 
 rule measure_realistic:
-    input: f"{OUT}/realistic/simulation.json", code("pnet.evaluation", "pnet.measure", "pnet.realistic"), *map(weights, KINDS)
+    input: f"{OUT}/realistic/simulation.json", code("evaluation", without=("training",)), *map(weights, KINDS)
     output: f"{OUT}/measurements/realistic.state.json"
     params: frames=PROFILE.steps.get("simulate-realistic", {}).get("test", 120), seed=SEED, baseline=SEXTRACTOR,
         weights=WEIGHTS
@@ -125,28 +138,28 @@ rule measure_realistic:
     shell: "{PNET} evaluate --dataset realistic --output {OUT} --seed {params.seed} --frames {params.frames} {params.weights}"
 
 rule measure_validation:
-    input: f"{OUT}/simulation/simulation.json", code("pnet.evaluation", "pnet.measure"), *map(weights, KINDS)
+    input: f"{OUT}/simulation/simulation.json", code("evaluation", without=("training",)), *map(weights, KINDS)
     output: f"{OUT}/measurements/validation.state.json"
     params: frames=PROFILE.steps.get("simulate", {}).get("val", 120), seed=SEED, weights=WEIGHTS
     resources: mem_mb=MEMORY
     shell: "{PNET} evaluate --dataset validation --output {OUT} --seed {params.seed} --frames {params.frames} --method pnet {params.weights}"
 
 rule measure_sdss:
-    input: f"{OUT}/sdss/download.json", code("pnet.evaluation", "pnet.measure", "pnet.sdss_catalogue"), *map(weights, KINDS)
+    input: f"{OUT}/sdss/download.json", code("evaluation", without=("training",)), *map(weights, KINDS)
     output: f"{OUT}/measurements/sdss.state.json"
     params: seed=SEED, baseline=SEXTRACTOR, weights=WEIGHTS
     resources: mem_mb=MEMORY
     shell: "{PNET} evaluate --dataset sdss --output {OUT} --seed {params.seed} --optional {params.weights}"
 
 rule measure_coadd:
-    input: f"{OUT}/sdss/download.json", "data_manifests/stripe82.yml", code("pnet.evaluation", "pnet.measure", "pnet.stripe82"), *map(weights, KINDS)
+    input: f"{OUT}/sdss/download.json", "data_manifests/stripe82.yml", code("evaluation", without=("training",)), *map(weights, KINDS)
     output: f"{OUT}/measurements/coadd.state.json"
     params: seed=SEED, baseline=SEXTRACTOR, weights=WEIGHTS
     resources: mem_mb=MEMORY
     shell: "{PNET} evaluate --dataset coadd --output {OUT} --seed {params.seed} --optional {params.weights}"
 
 rule repeat:
-    input: f"{OUT}/sdss/download.json", "data_manifests/stripe82.yml", code("pnet.repeat", "pnet.measure"), *map(weights, KINDS)
+    input: f"{OUT}/sdss/download.json", "data_manifests/stripe82.yml", code("evaluation", without=("training",)), "pnet_src/studies/repeat.py", *map(weights, KINDS)
     output: f"{OUT}/measurements/repeat.state.json"
     params: seed=SEED, weights=WEIGHTS
     resources: mem_mb=MEMORY
@@ -174,7 +187,7 @@ for stem in STEMS:
 
     rule:
         name: f"notebook_{stem}"
-        input: READS.get(stem, []), code(paths.NOTEBOOKS / f"{stem}.md")
+        input: READS.get(stem, []), code_of(stem)
         output: f"{OUT}/notebooks/{stem}.ipynb"
         params: values=PROFILE.parameters(stem), stem=stem, profile=config.get("profile", "standard")
         resources: mem_mb=MEMORY
@@ -185,7 +198,7 @@ rule site:
         expand(f"{OUT}/notebooks/{{stem}}.ipynb", stem=STEMS),
         "_config.yml", "_toc.yml",
         sorted(str(path.relative_to(paths.ROOT)) for path in (paths.ROOT / "book").rglob("*") if path.is_file()),
-        code("pnet.book"),
+        code("book"),
     output: f"{OUT}/site/index.html"
     params: strict="--strict" if os.environ.get("CI") else ""
     resources: mem_mb=MEMORY

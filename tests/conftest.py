@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pnet import paths
+from pnet.common import paths
 
 # Threads of one test would only wait for those of the others.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from pnet import evaluation, limits
+from pnet.evaluation import measurements as evaluation
 from pnet.frame import Frame
+from pnet.sky import limits
 
 SHAPE = (256, 256)
 LIMIT = 0.01  # the bound of every star, in mag and px

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from pnet import paths
+from pnet.common import paths
 
 HEADER = """---
 jupytext:
@@ -34,7 +34,7 @@ BODY = """# A chapter
 The mean is {glue:text}`mean:.2f`.
 
 ```{code-cell} python
-from pnet.notebooks import glue
+from pnet.book.notebooks import glue
 
 print(profile, seed, scale, limit, object())
 glue("mean", 2 * scale)

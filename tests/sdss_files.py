@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from astropy.io import fits
+from astropy.wcs import WCS
 
-from pnet.sdss_field import FieldId
+from pnet.sdss.field import FieldId
 
 BANDS = "ugriz"
 BINNED1, BRIGHT, EDGE, PEAKCENTER, SATUR, NOTCHECKED = 1 << 28, 1 << 1, 1 << 2, 1 << 5, 1 << 18, 1 << 19
@@ -286,3 +287,11 @@ def write_field(
     objects = pd.DataFrame({"x": x, "y": y, "nmgy": nmgy, "type": 6, "mode": mode, "clean": clean})
     write_photoobj(where["photoObj"], identity, objects)
     return Scene(identity, where, objects, calibration.astype(np.float32), sky, gain, dark)
+
+
+def wcs() -> WCS:
+    result = WCS(naxis=2)
+    result.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+    result.wcs.crval, result.wcs.crpix = [336.6, -0.9], [250.5, 200.5]
+    result.wcs.cd = np.array([[0, 1.1e-4], [1.1e-4, 0]])
+    return result

@@ -8,10 +8,12 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from pnet import cli, paths, pipeline, profiles, steps, workflow
-from pnet.errors import ConfigError, MissingError
-from pnet.files import read_json, write_json
-from pnet.ledger import Entry, Ledger
+from pnet import cli
+from pnet.book import profiles, steps, workflow
+from pnet.common import paths, pipeline
+from pnet.common.errors import ConfigError, MissingError
+from pnet.common.files import read_json, write_json
+from pnet.evaluation.ledger import Entry, Ledger
 
 runner = CliRunner()
 COMMANDS = (
@@ -36,7 +38,9 @@ def test_every_command_has_help():
 
 
 def test_nothing_heavy_is_imported_for_help():
-    code = "import sys; import pnet.cli, pnet.notebooks, pnet.doctor, pnet.profiles, pnet.workflow\n"
+    code = (
+        "import sys; import pnet.cli, pnet.book.notebooks, pnet.book.doctor, pnet.book.profiles, pnet.book.workflow\n"
+    )
     code += "print([name for name in ('torch', 'astropy', 'matplotlib', 'pandas', 'galsim') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
@@ -139,7 +143,7 @@ def test_download_that_may_fail_says_why(root, monkeypatch):
 
 
 def test_unavailable_is_forgotten_once_files_can_be_had(root, monkeypatch):
-    from pnet import manifest
+    from pnet.sdss import manifest
 
     note = root / "build/x/sdss/download.json"
     write_json(note, {"available": False})
@@ -159,7 +163,7 @@ def test_unavailable_is_forgotten_once_files_can_be_had(root, monkeypatch):
 
 
 def test_training_hands_its_options_on_and_sets_other_runs_aside(root, monkeypatch):
-    from pnet import training
+    from pnet.training import detection_run as training
 
     calls = []
 
@@ -183,7 +187,8 @@ def test_training_hands_its_options_on_and_sets_other_runs_aside(root, monkeypat
 
 
 def test_training_on_other_frames_or_with_another_detection_net_is_another_run(root, monkeypatch):
-    from pnet import star_training, weights
+    from pnet.stars import weights
+    from pnet.training import star_run as star_training
 
     def fake(kind, folder, **options):
         write_json(folder / "card.json", {})
@@ -206,7 +211,7 @@ def test_training_on_other_frames_or_with_another_detection_net_is_another_run(r
 
 
 def test_measurement_that_may_fail_leaves_no_older_one(root, monkeypatch):
-    from pnet import evaluation
+    from pnet.evaluation import measurements as evaluation
 
     def fails(*_, **__):
         raise MissingError("no SDSS here; `get it`")
@@ -225,7 +230,7 @@ def test_measurement_that_may_fail_leaves_no_older_one(root, monkeypatch):
 def test_evaluate_hands_its_options_on(root, monkeypatch):
     import inspect
 
-    from pnet import evaluation
+    from pnet.evaluation import measurements as evaluation
 
     calls = []
     known = set(inspect.signature(evaluation.run).parameters)
@@ -242,7 +247,7 @@ def test_evaluate_hands_its_options_on(root, monkeypatch):
 def test_bench_hands_its_options_on_and_prints_its_tables(root, monkeypatch):
     import inspect
 
-    from pnet import bench
+    from studies import bench
 
     calls = []
     known = set(inspect.signature(bench.run).parameters)
@@ -318,7 +323,7 @@ def test_profile_is_checked_before_anything_runs():
 @pytest.mark.parametrize("profile", ["smoke", "standard", "paper"])
 def test_snakemake_knows_how_to_make_every_profile(profile, tmp_path):
     """A dry run, so that a rule that nobody makes the input of is found without hours of work."""
-    from pnet import weights
+    from pnet.stars import weights
 
     missing = [name for name in weights.RELEASED.values() if not (paths.WEIGHTS / f"{name}.json").is_file()]
     if missing:
@@ -349,7 +354,7 @@ def test_two_runs_of_a_profile_do_not_mix(root):
 
 
 def test_timings_are_written_only_for_steps_that_end_well(tmp_path):
-    from pnet import timings
+    from pnet.common import timings
 
     with pytest.raises(ZeroDivisionError), timings.measured("bad", tmp_path):
         raise ZeroDivisionError

@@ -6,13 +6,14 @@ import torch
 from astropy.io import fits
 from astropy.table import Table
 
-from pnet import measure, simulation
-from pnet.bpnn.network import CONFIGS as BPNN
-from pnet.bpnn.network import BayesianPhotometryNet, refiner_config
+from pnet import measure
+from pnet.common.errors import ConfigError, DataError
 from pnet.detection.network import CONFIGS as DETECTION
 from pnet.detection.network import PhotometryDetectionNet
-from pnet.errors import ConfigError, DataError
 from pnet.frame import Frame
+from pnet.simulation import recipe as simulation
+from pnet.stars.network import CONFIGS as BPNN
+from pnet.stars.network import BayesianPhotometryNet, refiner_config
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +119,8 @@ def test_simulated_frames_are_recognised_and_others_refused(tmp_path):
 def test_released_networks_measure_a_rendered_frame(tmp_path):
     """What the project promises, on a frame nobody has seen: stars found where they are, error bars of the right
     size."""
-    from pnet import catalogue
-    from pnet.matching import compare
+    from pnet.sky import catalogue
+    from pnet.sky.matching import compare
 
     path = simulation.make_dataset(
         tmp_path, simulation.Recipe.load(), "test", 1, 77, engine="renderer", progress=False

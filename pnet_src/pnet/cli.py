@@ -9,7 +9,7 @@ import typer
 
 from pnet import cli_networks  # noqa: F401 (it adds its commands)
 from pnet.cli_options import DEFAULT_OUTPUT, Dataset, Manifest, Optional, Output, Quiet, Seed, app, progress
-from pnet.errors import PNetError
+from pnet.common.errors import PNetError
 
 FAILED = 2  # exit code of an error that PNet explains
 
@@ -44,7 +44,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 @app.command()
 def doctor() -> None:
     """Say what this machine has, what it lacks, and with which command each missing thing is got."""
-    from pnet import doctor as checks
+    from pnet.book import doctor as checks
 
     found = checks.examine()
     checks.show(found)
@@ -85,8 +85,8 @@ def simulate(
     quiet: Quiet = False,
 ) -> None:
     """Make simulated frames with their truth."""
-    from pnet import pipeline
-    from pnet.files import read_json
+    from pnet.common import pipeline
+    from pnet.common.files import read_json
 
     path = pipeline.simulate(
         output,
@@ -111,7 +111,7 @@ def sdss_manifest(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a manifest of this name.")] = False,
 ) -> None:
     """Choose SDSS fields by the stated rule from SkyServer and write their manifest."""
-    from pnet import sdss_query
+    from pnet.sdss import query as sdss_query
 
     manifest = sdss_query.build_manifest(fields, output=output, name=name, band=band, overwrite=overwrite)
     print(f"{len(manifest.fields)} fields in manifest {name}; `pnet sdss-download --manifest {name}` fetches them")
@@ -126,7 +126,7 @@ def sdss_download(
     quiet: Quiet = False,
 ) -> None:
     """Fetch the files of a manifest, checked; repeat it to resume."""
-    from pnet import pipeline
+    from pnet.common import pipeline
 
     state = pipeline.download(output, manifest, mirror=mirror, optional=optional, progress=progress(quiet))
     print(state["report"] if state["available"] else f"SDSS files cannot be had here: {state['reason']}")
@@ -149,7 +149,7 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure a data set with PNet and the baseline, beside truth and limit."""
-    from pnet import steps
+    from pnet.book import steps
 
     state = steps.evaluate(
         dataset.value,
@@ -180,7 +180,7 @@ def repeat(
     seed: Seed = 2023,
 ) -> None:
     """Measure the same stars at two epochs: do the error bars explain what differs?"""
-    from pnet import repeat as epochs
+    from studies import repeat as epochs
 
     weights = {"detection": detection, "refiner": refiner, "bpnn": bpnn}
     state = epochs.step(output, optional=optional, seed=seed, manifest=manifest, **weights)
@@ -195,8 +195,8 @@ def run(
     threads: Annotated[int, typer.Option(min=1, help="Threads of numerical libraries.")] = 1,
 ) -> None:
     """Run notebooks with the parameters of a profile."""
-    from pnet import runner
-    from pnet.errors import ConfigError
+    from pnet.book import runner
+    from pnet.common.errors import ConfigError
 
     overrides = {}
     for item in parameter or []:
@@ -215,8 +215,8 @@ def book(
     strict: Annotated[bool, typer.Option("--strict", help="Refuse notebooks that wrote warnings.")] = False,
 ) -> None:
     """Put prose and executed notebooks together as a website."""
-    from pnet import book as site
-    from pnet import paths
+    from pnet.book import site
+    from pnet.common import paths
 
     print(site.build(paths.ROOT / output, strict=strict))
 
@@ -226,7 +226,7 @@ def pair(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a pair is out of step.")] = False,
 ) -> None:
     """Write the output-free .ipynb beside each notebook's source."""
-    from pnet import notebooks
+    from pnet.book import notebooks
 
     behind = [path.stem for path in notebooks.sources() if not notebooks.pair(path, check=check)]
     for stem in behind:
@@ -240,7 +240,8 @@ def ledger_check(
     reference: Annotated[Path, typer.Argument(help="Committed ledger.")] = Path("results/ledger.json"),
 ) -> None:
     """Compare the numbers of a run with the committed ones; fail where they contradict each other."""
-    from pnet import paths, steps
+    from pnet.book import steps
+    from pnet.common import paths
 
     problems, compared = steps.check_ledger(paths.ROOT / ledger, paths.ROOT / reference)
     for problem in problems:
@@ -254,7 +255,7 @@ def ledger_check(
 @app.command()
 def release_results(output: Output = DEFAULT_OUTPUT) -> None:
     """Copy a whole run's measurements and ledger into results/."""
-    from pnet import release
+    from pnet.book import release
 
     for path in release.release_results(output):
         print(path)
@@ -268,7 +269,7 @@ def make(
     memory: Annotated[int, typer.Option(min=1000, help="MB that steps side by side may take.")] = 8000,
 ) -> None:
     """Bring everything of a profile up to date (`make book`); other arguments go to Snakemake."""
-    from pnet import workflow
+    from pnet.book import workflow
 
     page = workflow.run(profile, jobs=jobs, memory_mb=memory, arguments=context.args)
     if page.is_file():

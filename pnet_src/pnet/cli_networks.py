@@ -109,7 +109,7 @@ def train_bpnn(
 
 def _train(kind: str, output: Path, simulated: bool, seed: int, quiet: bool, given: dict) -> None:
     """Hand the options of a training command on and say where the card is."""
-    from pnet import steps
+    from pnet.book import steps
 
     own = ("output", "simulated", "frames", "validation", "seed", "quiet")
     settings = {name: value for name, value in given.items() if name not in own}
@@ -141,7 +141,7 @@ def study(
     quiet: Quiet = False,
 ) -> None:
     """Compare networks, stamps or ways of sampling; writes results/studies/<name>.json."""
-    from pnet import steps as running
+    from pnet.book import steps as running
 
     path = running.study(
         name.value,
@@ -164,7 +164,8 @@ def recalibrate(
     seed: Seed = 2023,
 ) -> None:
     """Fit the scale of a network's errors to validation frames anew and keep it on its card."""
-    from pnet import star_training, steps
+    from pnet.book import steps
+    from pnet.training import star_run as star_training
 
     val = steps.frames_in(frames)["val"]
     print(star_training.recalibrate(network.value, card, val, seed=seed))
@@ -182,7 +183,7 @@ def calibrate_confidence(
     """Fit the probability of a star to the confidence on validation frames and keep it on the card."""
     from tqdm import tqdm
 
-    from pnet import confidence
+    from pnet.stars import confidence
 
     def bar(files):
         return tqdm(files, desc="calibrate the confidence", disable=not progress(quiet))
@@ -200,7 +201,7 @@ def release_weights(
     card: Annotated[Path, typer.Argument(help="Card of a training run, <output>/<network>/<network>-….json.")],
 ) -> None:
     """Copy a run's weights, card and history into weights/."""
-    from pnet import training_record
+    from pnet.training import record as training_record
 
     print(training_record.release(card))
 
@@ -216,7 +217,7 @@ def bench(
     seed: Seed = 2023,
 ) -> None:
     """Time PNet and the classical baselines on the same frames."""
-    from pnet import bench as benchmark
+    from studies import bench as benchmark
 
     content = benchmark.run(output, frames=frames, seed=seed, threads=threads, network=network, training=training)
     for table in (benchmark.table, benchmark.forward_table, benchmark.training_table):
@@ -239,9 +240,9 @@ def tune_baseline(
     """Choose a classical program's detection settings on validation frames, into data_manifests/baselines.yml."""
     from tqdm import tqdm
 
-    from pnet import simulation
-    from pnet.baselines import tuning
-    from pnet.errors import ConfigError
+    from pnet.common.errors import ConfigError
+    from pnet.simulation import recipe as simulation
+    from studies import tuning
 
     folder = frames or simulation.frames_folder()
     if folder is None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pnet.errors import DataError
+from pnet.common.errors import DataError
 
 
 @dataclass

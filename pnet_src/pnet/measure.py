@@ -13,16 +13,19 @@ from astropy.table import Table
 from torch import nn
 
 import pnet
-from pnet import background, fitsfile, simulation, weights
-from pnet.bpnn.predict import predict
-from pnet.confidence import of_card
+from pnet.common import fits_file as fitsfile
+from pnet.common.errors import ConfigError, DataError
+from pnet.common.files import atomic_path
 from pnet.detection.predict import detect_image
-from pnet.detection.refine import refine
-from pnet.errors import ConfigError, DataError
-from pnet.files import atomic_path
 from pnet.frame import Frame
-from pnet.star.frame import frame_stamps
-from pnet.star.scale import scales_of
+from pnet.simulation import recipe as simulation
+from pnet.sky import background
+from pnet.stars import weights
+from pnet.stars.confidence import of_card
+from pnet.stars.cutouts import frame_stamps
+from pnet.stars.error_scale import scales_of
+from pnet.stars.predict import predict
+from pnet.stars.refine import refine
 
 CONFIDENCE = 0.3  # threshold of the paper's Table 1
 SATURATED, MASKED, EDGE, UNREFINED = 1, 2, 4, 8  # bits of the column flags
@@ -72,7 +75,7 @@ class PNet:
         bpnn: str | os.PathLike = "released",
         device: str | None = None,
     ) -> "PNet":
-        """Load the networks; `detection`, `refiner` and `bpnn` name weights as in `pnet.weights.resolve`.
+        """Load the networks; `detection`, `refiner` and `bpnn` name weights as in `pnet.stars.weights.resolve`.
 
         `device` is 'cuda' where there is one unless told otherwise.
         """
@@ -192,7 +195,7 @@ def read_image(path: str | os.PathLike) -> Frame:
     if "SCI" in names:
         return simulation.read_frame(path)[0]
     if is_sdss:
-        from pnet import sdss
+        from pnet.sdss import frame as sdss
 
         return sdss.read_frame(path)
     raise DataError(

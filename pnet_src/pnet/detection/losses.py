@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from pnet.detection.network import STRIDE, PhotometryDetectionNet, network_input
 from pnet.detection.targets import Batch, make_targets
-from pnet.stamps import aperture_flux
+from pnet.sky.stamps import aperture_flux
 
 ALPHA, BETA = 2.0, 4.0  # CenterNet's focal exponents; ALPHA is the paper's γ = 2
 WEIGHTS = {"heatmap": 1.0, "offset": 1.0, "flux": 1.0, "size": 0.1}

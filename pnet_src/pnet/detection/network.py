@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pnet.errors import ConfigError
+from pnet.common.errors import ConfigError
 
 STRIDE = 4  # px per cell: the stem and the strided residual each halve the image
 HEAD_CHANNELS = {"heatmap": 1, "offset": 2, "flux": 1, "size": 2}

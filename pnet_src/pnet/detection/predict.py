@@ -5,10 +5,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pnet import background, patches
 from pnet.detection.losses import flux_base
 from pnet.detection.network import STRIDE, PhotometryDetectionNet, network_input
 from pnet.frame import Frame
+from pnet.sky import background, patches
 
 LOWEST = 0.01  # confidence down to which detections are kept for the precision-recall curves
 REPEAT = 2.0  # px; nearer detections are the same star

@@ -1,0 +1,1 @@
+"""The book: figures, tables, running notebooks, released results, the site."""

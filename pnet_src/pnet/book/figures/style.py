@@ -1,0 +1,123 @@
+"""How figures look, and how they are saved: the same data give the same bytes, legible on a phone."""
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from pnet.common.files import atomic_path
+
+DPI = 200  # twice a screen's density: a 6.6 inch figure is 1320 px wide
+WIDTH = 6.6  # inches; at a phone's 400 px the 11 pt text is still 9 px high
+
+# Okabe & Ito's palette, told apart by readers with any colour vision
+COLOURS = {
+    "pnet": "#0072B2",
+    "sextractor": "#D55E00",
+    "sep": "#E69F00",
+    "psfex": "#56B4E9",
+    "photutils": "#CC79A7",
+    "limit": "#111111",
+    "truth": "#009E73",
+    "paper": "#CC3311",
+    "grey": "#777777",
+    "purple": "#AA4499",
+}
+NAMES = {
+    "pnet": "PNet",
+    "sextractor": "SExtractor",
+    "sep": "SEP",
+    "psfex": "SExtractor + PSFEx",
+    "photutils": "photutils PSF",
+}
+DATASETS = {"sdss": "SDSS", "simulation": "simulation"}
+
+_RC = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine draws the same letters
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "axes.labelsize": 11,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "legend.fontsize": 9.5,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.formatter.useoffset": False,
+    "lines.linewidth": 1.8,
+    "legend.frameon": True,
+    "legend.framealpha": 0.85,
+    "legend.edgecolor": "none",
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "pnet",
+    "path.simplify": True,
+}
+
+
+def styled(draw: Callable) -> Callable:
+    """Run a function that draws a figure under this style, whatever the user's matplotlibrc says."""
+
+    @functools.wraps(draw)
+    def wrapper(*arguments, **options):
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(_RC)
+            return draw(*arguments, **options)
+
+    return wrapper
+
+
+def new(rows: int, columns: int, height: float, width: float = WIDTH, **options) -> tuple[Figure, np.ndarray]:
+    """Return a figure with a (rows, columns) array of axes, laid out so that nothing overlaps (inches)."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(
+        w_pad=0.06, h_pad=0.1
+    )  # inches; labels of one row must not touch the next one's title
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+@styled
+def save(figure: Figure, path: str | os.PathLike) -> Path:
+    """Write a figure as PNG, atomically; without software name or time, so that it is reproducible byte for byte."""
+    path = Path(path)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=DPI, format="png", metadata={"Software": None})
+    return path
+
+
+def empty(ax: Axes, title: str, text: str = "no measurements") -> None:
+    """Say in a panel that there is nothing to show."""
+    ax.set_title(title)
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=COLOURS["grey"])
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.grid(False)
+
+
+def note(ax: Axes, text: str, corner: str = "upper left", **options) -> None:
+    """Write a remark into a corner of a panel, on a ground that keeps it legible over data."""
+    vertical, horizontal = corner.split()
+    box = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 2.5}
+    ax.text(
+        {"left": 0.03, "right": 0.97}[horizontal],
+        {"upper": 0.97, "lower": 0.03}[vertical],
+        text,
+        transform=ax.transAxes,
+        ha=horizontal,
+        va={"upper": "top", "lower": "bottom"}[vertical],
+        fontsize=options.pop("fontsize", 9.5),
+        bbox=box,
+        zorder=5,
+        **options,
+    )

@@ -1,0 +1,172 @@
+"""The website: prose pages and executed notebooks put together and built with Jupyter Book, warnings being errors."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pnet.book import page_tables as book_tables
+from pnet.common import paths
+from pnet.common.errors import DataError, MissingError, PNetError
+
+RESOURCES = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "link": "href"}
+FETCHED_LINKS = ("stylesheet", "preload", "modulepreload", "icon", "shortcut icon")
+_CSS_URL = re.compile(r"""(?:url\(\s*["']?|@import\s+["'])(https?:)?//[^"')\s]+""")
+
+
+class BookError(PNetError, RuntimeError):
+    """The pages could not be built without a warning."""
+
+
+def pages(toc: Path | None = None) -> list[str]:
+    """Return the pages of the table of contents in reading order, without suffix (``notebooks/05_detection``)."""
+    content = yaml.safe_load((toc or paths.ROOT / "_toc.yml").read_text())
+    found = [content["root"]]
+
+    def walk(node: Any) -> None:
+        if isinstance(node, list):
+            for item in node:
+                walk(item)
+        elif isinstance(node, dict):
+            if "file" in node:
+                found.append(node["file"])
+            for key in ("parts", "chapters", "sections", "entries", "subtrees"):
+                walk(node.get(key, []))
+
+    walk({key: value for key, value in content.items() if key != "root"})
+    return found
+
+
+def stage(output: Path, *, strict: bool = False) -> Path:
+    """Collect what the site is made of in ``<output>/stage`` and return that folder.
+
+    A page keeps its path in the repository, so that the buttons for Colab and Binder find the notebook.
+
+    Parameters
+    ----------
+    output : Path
+        Folder of a profile, holding executed notebooks, figures and timings.
+    strict : bool
+        Refuse notebooks that wrote to standard error.
+
+    Raises
+    ------
+    MissingError
+        If a notebook of the table of contents was not run.
+    BookError
+        If a notebook holds an error or, with `strict`, a warning.
+    """
+    import nbformat
+
+    from pnet.book import runner
+
+    folder = output / "stage"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for page in pages():
+        target = folder / page
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not page.startswith("notebooks/"):
+            shutil.copyfile(paths.ROOT / f"{page}.md", target.with_name(target.name + ".md"))
+            continue
+        executed = output / "notebooks" / f"{Path(page).name}.ipynb"
+        if not executed.is_file():
+            raise MissingError(f"{executed}: this notebook was not run; `python -m pnet run {Path(page).name}` does")
+        notebook = nbformat.read(executed, as_version=4)
+        kinds = {out.output_type for cell in notebook.cells for out in cell.get("outputs", [])}
+        if "error" in kinds:
+            raise BookError(f"{executed}: holds an error; `python -m pnet run {Path(page).name}` runs it again")
+        warnings = runner.stderr_of(notebook)
+        if warnings and strict:
+            raise BookError(f"{executed}: wrote to standard error:\n" + "\n".join(warnings))
+        shutil.copyfile(executed, target.with_name(target.name + ".ipynb"))
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copyfile(paths.ROOT / name, folder / name)
+    shutil.copytree(paths.ROOT / "book" / "static", folder / "book" / "static")
+    (folder / "_static").mkdir()
+    shutil.copyfile(paths.ROOT / "book" / "static" / "pnet.css", folder / "_static" / "pnet.css")  # found by its place
+    shutil.copyfile(paths.ROOT / "book" / "references.bib", folder / "book" / "references.bib")
+    if (output / "figures").is_dir():
+        shutil.copytree(output / "figures", folder / "figures")
+    # What the prose includes and no notebook computes.
+    generated = folder / "generated"
+    generated.mkdir()
+    for name, table in book_tables.TABLES.items():
+        (generated / f"{name}.md").write_text(table(output))
+    return folder
+
+
+def build(output: Path, *, strict: bool = False) -> Path:
+    """Build the site of a profile in ``<output>/site`` and return its first page.
+
+    Raises
+    ------
+    BookError
+        If Sphinx warns about anything (``-W``); the message holds the warnings, the log stays in ``<output>``.
+    DataError
+        If a page would need the network to be read.
+    """
+    staged = stage(output, strict=strict)
+    with tempfile.TemporaryDirectory(dir=output, prefix=".site-") as folder:
+        # in a process of its own, as Sphinx changes much of the one it runs in; anew, as incremental builds
+        # leave pages stale that paste numbers of others
+        command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(staged)]
+        command += ["--path-output", folder, "-W", "--keep-going"]
+        done = subprocess.run(
+            command,
+            cwd=output,
+            env={**os.environ, "PYTHONWARNINGS": "ignore", "TERM": "dumb", "NO_COLOR": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        log = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).replace(str(staged) + os.sep, "")
+        (output / "site.log").write_text(log)
+        html = Path(folder) / "_build" / "html"
+        if done.returncode or not (html / "index.html").is_file():
+            lines = [line for line in log.splitlines() if "WARNING" in line or "ERROR" in line]
+            raise BookError("the site could not be built:\n" + "\n".join(lines or log.splitlines()[-30:]))
+        outside = external_resources(html)
+        if outside:
+            raise DataError("pages would need the network to be read:\n" + "\n".join(outside))
+        site = output / "site"
+        shutil.rmtree(site, ignore_errors=True)
+        os.replace(html, site)
+    return site / "index.html"
+
+
+class _Resources(HTMLParser):
+    """Collects what a browser would fetch from elsewhere to show a page; links to follow are no matter."""
+
+    def __init__(self):
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        address = values.get(RESOURCES.get(tag, ""), "") or ""
+        if tag == "link" and values.get("rel") not in FETCHED_LINKS:
+            return
+        if re.match(r"(https?:)?//", address):
+            self.found.append(f"<{tag}> {address}")
+
+
+def external_resources(site: Path) -> list[str]:
+    """Return the scripts, styles, images and fonts that pages of `site` would load over the network."""
+    found = []
+    for path in sorted(site.rglob("*.html")):
+        parser = _Resources()
+        parser.feed(path.read_text(encoding="utf-8"))
+        found += [f"{path.relative_to(site)}: {item}" for item in parser.found]
+    for path in sorted(site.rglob("*.css")):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        found += [f"{path.relative_to(site)}: {match.group(0)}" for match in _CSS_URL.finditer(text)]
+    return found

@@ -1,0 +1,281 @@
+"""The steps that train and measure, and the check of what came out, one function per command.
+
+As in `pnet.common.pipeline`, each leaves a small JSON and the seconds that it took. Apart from that module, since this
+one reaches most of the library, and what imports it would be out of date whenever anything changes.
+"""
+
+import functools
+import itertools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pnet.common import pipeline, timings
+from pnet.common.errors import ConfigError, MissingError
+from pnet.common.files import sha256, write_json
+
+KINDS = ("detection", "refiner", "bpnn")
+SAME = 0.01  # relative difference of two ledgers; on another processor single stars cross a threshold
+SMALL = 1e-3  # below it, `SAME` is taken of this: a bias near zero has no relative error
+
+
+def train(
+    kind: str,
+    output: str | os.PathLike,
+    *,
+    settings: Mapping[str, Any],
+    seed: int,
+    simulated: bool = True,
+    frames_folder: str | os.PathLike | None = None,
+    validation: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Train a network in ``<output>/<kind>`` and return its card.
+
+    An interrupted run goes on where it stopped. One of other code, settings or data is set aside, not deleted: it may
+    have taken hours.
+
+    Parameters
+    ----------
+    kind : {"detection", "refiner", "bpnn"}
+    settings : mapping
+        Keyword arguments of `training.train_detection` or `star_training.train`.
+    simulated : bool
+        Mix the simulated frames of the profile into what is rendered on the fly, and validate on them.
+    frames_folder : path, optional
+        Take every frame in its ``train`` and the plain star fields in its ``val`` instead of the profile's.
+    validation : int, optional
+        Validate on so many frames at most.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"network is {kind!r}, allowed are {', '.join(KINDS)}")
+    from pnet.training import detection_run as training
+    from pnet.training import star_run as star_training
+
+    folder = pipeline.folder_of(output) / kind
+    frames = {}
+    if simulated and settings.get("dataset", "simulation") == "simulation":
+        frames = _frames(output, frames_folder)
+        frames["val"] = frames["val"][:validation]
+    key = pipeline.fingerprint(
+        "pnet.training.star_run", {**settings, **_made_of(output, settings, frames), "kind": kind, "seed": seed}
+    )
+    if folder.is_dir() and pipeline.key_of(folder) != key:
+        _set_aside(folder)
+    write_json(folder / "fingerprint.json", {"key": key})
+    options = "" if simulated else " --no-simulated"
+    options += f" --frames {pipeline.shown(frames_folder)}" if frames_folder else ""
+    options += f" --validation {validation}" if validation else ""
+    for name, value in settings.items():
+        if value is not None:
+            is_path = name in ("detection", "refiner", "start") and os.sep in str(value)
+            options += f" --{name.replace('_', '-')} {pipeline.shown(value) if is_path else value}"
+    command = f"python -m pnet train {kind} --output {pipeline.shown(output)} --seed {seed}{options}"
+    function = training.train_detection if kind == "detection" else functools.partial(star_training.train, kind)
+    with timings.measured(f"train-{kind}", pipeline.folder_of(output)):
+        return function(folder, **frames, **settings, seed=seed, command=command, progress=progress)
+
+
+STUDIES = ("detection", "posterior", "stamps", "sampling", "stress")
+
+
+def study(
+    name: str,
+    output: str | os.PathLike,
+    *,
+    frames_folder: str | os.PathLike | None = None,
+    validation: int | None = None,
+    epochs: int = 4,
+    steps: int = 100,
+    seed: int = 2023,
+    progress: bool = True,
+) -> Path:
+    """Run one of `STUDIES` and return ``results/studies/<name>.json``; an interrupted one goes on where it stopped.
+
+    Parameters
+    ----------
+    name : str
+        "detection": ablation of the detection net. "posterior": flipout, dropout, ensemble, plain. "stamps": sizes of
+        the stamp. "sampling": speed of the samples. "stress": stars unlike those of training.
+    frames_folder, validation
+        As for `train`.
+    epochs, steps : int
+        Budget of every network that is trained.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such study.
+    """
+    if name not in STUDIES:
+        raise ConfigError(f"study is {name!r}, allowed are {', '.join(STUDIES)}")
+    from studies import detection as studies_detection
+    from studies import stars as studies
+    from studies import stress
+
+    command = f"python -m pnet study {name} --output {pipeline.shown(output)} --seed {seed}"
+    with timings.measured(f"study-{name}", pipeline.folder_of(output)):
+        if name == "stress":
+            return stress.run(output, validation=validation or 30, seed=seed, command=command, progress=progress)
+        if name == "sampling":
+            return studies.sampling(output, seed=seed, command=command, progress=progress)
+        frames = _frames(output, frames_folder)
+        frames["val"] = frames["val"][:validation]
+        command += f" --frames {pipeline.shown(frames_folder)}" if frames_folder else ""
+        command += f" --validation {validation}" if validation else ""
+        command += f" --epochs {epochs} --steps {steps}"
+        settings = {**frames, "epochs": epochs, "steps": steps, "seed": seed, "command": command, "progress": progress}
+        if name == "detection":
+            return studies_detection.run(output, **settings)
+        variants = {"posterior": studies.POSTERIOR, "stamps": studies.STAMPS}[name]
+        return studies.stars(variants, name, output, **settings)
+
+
+def _frames(output: str | os.PathLike, folder: str | os.PathLike | None) -> dict[str, list[Path]]:
+    """Return the simulated frames to train and to validate on."""
+    if folder is None:
+        return {split: pipeline.frames_of(output, split) for split in ("train", "val")}
+    return frames_in(folder)
+
+
+def frames_in(folder: str | os.PathLike) -> dict[str, list[Path]]:
+    """Return every frame in a folder's ``train`` and the plain star fields in its ``val``.
+
+    Raises
+    ------
+    MissingError
+        If there is none to train on.
+    """
+    found = {
+        "train": sorted(Path(folder, "train").glob("*.fits")),
+        "val": sorted(Path(folder, "val").glob("paper-*.fits")),
+    }
+    if not found["train"]:
+        raise MissingError(
+            f"{folder} has no train/*.fits; --frames names a folder with train/ and val/ of simulated frames"
+        )
+    return found
+
+
+def _made_of(
+    output: str | os.PathLike, settings: Mapping[str, Any], frames: Mapping[str, list[Path]]
+) -> dict[str, Any]:
+    """Return what else a training run depends on: which frames, what made them, and the net that finds their stars."""
+    from pnet.stars import weights
+
+    found: dict[str, Any] = {split: [path.name for path in files] for split, files in frames.items()}
+    if frames:
+        found["frames made by"] = pipeline.key_of(pipeline.folder_of(output) / "simulation")
+        # what finds the stars in these frames for a network of single stars
+        for kind in ("detection", "refiner"):
+            if settings.get(kind, "none") != "none":
+                found[f"found by {kind}"] = sha256(weights.resolve(kind, settings[kind]))
+    return found
+
+
+def _set_aside(folder: Path) -> Path:
+    """Rename the folder of an earlier run to ``<name>.1`` or the next free number, and return its new name."""
+    number = next(number for number in itertools.count(1) if not folder.with_name(f"{folder.name}.{number}").exists())
+    return folder.rename(folder.with_name(f"{folder.name}.{number}"))
+
+
+def evaluate(
+    dataset: str, output: str | os.PathLike, *, optional: bool = False, progress: bool = True, **options: Any
+) -> dict[str, Any]:
+    """Measure a data set; write and return what ``<output>/measurements/<dataset>.state.json`` tells.
+
+    Parameters
+    ----------
+    optional : bool
+        Where data is missing, record why instead of raising, and leave no older measurement of this run behind.
+    options
+        See `evaluation.run`.
+    """
+    from pnet.evaluation import measurements as evaluation
+
+    folder = pipeline.folder_of(output) / "measurements"
+    state = {"available": True, "reason": ""}
+    try:
+        with timings.measured(f"evaluate-{dataset}", pipeline.folder_of(output)):
+            evaluation.run(dataset, pipeline.folder_of(output), progress=progress, **options)
+    except MissingError as error:
+        if not optional:
+            raise
+        for suffix in (".parquet", ".json"):
+            (folder / f"{dataset}{suffix}").unlink(missing_ok=True)
+        state = {"available": False, "reason": str(error)}
+    write_json(folder / f"{dataset}.state.json", state)
+    return state
+
+
+def check_ledger(ledger: Path, reference: Path) -> tuple[list[str], int]:
+    """Compare a regenerated ledger with the committed one.
+
+    Where the run measured frames that the committed measurements hold too, it is compared with what these give for
+    the same frames, and must agree to `SAME`. Elsewhere numbers from equally many stars must agree to `SAME`, and of
+    others the two 95 % intervals must overlap. Released numbers that a run merely shows are not compared.
+
+    Returns
+    -------
+    list of str
+        What does not agree, in words.
+    int
+        How many numbers were compared.
+    """
+    from pnet.evaluation import measurements as evaluation
+    from pnet.evaluation.ledger import Ledger
+
+    first, second = Ledger.read(reference), Ledger.read(ledger)
+    common = {
+        dataset: _on_same_frames(dataset, ledger.parent / "measurements", reference.parent / "measurements")
+        for dataset in evaluation.DATASETS
+    }
+    problems, compared = [], 0
+    for entry in second:
+        known = (common.get(entry.key.partition(".")[0]) or first).get(entry.key)
+        if known is None or known.value is None or entry.value is None or entry.source != "live":
+            continue
+        compared += 1
+        if known.n == entry.n:
+            good = abs(known.value - entry.value) <= SAME * max(abs(known.value), abs(entry.value), SMALL)
+            rule = f"both from n = {entry.n}, so they must agree to {100 * SAME:g} %"
+        else:
+            low, high = _interval(entry)
+            known_low, known_high = _interval(known)
+            good = low <= known_high and known_low <= high
+            rule = f"95 % intervals of n = {entry.n} and n = {known.n} do not meet"
+        if not good:
+            problems.append(f"{entry.key}: {entry.value:.6g} here, {known.value:.6g} in {reference.name}; {rule}")
+    return problems, compared
+
+
+def _on_same_frames(dataset: str, run: Path, committed: Path) -> Any:
+    """Return the ledger of the committed measurements on a run's frames; None where they are not the same frames."""
+    from pnet.evaluation import measurements as evaluation
+    from pnet.evaluation.ledger import Ledger, entries_from_measurements
+
+    try:
+        here, record = evaluation.read(run / f"{dataset}.parquet")
+        there, provenance = evaluation.read(committed / f"{dataset}.parquet")
+    except MissingError:
+        return None
+    there = there[there["frame"].isin(set(here["frame"]))]
+    truth = ["frame", "truth_x", "truth_y", "truth_mag"]
+    one, other = (
+        table.loc[(table["method"] == "pnet") & table["truth_x"].notna(), truth].round(6).sort_values(truth)
+        for table in (here, there)
+    )
+    # Frames of another engine may bear the same names.
+    if not np.array_equal(one.to_numpy(), other.to_numpy()):
+        return None
+    return Ledger(entries_from_measurements(there, seed=record["seed"], provenance=provenance))
+
+
+def _interval(entry: Any) -> tuple[float, float]:
+    """Return the interval of a ledger entry, or 5 % around the value where it has none."""
+    if entry.low is None or entry.high is None:
+        return entry.value - 0.05 * abs(entry.value), entry.value + 0.05 * abs(entry.value)
+    return entry.low, entry.high

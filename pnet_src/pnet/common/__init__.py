@@ -1,0 +1,1 @@
+"""What every room needs: errors, paths, files, seeds, provenance, outside programs."""

@@ -1,0 +1,65 @@
+"""Reading FITS files so that a damaged one is an error and never a short image."""
+
+import bz2
+import gzip
+import io
+import os
+import warnings
+from pathlib import Path
+
+from astropy.io import fits
+from astropy.utils.exceptions import AstropyWarning
+
+from pnet.common.errors import DataError
+
+
+def open_fits(path: str | os.PathLike) -> fits.HDUList:
+    """Read a whole FITS file, plain, bzip2 or gzip, into memory.
+
+    Parameters
+    ----------
+    path : path
+        The compression is told by the first bytes, not by the name.
+
+    Returns
+    -------
+    astropy.io.fits.HDUList
+        Holds nothing open on disk.
+
+    Raises
+    ------
+    DataError
+        If the file does not exist, is empty, truncated, or no FITS at all.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return fits_from_bytes(content, path)
+
+
+def fits_from_bytes(content: bytes, name: object) -> fits.HDUList:
+    """Like :func:`open_fits`, for the bytes of a file; `name` is what error messages call it."""
+    try:
+        if content[:3] == b"BZh":
+            content = bz2.decompress(content)
+        elif content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"{name}: the compressed data is damaged or truncated ({error})") from error
+    if not content.startswith(b"SIMPLE  ="):
+        raise DataError(f"{name}: this is not a FITS file (it has {len(content)} bytes and starts {content[:20]!r})")
+    if len(content) % 2880:
+        raise DataError(f"{name}: {len(content)} bytes are not whole blocks of 2880: the FITS file is truncated")
+    try:
+        with warnings.catch_warnings():
+            # Old headers break today's rules in harmless ways; a truncated file, however, is only warned about too.
+            warnings.simplefilter("ignore", AstropyWarning)
+            warnings.filterwarnings("error", message=".*(truncated|corrupt).*", category=AstropyWarning)
+            hdus = fits.open(io.BytesIO(content), memmap=False, lazy_load_hdus=False)
+            for hdu in hdus:
+                _ = hdu.data  # reads it: a short HDU fails here and not in the middle of some later use
+    except (OSError, TypeError, ValueError, KeyError, IndexError, AstropyWarning) as error:
+        raise DataError(f"{name}: the FITS file is damaged or truncated ({error})") from error
+    return hdus

@@ -1,0 +1,394 @@
+"""The paper's criteria (section 3.1) and ours, as pure functions on flat arrays.
+
+Errors follow Eq. 5: truth minus measurement. Intervals are two-sided at 95 % unless said otherwise.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+from scipy import stats
+
+from pnet.common.errors import ConfigError, DataError
+
+LEVEL = 0.95
+MAD_TO_SIGMA = 1.4826  # of a Gaussian; the text below Eq. 6 (the formula itself rounds to 1.48)
+HALF_NORMAL = np.sqrt(2 / np.pi)  # mean |error| of a Gaussian of sigma 1
+RESAMPLES = 500
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval and the number of stars behind it; NaN where it cannot be told."""
+
+    value: float
+    low: float = np.nan
+    high: float = np.nan
+    n: int = 0
+
+
+def flat(**arrays: np.ndarray) -> list[np.ndarray]:
+    """Return the arrays as float, after checking that they are flat, finite and of one length.
+
+    Raises
+    ------
+    DataError
+        Naming the array that is wrong.
+    """
+    checked, length = [], None
+    for name, values in arrays.items():
+        values = np.asarray(values, dtype=float)
+        length = values.size if length is None else length
+        if values.ndim != 1 or values.size != length:
+            raise DataError(f"{name} has shape {values.shape}, a flat array of {length} values is needed")
+        if not np.isfinite(values).all():
+            raise DataError(f"{name}: {int((~np.isfinite(values)).sum())} of {length} values are not finite")
+        checked.append(values)
+    return checked
+
+
+# --- detection -----------------------------------------------------------------------------------
+
+
+def rate(successes: int, n: int) -> Estimate:
+    """Return a fraction with Wilson's score interval (Wilson 1927); NaN for n = 0."""
+    if n == 0:
+        return Estimate(np.nan)
+    low, high = stats.binomtest(int(successes), int(n)).proportion_ci(LEVEL, method="wilson")
+    return Estimate(successes / n, float(low), float(high), int(n))
+
+
+def precision(true_positives: int, false_positives: int) -> Estimate:
+    """TP / (TP + FP), Eq. 3."""
+    return rate(true_positives, true_positives + false_positives)
+
+
+def recall(true_positives: int, false_negatives: int) -> Estimate:
+    """TP / (TP + FN): the share of the real stars that is found.
+
+    Eq. 3 of the paper prints TP / (TP + TN), but its text describes this ratio, and a detector has
+    no countable true negatives.
+    """
+    return rate(true_positives, true_positives + false_negatives)
+
+
+def sweep(
+    true_confidence: np.ndarray, false_confidence: np.ndarray, n_sources: int, thresholds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Precision and recall when only detections of confidence >= threshold are kept (Fig. 6 a, b).
+
+    Parameters
+    ----------
+    true_confidence, false_confidence : ndarray
+        Confidence of the matched and of the false detections.
+    n_sources : int
+        Number of counted stars, found or not.
+    thresholds : ndarray, (T,)
+
+    Returns
+    -------
+    precision, recall : ndarray, (T,)
+        Precision is NaN where nothing is left.
+    """
+    true_confidence, false_confidence = np.sort(true_confidence), np.sort(false_confidence)
+    true = true_confidence.size - np.searchsorted(true_confidence, thresholds, side="left")
+    false = false_confidence.size - np.searchsorted(false_confidence, thresholds, side="left")
+    kept = true + false
+    return (
+        np.divide(true, kept, out=np.full(len(kept), np.nan), where=kept > 0),
+        true / n_sources if n_sources else np.full(len(kept), np.nan),
+    )
+
+
+def precision_recall_curve(
+    true_confidence: np.ndarray, false_confidence: np.ndarray, n_sources: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return precision, recall and threshold at every distinct confidence, from strict to loose.
+
+    Raises
+    ------
+    DataError
+        If more true detections than sources are given (the matching is one to one).
+    """
+    (true_confidence,) = flat(true_confidence=true_confidence)
+    (false_confidence,) = flat(false_confidence=false_confidence)
+    if true_confidence.size > n_sources:
+        raise DataError(f"{true_confidence.size} true detections of {n_sources} sources: matching must be one to one")
+    thresholds = np.unique(np.concatenate([true_confidence, false_confidence]))[::-1]
+    return (*sweep(true_confidence, false_confidence, n_sources, thresholds), thresholds)
+
+
+def average_precision(precision: np.ndarray, recall: np.ndarray, interpolation: str = "envelope") -> float:
+    """Area under the precision-recall curve; recall that is never reached counts as precision 0.
+
+    Parameters
+    ----------
+    precision, recall : ndarray
+        From `precision_recall_curve`, recall rising.
+    interpolation : {"envelope", "step"}
+        "envelope" takes at each recall the best precision at that recall or beyond (all points, as in
+        PASCAL VOC since 2010 and as detectors report it); "step" sums (R_n - R_n-1) P_n as it stands.
+    """
+    precision, recall = flat(precision=precision, recall=recall)
+    if interpolation == "envelope":
+        precision = np.maximum.accumulate(precision[::-1])[::-1]
+    elif interpolation != "step":
+        raise ConfigError(f"interpolation is {interpolation!r}, allowed are 'envelope' and 'step'")
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+
+
+# --- photometry ----------------------------------------------------------------------------------
+
+
+def magnitude_error(truth: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Eq. 5: δ_mag = truth − measurement, in mag."""
+    truth, measured = flat(truth=truth, measured=measured)
+    return truth - measured
+
+
+def relative_error(truth: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Eq. 5: δ_mag / (1 + mag_true), without unit. The divisor is photometric redshifts' 1 + z, about 19 here."""
+    return magnitude_error(truth, measured) / (1 + np.asarray(truth, dtype=float))
+
+
+def sigma_nmad(truth: np.ndarray, measured: np.ndarray) -> float:
+    """Eq. 6: 1.4826 × median(|δ − median δ| / (1 + mag_true)); NaN without stars."""
+    delta = magnitude_error(truth, measured)
+    if delta.size == 0:
+        return np.nan
+    return float(MAD_TO_SIGMA * np.median(np.abs(delta - np.median(delta)) / (1 + np.asarray(truth, dtype=float))))
+
+
+def outliers_beyond_three_sigma(truth: np.ndarray, measured: np.ndarray) -> Estimate:
+    """η as under Table 2: |relative error| > 3 times the standard deviation of all relative errors.
+
+    It normalises itself: 0.27 % for Gaussian errors of any size, so it measures tails only.
+    """
+    relative = relative_error(truth, measured)
+    return rate(int((np.abs(relative) > 3 * np.std(relative)).sum()), relative.size) if relative.size else rate(0, 0)
+
+
+def outliers_at_the_limit(truth: np.ndarray, limit: np.ndarray, *, seed: int, draws: int = 100) -> float:
+    """Return the η of `outliers_beyond_three_sigma` that perfect measurements of these stars would have.
+
+    One threshold for stars of 13 and of 20 mag: the faintest, whose errors are twenty times those of the rest, pass it
+    as a matter of course, and η is far above 0.27 % without any outlier.
+
+    Parameters
+    ----------
+    truth, limit : ndarray, (N,)
+        Magnitudes and their Cramér-Rao bounds, mag.
+    """
+    truth, limit = flat(truth=truth, limit=limit)
+    if truth.size == 0:
+        return np.nan
+    rng = np.random.default_rng(seed)
+    noise = (truth + limit * rng.normal(size=truth.size) for _ in range(draws))
+    return float(np.mean([outliers_beyond_three_sigma(truth, measured).value for measured in noise]))
+
+
+def outliers_beyond_sigma(truth: np.ndarray, measured: np.ndarray, sigma: np.ndarray) -> Estimate:
+    """η with each star's own predicted σ_mag as threshold: |δ_mag| > σ_mag, 31.7 % when σ is right.
+
+    Section 3.1 sets the *relative* error against σ_mag; that is `outliers_literal`.
+    """
+    delta, sigma = flat(delta=magnitude_error(truth, measured), sigma=sigma)
+    return rate(int((np.abs(delta) > sigma).sum()), delta.size)
+
+
+def outliers_literal(truth: np.ndarray, measured: np.ndarray, sigma: np.ndarray) -> Estimate:
+    """η as section 3.1 words it: |relative error| > σ_mag, which is an error of some 19 σ."""
+    relative, sigma = flat(relative=relative_error(truth, measured), sigma=sigma)
+    return rate(int((np.abs(relative) > sigma).sum()), relative.size)
+
+
+def mean_absolute_error(delta: np.ndarray) -> float:
+    """MAE; NaN without stars."""
+    (delta,) = flat(delta=delta)
+    return float(np.mean(np.abs(delta))) if delta.size else np.nan
+
+
+# --- scatter against the limit ---------------------------------------------------------------------
+
+
+def robust_scatter(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    """1.4826 × the median absolute deviation from the median: σ of a Gaussian, blind to outliers."""
+    centre = np.median(values, axis=axis, keepdims=True)
+    return MAD_TO_SIGMA * np.median(np.abs(values - centre), axis=axis)
+
+
+def plain_scatter(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Standard deviation (n − 1)."""
+    return np.std(values, axis=axis, ddof=1)
+
+
+def bootstrap(
+    statistic: Callable, *arrays: np.ndarray, seed: int, resamples: int = RESAMPLES, level: float = LEVEL
+) -> Estimate:
+    """Return statistic(*arrays) with the percentile interval of a bootstrap over stars (Efron 1979).
+
+    Parameters
+    ----------
+    statistic : callable
+        ``statistic(*arrays, axis=-1)``, working along any axis.
+    arrays : ndarray, (N,)
+        Resampled together.
+    seed : int
+        The same seed gives the same interval.
+
+    Notes
+    -----
+    With fewer than five stars an interval from resampling means nothing: it is NaN.
+    """
+    arrays = flat(**{f"array {i}": values for i, values in enumerate(arrays)})
+    n = arrays[0].size
+    if n < 2:
+        return Estimate(np.nan, n=n)
+    value = float(statistic(*arrays, axis=-1))
+    if n < 5:
+        return Estimate(value, n=n)
+    interval = stats.bootstrap(
+        arrays,
+        statistic,
+        n_resamples=resamples,
+        batch=max(1, int(4e6 // n)),  # keeps the resampled copies below some 100 MB
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        confidence_level=level,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Estimate(value, float(interval.low), float(interval.high), n)
+
+
+def scatter_over_limit(delta: np.ndarray, limit: np.ndarray, *, seed: int, robust: bool = True) -> Estimate:
+    """Scatter of error / limit with bootstrap interval; 1 is a perfect measurement.
+
+    Each star's error is divided by its own Cramér-Rao bound; the scatter is taken about the median
+    (robust) or mean (plain) of these ratios, so that a common bias, reported on its own, drops out.
+
+    Parameters
+    ----------
+    delta, limit : ndarray, (N,)
+        Errors and bounds in the same unit.
+    robust : bool
+        MAD-based, or the plain standard deviation, which sees every outlier.
+    """
+    delta, limit = flat(delta=delta, limit=limit)
+    if (limit <= 0).any():
+        raise DataError(f"limit: {int((limit <= 0).sum())} values are not positive")
+    return bootstrap(robust_scatter if robust else plain_scatter, delta / limit, seed=seed)
+
+
+def bias(delta: np.ndarray, *, seed: int) -> Estimate:
+    """Median error with bootstrap interval, in the unit of `delta`."""
+    return bootstrap(np.median, delta, seed=seed)
+
+
+def mean_absolute(delta: np.ndarray, *, seed: int) -> Estimate:
+    """MAE with bootstrap interval, in the unit of `delta`."""
+    return bootstrap(lambda values, axis=-1: np.mean(np.abs(values), axis=axis), delta, seed=seed)
+
+
+def by_bin(values: np.ndarray, edges: np.ndarray) -> list[np.ndarray]:
+    """Return, for each bin [edge_i, edge_i+1), a boolean mask of its members; the last bin includes its upper edge."""
+    values, edges = np.asarray(values, dtype=float), np.asarray(edges, dtype=float)
+    if edges.size < 2 or (np.diff(edges) <= 0).any():
+        raise ConfigError(f"edges are {edges.tolist()}, at least two rising values are needed")
+    index = np.searchsorted(edges, values, side="right") - 1
+    index[values == edges[-1]] = edges.size - 2
+    return [index == i for i in range(edges.size - 1)]
+
+
+# --- astrometry ----------------------------------------------------------------------------------
+
+
+def distance(dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
+    """Eq. 2: distance between measured and true position, px."""
+    dx, dy = flat(dx=dx, dy=dy)
+    return np.hypot(dx, dy)
+
+
+def within(distances: np.ndarray, radius: float) -> Estimate:
+    """Share of stars nearer to the truth than `radius` px, with Wilson's interval."""
+    (distances,) = flat(distances=distances)
+    return rate(int((distances < radius).sum()), distances.size)
+
+
+def inside_ellipse(
+    dx: np.ndarray, dy: np.ndarray, sigma_x: np.ndarray, sigma_y: np.ndarray, level: float = 0.68
+) -> Estimate:
+    """Share of stars whose true position lies inside the error ellipse of probability `level`, with Wilson's interval.
+
+    For Gaussian errors in x and y that do not depend on each other (Δx/σ_x)² + (Δy/σ_y)² follows a χ² distribution of
+    two degrees of freedom, so that the ellipse is where it is below −2 ln(1 − level): 2.28 for 68 %, which is 1.51 σ
+    and not 1 σ.
+
+    Parameters
+    ----------
+    dx, dy : ndarray, (N,)
+        Errors in px.
+    sigma_x, sigma_y : ndarray, (N,)
+        Their predicted standard deviations in px.
+    level : float
+        Between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise ConfigError(f"level is {level}, it must lie between 0 and 1")
+    zero = np.zeros(np.size(dx))
+    squared = standardised(dx, zero, sigma_x) ** 2 + standardised(dy, zero, sigma_y) ** 2
+    return rate(int((squared < -2 * np.log(1 - level)).sum()), squared.size)
+
+
+def pull(delta: np.ndarray, sigma: np.ndarray, *, seed: int) -> Estimate:
+    """Standard deviation of error / predicted σ with bootstrap interval; 1 for error bars that are right."""
+    return bootstrap(plain_scatter, standardised(delta, np.zeros(np.size(delta)), sigma), seed=seed)
+
+
+# --- uncertainty ---------------------------------------------------------------------------------
+
+
+def toolbox() -> ModuleType:
+    """Return uncertainty-toolbox, imported where it is needed since it brings matplotlib and scikit-learn along."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # release 0.1.1 holds an invalid escape, which Python warns of once
+        import uncertainty_toolbox
+    return uncertainty_toolbox
+
+
+def standardised(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """Eq. 21: (truth − mean) / σ, a standard normal variate when the uncertainty is right."""
+    truth, mean, sigma = flat(truth=truth, mean=mean, sigma=sigma)
+    if (sigma <= 0).any():
+        raise DataError(f"sigma: {int((sigma <= 0).sum())} values are not positive")
+    return (truth - mean) / sigma
+
+
+def coverage(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, level: float) -> Estimate:
+    """Share of truths inside the central interval of probability `level`, with Wilson's interval."""
+    if not 0 < level < 1:
+        raise ConfigError(f"level is {level}, it must lie between 0 and 1")
+    z = standardised(truth, mean, sigma)
+    return rate(int((np.abs(z) <= stats.norm.ppf(0.5 + level / 2)).sum()), z.size)
+
+
+def miscalibration_area(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray) -> float:
+    """Area between the average calibration curve and the diagonal, by uncertainty-toolbox; 0 to 0.5, NaN if empty."""
+    z = standardised(truth, mean, sigma)
+    if z.size == 0:
+        return np.nan
+    return float(toolbox().miscalibration_area(np.zeros(z.size), np.ones(z.size), z))
+
+
+def miscalibration_floor(n: int, *, seed: int, draws: int = 50) -> float:
+    """Mean miscalibration area of perfectly calibrated Gaussian predictions for n stars.
+
+    No method can be expected to lie below it (0.0028 for the paper's 14,000 targets).
+    """
+    rng = np.random.default_rng(seed)
+    zero, one = np.zeros(n), np.ones(n)
+    return (
+        float(np.mean([miscalibration_area(rng.standard_normal(n), zero, one) for _ in range(draws)])) if n else np.nan
+    )

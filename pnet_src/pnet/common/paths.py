@@ -1,0 +1,26 @@
+"""Where things live. Notebooks and modules take their folders from here and build none themselves."""
+
+import os
+from pathlib import Path
+
+
+def _find_root() -> Path:
+    """Return the project's root: $PNET_ROOT, or the checkout that this file lies in, or the working folder."""
+    if os.environ.get("PNET_ROOT"):
+        return Path(os.environ["PNET_ROOT"]).resolve()
+    checkout = Path(__file__).resolve().parents[3]
+    return checkout if (checkout / "data_manifests").is_dir() else Path.cwd()
+
+
+ROOT = _find_root()
+MANIFESTS = ROOT / "data_manifests"  # what data exists: fields, hashes, recipes, weights, paper values
+NOTEBOOKS = ROOT / "notebooks"
+PROFILES = NOTEBOOKS / "profiles"
+WEIGHTS = ROOT / "weights"  # released weights and their cards
+RESULTS = ROOT / "results"  # released measurements and ledger
+BUILD = ROOT / "build"  # everything that a run makes: build/<profile>/...
+
+
+def data_root() -> Path:
+    """Return the folder of downloads, shared by all profiles ($PNET_DATA or ``data/`` in the project)."""
+    return Path(os.environ.get("PNET_DATA", ROOT / "data"))

@@ -1,0 +1,107 @@
+"""Outside programs: where they are, which version they are, and running them so that every failure has words."""
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from pnet.common.errors import ConfigError, MissingError, PNetError
+
+
+@dataclass(frozen=True)
+class Program:
+    """An executable and the version that it reports."""
+
+    path: str
+    name: str
+    version: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {'.'.join(map(str, self.version))}"
+
+
+def find(command: str, variable: str) -> str | None:
+    """Return the path of a program: what the environment variable names, else the first on PATH, else None.
+
+    Raises
+    ------
+    MissingError
+        If the variable names something that cannot be run: falling back in silence would hide a typing error.
+    """
+    named = os.environ.get(variable)
+    if not named:
+        return shutil.which(command)
+    found = shutil.which(named)
+    if found is None:
+        raise MissingError(f"${variable} is {named!r}, which is no program that can be run; correct it or unset it")
+    return found
+
+
+def identify(path: str, name: str) -> Program:
+    """Return the program at `path` with its version; `name` is what it must call itself."""
+    return _identify(path, Path(path).stat().st_mtime_ns, name)
+
+
+@lru_cache
+def _identify(path: str, changed: int, name: str) -> Program:
+    # `changed` only makes an exchanged file a new question
+    try:
+        done = subprocess.run([path, "-v"], capture_output=True, text=True, errors="replace", timeout=30)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"{path} does not tell its version: {error}") from error
+    return Program(path, name, parse_version(done.stdout + done.stderr, name))
+
+
+def parse_version(text: str, name: str) -> tuple[int, ...]:
+    """Return the version in what a program prints when asked for it.
+
+    >>> parse_version("SkyMaker version 3.10.5 (2014-03-19)", "SkyMaker")
+    (3, 10, 5)
+    """
+    found = re.search(rf"\b{name}\s+(?:version\s+)?(\d+(?:\.\d+)+)", text, flags=re.IGNORECASE)
+    if not found:
+        raise ConfigError(f"this is not {name}: asked for its version, it says {text.strip()[:200]!r}")
+    return tuple(int(part) for part in found[1].split("."))
+
+
+def run(command: list[str], folder: Path, name: str, timeout: float) -> None:
+    """Run a program in `folder`.
+
+    Parameters
+    ----------
+    command : list of str
+    folder : Path
+        Its working folder: file names can stay short and relative.
+    name : str
+        What error messages call the job.
+    timeout : float
+        Seconds after which it is ended.
+
+    Raises
+    ------
+    PNetError
+        If it cannot be started, fails (with its last lines), or does not end in time.
+    """
+    label = Path(command[0]).name
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            # LC_ALL: programs read numbers with the decimal sign of the user's language
+            env={**os.environ, "LC_ALL": "C", "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise PNetError(f"{name}: {label} did not end within {timeout:g} s") from error
+    except OSError as error:
+        raise PNetError(f"{name}: {label} cannot be run: {error}") from error
+    if done.returncode:
+        last = (done.stdout + done.stderr).strip().splitlines()[-5:]
+        raise PNetError(f"{name}: {label} failed ({done.returncode}): {' | '.join(line.strip() for line in last)}")

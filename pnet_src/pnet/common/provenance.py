@@ -1,0 +1,107 @@
+"""Where a result comes from: commit, command, seed, device, versions, hardware."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from pnet.common import paths
+
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "pandas",
+    "astropy",
+    "torch",
+    "bayesian-torch",
+    "uncertainty-toolbox",
+    "sep",
+    "galsim",
+    "photutils",
+)
+
+
+def record(command: str, seed: int, device: str, **extra: Any) -> dict[str, Any]:
+    """Return a JSON-ready record of how a result was made.
+
+    Parameters
+    ----------
+    command : str
+        The command that makes it again, run from the project's root.
+    seed : int
+    device : str
+        For example ``cpu``.
+    extra
+        Whatever else belongs to this result (engine, source, frames, seconds, weights, ...).
+
+    Returns
+    -------
+    dict
+        command, seed, device, commit ('unknown' outside git, ending in '+' where the tree has changes
+        that are not committed), date (UTC, to the second), versions, machine, and what `extra` holds.
+    """
+    return {
+        "command": command,
+        "seed": int(seed),
+        "device": str(device),
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat(),
+        "versions": versions(),
+        "machine": machine(),
+        **extra,
+    }
+
+
+def commit(root: Path | None = None) -> str:
+    """Return the commit of the checkout, with '+' where files differ from it, or 'unknown'."""
+    root = paths.ROOT if root is None else root
+    head = _git(root, "rev-parse", "HEAD")
+    if not head:
+        return "unknown"
+    # results and untracked files do not change what the code does; a changed tracked file does
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return head + ("+" if changed is None or changed else "")
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """Return what git prints, or None where there is no git or no repository."""
+    try:
+        # no optional locks: a status asked for by a background run must not get in a user's way
+        done = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, of this project and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("pnet-companion", *PACKAGES):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Return the processor's model name, the cores this process may use, and the operating system."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"cpu": _cpu_name(), "cores": cores, "system": f"{platform.system()} {platform.machine()}"}
+
+
+def _cpu_name() -> str:
+    """Return the processor's model name as the system tells it."""
+    try:
+        with open("/proc/cpuinfo") as stream:
+            for line in stream:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or "unknown"

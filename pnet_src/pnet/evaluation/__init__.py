@@ -1,0 +1,1 @@
+"""Judging: measurements beside truth and limit, metrics, scores, the ledger, classical baselines."""

@@ -1,0 +1,134 @@
+"""Measures of error bars beyond the paper's: PIT, CRPS, sharpness, and the miscalibration area of many small groups.
+
+All take flat arrays of the truth and of a Gaussian prediction (mean, σ), as `pnet.common.metrics` does. Gneiting,
+Balabdaoui & Raftery (2007) give the principle: predictions should be as sharp as they can while they stay calibrated.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from pnet.common.errors import ConfigError, DataError
+from pnet.common.metrics import LEVEL, Estimate, flat, standardised
+
+LEVELS = 100  # points of a calibration curve, uncertainty-toolbox's number
+PIT_BINS = 20
+RESAMPLES = 500
+INVERSE_ROOT_PI = 1 / np.sqrt(np.pi)  # expected CRPS of a perfect Gaussian prediction in units of its σ
+
+
+@dataclass(frozen=True)
+class Uniformity:
+    """χ² test of PIT values against the uniform distribution.
+
+    Parameters
+    ----------
+    counts : ndarray, (bins,)
+    chi2 : float
+        χ² per degree of freedom; about 1 where error bars are right.
+    p : float
+        Probability of so large a χ² if they are.
+    """
+
+    counts: np.ndarray
+    chi2: float
+    p: float
+
+
+def pit(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """Return the probability integral transform Φ((truth − mean) / σ): uniform on 0 to 1 when the prediction is right.
+
+    A histogram that is high at both ends tells of error bars that are too small, a hill of ones that are too large, a
+    slope of a bias (Dawid 1984).
+    """
+    return stats.norm.cdf(standardised(truth, mean, sigma))
+
+
+def uniformity(values: np.ndarray, bins: int = PIT_BINS) -> Uniformity:
+    """Test PIT values for uniformity by χ² over equal bins.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than five values a bin (the χ² distribution does not hold), or one lies outside 0 to 1.
+    """
+    (values,) = flat(values=values)
+    if bins < 2:
+        raise ConfigError(f"bins is {bins}, at least 2 are needed")
+    if values.size < 5 * bins:
+        raise DataError(f"{values.size} values for {bins} bins: the test needs at least 5 a bin")
+    if values.min() < 0 or values.max() > 1:
+        raise DataError("PIT values lie between 0 and 1")
+    counts = np.histogram(values, bins, (0, 1))[0]
+    test = stats.chisquare(counts)
+    return Uniformity(counts, float(test.statistic / (bins - 1)), float(test.pvalue))
+
+
+def crps(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """Return each star's continuous ranked probability score in the unit of σ; smaller is better.
+
+    The closed form for a Gaussian, σ [z (2 Φ(z) − 1) + 2 φ(z) − 1/√π] (Gneiting & Raftery 2007, Eq. 21). It is the
+    absolute error where σ vanishes; a perfect prediction has σ/√π on average.
+    """
+    z = standardised(truth, mean, sigma)
+    return np.asarray(sigma, dtype=float) * (z * (2 * stats.norm.cdf(z) - 1) + 2 * stats.norm.pdf(z) - INVERSE_ROOT_PI)
+
+
+def sharpness(sigma: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return the root of the mean predicted variance, as uncertainty-toolbox defines sharpness."""
+    return np.sqrt(np.mean(np.square(sigma), axis=axis))
+
+
+def _counts(z: np.ndarray) -> np.ndarray:
+    """Return how many stars each step of the calibration curve adds (LEVELS − 1 of them)."""
+    smallest = 2 * stats.norm.cdf(np.abs(z)) - 1  # the narrowest central interval that holds the star
+    step = np.searchsorted(np.linspace(0, 1, LEVELS), smallest, side="left") - 1
+    return np.bincount(np.clip(step, 0, LEVELS - 2), minlength=LEVELS - 1)
+
+
+def _area(counts: np.ndarray) -> np.ndarray:
+    """Return the area between calibration curves and the diagonal; (…, LEVELS − 1) counts.
+
+    Of the polygon that uncertainty-toolbox hands to shapely: a step on one side of the diagonal is a trapezium, one
+    that crosses it two triangles.
+    """
+    total = counts.sum(axis=-1, keepdims=True)
+    gap = np.cumsum(counts, axis=-1) / total - np.linspace(0, 1, LEVELS)[1:]
+    gap = np.concatenate([np.zeros_like(gap[..., :1]), gap], axis=-1)
+    a, b = np.abs(gap[..., :-1]), np.abs(gap[..., 1:])
+    both = np.where(a + b > 0, a + b, 1)
+    crossing = gap[..., :-1] * gap[..., 1:] < 0
+    return np.where(crossing, (a**2 + b**2) / both, a + b).sum(axis=-1) / (2 * (LEVELS - 1))
+
+
+def miscalibration(
+    truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, *, seed: int, resamples: int = RESAMPLES
+) -> Estimate:
+    """Return the miscalibration area with the percentile interval of a bootstrap over stars; NaN if empty.
+
+    The value is that of uncertainty-toolbox; since it depends only on how many stars each step of the curve adds,
+    resampled stars are multinomial counts, which costs nothing for any number of groups.
+    """
+    counts = _counts(standardised(truth, mean, sigma))
+    n = int(counts.sum())
+    if n < 5:
+        return Estimate(float(_area(counts)) if n else np.nan, n=n)
+    drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)
+    low, high = np.quantile(_area(drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    value = float(_area(counts))
+    # resampling adds noise, and noise adds area: near the floor the interval may lie above the value
+    return Estimate(value, min(float(low), value), float(high), n)
+
+
+def perfect(n: int, *, seed: int, draws: int = 2000) -> Estimate:
+    """Return the miscalibration area that perfect error bars have for n stars: mean and central 95 % range.
+
+    Nothing can be expected to lie below the mean, and a group inside the range says nothing against its error bars.
+    """
+    if n < 1:
+        return Estimate(np.nan)
+    steps = LEVELS - 1
+    areas = _area(np.random.default_rng(seed).multinomial(n, np.full(steps, 1 / steps), size=draws))
+    low, high = np.quantile(areas, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(float(areas.mean()), float(low), float(high), n)

@@ -1,0 +1,170 @@
+"""Frames with galaxies and faint stars: which stars count there, and which detections are false.
+
+The paper's simulation holds stars of 13 to 20 mag alone. A real field also holds stars too faint for the catalogue
+and galaxies, and its list goes deeper than any detection. Two rules of the simple frames do not fit any more:
+
+Isolation. Nearly every star has some source of 22 mag within 10 px, and if any source spoiled its neighbours few
+stars would be left, none of them in the busy places. Here a neighbour within 10 px excludes a star if it has more than
+a tenth of its light (is less than `CONTRAST` = 2.5 mag fainter); what is fainter is part of the background.
+
+False detections. On the simple frames whatever is found on a source that does not count is left out. Here galaxies are
+the contaminants that the frames exist for: a galaxy which a method lists as a star of the catalogue's range is a
+false detection. The figures, from lenient to strict, all with the same true detections:
+
+- ``precision_galaxies_ignored``: false is what lies on nothing, the rule of the simple frames;
+- ``precision`` (the main one): false are also detections on galaxies that the method measured brighter than 20 mag, so
+  that they enter a catalogue of stars of 13 to 20 mag;
+- ``precision_all_galaxies``: false are also those on galaxies which the method itself measured fainter;
+- ``precision_strict``: false is also what lies on a star outside 13 to 20 mag, though it is a star.
+
+A galaxy is subject to the same rules of edge and isolation as a star: one that overlaps a star is neither right nor
+wrong.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.spatial import cKDTree
+
+from pnet.common import metrics
+from pnet.common.errors import DataError
+from pnet.common.metrics import Estimate
+from pnet.frame import Frame
+from pnet.simulation.recipe import Recipe
+from pnet.sky import catalogue, matching
+
+CONTRAST = 2.5  # mag; a neighbour fainter than a source by more does not exclude it: a tenth of its light
+STEPS = np.round(np.arange(0.05, 0.991, 0.01), 2)  # thresholds that are tried
+
+
+def isolated(
+    x: np.ndarray, y: np.ndarray, mag: np.ndarray, radius: float = catalogue.ISOLATION, contrast: float = CONTRAST
+) -> np.ndarray:
+    """Return which sources have no neighbour within `radius` px that is less than `contrast` mag fainter.
+
+    A bright star excludes its faint neighbour and is not excluded by it.
+    """
+    x, y, mag = metrics.flat(x=x, y=y, mag=mag)
+    alone = np.ones(len(x), dtype=bool)
+    pairs = cKDTree(np.column_stack([x, y])).query_pairs(radius, output_type="ndarray") if len(x) > 1 else []
+    for one, other in pairs:
+        alone[one] &= mag[other] >= mag[one] + contrast
+        alone[other] &= mag[one] >= mag[other] + contrast
+    return alone
+
+
+def mark_counted(
+    table: pd.DataFrame,
+    frame: Frame,
+    *,
+    isolation: float = catalogue.ISOLATION,
+    contrast: float = CONTRAST,
+) -> pd.DataFrame:
+    """As `catalogue.mark_counted`, but only neighbours with more than a tenth of its light exclude a star.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns x, y (px from 0), mag, flux (electrons), kind; sources off the frame may be among them.
+    frame : Frame
+    isolation : float
+        Pixels.
+    contrast : float
+        Magnitudes.
+    """
+    table = catalogue.mark_counted(table, frame, isolation=0.0)
+    table["counted"] &= isolated(table["x"], table["y"], table["mag"], isolation, contrast)
+    return table
+
+
+def on_galaxies(rows: pd.DataFrame, size: float | None = None, edge: float = matching.EDGE) -> pd.Series:
+    """Return where a detection lies on a galaxy that is isolated and not at the edge.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Measurements of one method (`evaluation.COLUMNS`), whole frames.
+    size : float, optional
+        Width and height of the frames in px; the recipe's by default.
+    edge : float
+        Pixels.
+
+    Raises
+    ------
+    DataError
+        If rows of several methods are given: every source would be its own neighbour.
+    """
+    if rows["method"].nunique() > 1:
+        raise DataError(f"rows of {rows['method'].nunique()} methods were given, one at a time is needed")
+    alone = pd.Series(False, index=rows.index)
+    sources = rows[rows["truth_x"].notna()]
+    for _, each in sources.groupby("frame", sort=False):
+        alone[each.index] = isolated(each["truth_x"], each["truth_y"], each["truth_mag"])
+    last = (Recipe.load().size if size is None else size) - 1 - edge
+    inside = rows["truth_x"].between(edge, last) & rows["truth_y"].between(edge, last)
+    return (rows["truth_kind"] == "galaxy") & rows["x"].notna() & alone & inside
+
+
+def rates(rows: pd.DataFrame, size: float | None = None) -> dict[str, Estimate]:
+    """Return the recall and the precisions of the module's head.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Measurements of one method on whole frames, at the threshold wanted (`matching.at_threshold`), with the
+        classical methods' constant magnitude offset taken off.
+    size : float, optional
+        As for `on_galaxies`.
+    """
+    return _rates(rows, on_galaxies(rows, size), -np.inf)
+
+
+def _rates(rows: pd.DataFrame, galaxies: pd.Series, threshold: float) -> dict[str, Estimate]:
+    """Count what a threshold keeps; `galaxies` from `on_galaxies` for all of `rows`."""
+    status, kept = rows["status"], rows["confidence"] >= threshold
+    true, false = (int((kept & (status == name)).sum()) for name in (matching.MATCHED, matching.FALSE))
+    stars = int(status.isin([matching.MATCHED, matching.MISSED]).sum())
+    galaxies = kept & galaxies
+    listed = galaxies & (rows["mag"] < catalogue.MAGNITUDES[1])
+    return {
+        "recall": metrics.recall(true, stars - true),
+        "precision": metrics.precision(true, false + int(listed.sum())),
+        "precision_galaxies_ignored": metrics.precision(true, false),
+        "precision_all_galaxies": metrics.precision(true, false + int(galaxies.sum())),
+    }
+
+
+def sweep(rows: pd.DataFrame, size: float | None = None, thresholds: np.ndarray = STEPS) -> pd.DataFrame:
+    """Return precision and recall of `rates` for several thresholds of the confidence.
+
+    Returns
+    -------
+    DataFrame
+        threshold, precision, precision_low, precision_high, recall, recall_low, recall_high.
+    """
+    found, galaxies = [], on_galaxies(rows, size)
+    for threshold in thresholds:
+        at = _rates(rows, galaxies, threshold)
+        row = {"threshold": float(threshold)}
+        for name in ("precision", "recall"):
+            row |= {name: at[name].value, f"{name}_low": at[name].low, f"{name}_high": at[name].high}
+        found.append(row)
+    return pd.DataFrame(found)
+
+
+def choose_threshold(rows: pd.DataFrame, size: float | None = None) -> float:
+    """Return the threshold of the confidence with the largest F1, in the middle of the best ones where several tie.
+
+    F1 = 2 · precision · recall / (precision + recall) with the main precision. For validation frames only: on frames
+    that are reported on, a chosen threshold flatters.
+
+    Raises
+    ------
+    DataError
+        If no star was found at any threshold.
+    """
+    table = sweep(rows, size)
+    f1 = 2 * table["precision"] * table["recall"] / (table["precision"] + table["recall"])
+    if not f1.notna().any():
+        raise DataError("no threshold can be chosen: these frames hold no star that counts and was found")
+    best = np.flatnonzero(np.isclose(f1, f1.max(), atol=1e-12))
+    return float(table["threshold"].iloc[best[len(best) // 2]])

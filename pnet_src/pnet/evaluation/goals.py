@@ -1,0 +1,132 @@
+"""What this project set out to reach beyond the paper (``data_manifests/goals.yml``), and what came of it."""
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from pnet.common import paths
+from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.evaluation.ledger import Entry, Ledger
+
+FILE = paths.MANIFESTS / "goals.yml"
+REACHED, OPEN, MISSED, UNKNOWN = "reached", "interval meets it", "not reached", "not measured"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One goal.
+
+    Parameters
+    ----------
+    name, chapter : str
+        Its own name, and the page that shows it.
+    key : str
+        Of the ledger; with `bins`, what comes before the bin.
+    what : str
+        In words.
+    least, most : float
+        Bounds of the value; infinite where there is none.
+    bins : tuple of str
+        Bins that must keep the bounds, each of them.
+    relative : bool
+        The value is taken in units of the entry's own limit.
+    absolute : bool
+        The value is taken without its sign.
+    style : {"number", "percent"}
+    """
+
+    name: str
+    chapter: str
+    key: str
+    what: str
+    least: float = -math.inf
+    most: float = math.inf
+    bins: tuple[str, ...] = ()
+    relative: bool = False
+    absolute: bool = False
+    style: str = "number"
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of the ledger that decide."""
+        return [f"{self.key}.{name}" for name in self.bins] or [self.key]
+
+    def value(self, entry: Entry) -> Entry:
+        """Return the entry with the value and interval that the bounds are for: of its limit, without its sign."""
+        numbers = [entry.value, entry.low, entry.high]
+        if self.relative:
+            if not entry.limit:
+                raise DataError(f"goal {self.name}: {entry.key} has no limit to be compared with")
+            numbers = [None if number is None else number / entry.limit for number in numbers]
+        if self.absolute and numbers[0] is not None:
+            ends = [abs(number) for number in numbers[1:] if number is not None]
+            spans_zero = len(ends) == 2 and numbers[1] < 0 < numbers[2]
+            numbers = [abs(numbers[0]), 0.0 if spans_zero else min(ends, default=None), max(ends, default=None)]
+        return Entry(
+            entry.key,
+            *numbers,
+            entry.n,
+            entry.unit,
+            title=entry.title,
+            source=entry.source,
+            provenance=entry.provenance,
+        )
+
+    def excess(self, value: float) -> float:
+        """Return how far beyond the nearer bound a value lies; negative inside."""
+        return max(value - self.most, self.least - value)
+
+    def decide(self, ledger: Ledger) -> tuple[Entry | None, str]:
+        """Return the entry that decides, the bin farthest from the goal, as `value` has it, and the verdict.
+
+        Returns
+        -------
+        Entry or None
+            None where one of the keys has no value: a goal for every bin is not reached by some of them.
+        str
+            "reached"; "interval meets it" where only the 95 % interval has values that reach it; "not reached"; "not
+            measured".
+        """
+        entries = [ledger.get(key) for key in self.keys]
+        if any(entry is None or entry.value is None for entry in entries):
+            return None, UNKNOWN
+        worst = max((self.value(entry) for entry in entries), key=lambda entry: self.excess(entry.value))
+        if self.excess(worst.value) <= 0:
+            return worst, REACHED
+        if worst.low is not None and worst.high is not None and worst.low <= self.most and worst.high >= self.least:
+            return worst, OPEN
+        return worst, MISSED
+
+
+def load(path: str | os.PathLike = FILE, chapter: str | None = None) -> list[Goal]:
+    """Return the goals of a file, or of one chapter of it.
+
+    Raises
+    ------
+    MissingError, DataError, ConfigError
+        If the file is missing or not as it should be, or has no such chapter.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise MissingError(f"{path}: the goals are missing; `git checkout -- {Path(path).name}`") from error
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: not YAML: {error}") from error
+    found = []
+    for item in content:
+        try:
+            item = dict(item)
+            least, most = item.pop("between", (item.pop("least", -math.inf), item.pop("most", math.inf)))
+            goal = Goal(least=float(least), most=float(most), bins=tuple(item.pop("bins", ())), **item)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{path}: {item} is not a goal: {error}") from error
+        if goal.least == -math.inf and goal.most == math.inf:
+            raise DataError(f"{path}: {goal.name} has no bound; least, most or between is needed")
+        found.append(goal)
+    chapters = sorted({goal.chapter for goal in found})
+    if chapter is not None and chapter not in chapters:
+        raise ConfigError(f"chapter is {chapter!r}, allowed are {', '.join(chapters)}")
+    return [goal for goal in found if chapter in (None, goal.chapter)]

@@ -1,0 +1,275 @@
+"""The ledger: every number of the book with its interval, the paper's value, the limit, and where it comes from."""
+
+import fnmatch
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from pnet.common import paths
+from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.common.files import read_json, write_json
+from pnet.evaluation import scores
+
+SOURCES = ("live", "released")
+_PROVENANCE = ("command", "commit", "date", "device", "seed", "engine", "source", "baseline", "weights")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One number.
+
+    Parameters
+    ----------
+    key : str
+        ``<data set>.<method>.<what>[.<bin>]``, for example ``simulation.pnet.precision``.
+    value, low, high : float or None
+        The number and its 95 % interval; None where it cannot be told.
+    n : int
+        Number of stars (or frames) behind it.
+    unit : str
+        Empty for pure numbers; fractions are fractions of one.
+    paper, limit : float or None
+        The paper's value and the best value possible.
+    title : str
+        What it is, in words.
+    source : {"live", "released"}
+        Measured by this run, or taken from the measurements in ``results/``.
+    provenance : dict
+        Command, commit, date, device and seed of the measurement.
+    """
+
+    key: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    unit: str = ""
+    paper: float | None = None
+    limit: float | None = None
+    title: str = ""
+    source: str = "live"
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not self.key or any(character.isspace() for character in self.key):
+            raise ConfigError(f"key is {self.key!r}, a name without spaces is needed")
+        if self.source not in SOURCES:
+            raise ConfigError(f"{self.key}: source is {self.source!r}, allowed are {', '.join(SOURCES)}")
+        for name in ("value", "low", "high", "paper", "limit"):
+            number = getattr(self, name)
+            # JSON has no NaN, and numpy's scalars are not JSON either
+            finite = None if number is None or not math.isfinite(number) else float(number)
+            object.__setattr__(self, name, finite)
+        object.__setattr__(self, "n", int(self.n))
+
+
+class Ledger:
+    """Entries by key, in the order they were added."""
+
+    def __init__(self, entries: Iterable[Entry] = ()):
+        self._entries: dict[str, Entry] = {}
+        self.add(*entries)
+
+    def add(self, *entries: Entry) -> None:
+        """Add entries; the same key twice with different content is an error."""
+        for entry in entries:
+            if self._entries.setdefault(entry.key, entry) != entry:
+                raise DataError(f"ledger: {entry.key} is given twice, with different content")
+
+    def __getitem__(self, key: str) -> Entry:
+        if key not in self._entries:
+            raise KeyError(f"ledger: no entry {key!r}")
+        return self._entries[key]
+
+    def get(self, key: str) -> Entry | None:
+        """Return an entry, or None."""
+        return self._entries.get(key)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._entries
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries.values())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def value(self, key: str) -> float:
+        """Return a value as a Python float; NaN where the key is missing or has none."""
+        number = self._entries[key].value if key in self._entries else None
+        return math.nan if number is None else number
+
+    def find(self, pattern: str) -> list[Entry]:
+        """Return the entries whose key fits a shell pattern such as ``simulation.*.recall``."""
+        return [entry for entry in self if fnmatch.fnmatchcase(entry.key, pattern)]
+
+    def table(self) -> pd.DataFrame:
+        """Return the entries as a DataFrame, one row each, without provenance."""
+        names = [item.name for item in fields(Entry) if item.name != "provenance"]
+        rows = [{name: getattr(entry, name) for name in names} for entry in self]
+        return pd.DataFrame(rows, columns=names).astype({"n": int})
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Write as JSON, a list of entries sorted by key, atomically."""
+        write_json(path, [asdict(entry) for entry in sorted(self, key=lambda entry: entry.key)])
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> "Ledger":
+        """Read what `write` wrote.
+
+        Raises
+        ------
+        MissingError, DataError
+            If there is no such file, or it is not a ledger.
+        """
+        try:
+            return cls(Entry(**content) for content in read_json(path))
+        except FileNotFoundError as error:
+            raise MissingError(f"{path}: no ledger here; `make book` writes it") from error
+        except (TypeError, UnicodeDecodeError, ValueError) as error:
+            raise DataError(f"{path}: not a ledger: {error}") from error
+
+    @classmethod
+    def merge(cls, parts: Iterable["Ledger"]) -> "Ledger":
+        """Return one ledger of several; a key in two of them must say the same."""
+        return cls(entry for part in parts for entry in part)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One way in which a ledger differs from another."""
+
+    key: str
+    kind: str  # 'missing' in the second, 'new' in the second, or 'changed'
+    first: float | None = None
+    second: float | None = None
+
+    def __str__(self) -> str:
+        if self.kind != "changed":
+            return f"{self.key}: {self.kind}"
+        return f"{self.key}: {self.first} -> {self.second}"
+
+
+def compare(
+    first: Ledger, second: Ledger, tolerances: Mapping[str, float] | None = None, default: float = 1e-6
+) -> list[Difference]:
+    """Return where the values of two ledgers differ.
+
+    Parameters
+    ----------
+    tolerances : mapping of str to float, optional
+        Shell pattern of keys → allowed difference, relative to the larger of the two values; the last
+        pattern that fits decides.
+    default : float
+        Allowed relative difference of keys that no pattern fits.
+    """
+    tolerances = {} if tolerances is None else tolerances
+    for pattern, allowed in {**tolerances, "default": default}.items():
+        if not allowed >= 0:
+            raise ConfigError(f"tolerance of {pattern} is {allowed}, it must not be negative")
+    differences = [Difference(entry.key, "missing") for entry in first if entry.key not in second]
+    differences += [Difference(entry.key, "new") for entry in second if entry.key not in first]
+    for entry in first:
+        if entry.key not in second:
+            continue
+        a, b = entry.value, second[entry.key].value
+        allowed = default
+        for pattern, tolerance in tolerances.items():
+            if fnmatch.fnmatchcase(entry.key, pattern):
+                allowed = tolerance
+        # a value that appears or vanishes is a change whatever the tolerance
+        equal = a == b or (a is not None and b is not None and abs(a - b) <= allowed * max(abs(a), abs(b)))
+        if not equal:
+            differences.append(Difference(entry.key, "changed", a, b))
+    return sorted(differences, key=lambda difference: difference.key)
+
+
+@lru_cache(maxsize=4)
+def paper_values(path: Path = paths.MANIFESTS / "paper_values.yml") -> dict[str, dict[str, Any]]:
+    """Return the paper's numbers: key → {value, where, relation}.
+
+    Raises
+    ------
+    MissingError, DataError
+        If the file is missing or an entry lacks a number or its place in the paper.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise MissingError(f"{path}: the paper's values are missing; `git checkout -- {Path(path).name}`") from error
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: not YAML: {error}") from error
+    for key, item in content.items():
+        good = isinstance(item, dict) and isinstance(item.get("value"), int | float) and item.get("where")
+        if not good:
+            raise DataError(f"{path}: {key} needs a number `value` and a text `where`")
+    return {key: {"relation": "=", **item} for key, item in content.items()}
+
+
+def paper_value(key: str) -> float | None:
+    """Return the paper's value of a ledger key, or None where the paper has none."""
+    item = paper_values().get(key)
+    return None if item is None else float(item["value"])
+
+
+def entries_of(
+    found: Mapping[str, scores.Score], head: str, source: str, provenance: Mapping[str, Any] | None
+) -> list[Entry]:
+    """Return scores as entries keyed ``<head>.<short key>``, with the paper's value where it has one.
+
+    `provenance` is the JSON beside the measurements; its command, commit, date, device, seed and data are kept.
+    """
+    kept = {name: value for name, value in (provenance or {}).items() if name in _PROVENANCE}
+    return [
+        Entry(
+            key=f"{head}.{name}",
+            value=score.estimate.value,
+            low=score.estimate.low,
+            high=score.estimate.high,
+            n=score.estimate.n,
+            unit=score.unit,
+            paper=paper_value(f"{head}.{name}"),
+            limit=score.limit,
+            title=score.title,
+            source=source,
+            provenance=kept,
+        )
+        for name, score in found.items()
+    ]
+
+
+def entries_from_measurements(
+    table: pd.DataFrame,
+    *,
+    seed: int,
+    source: str = "live",
+    provenance: Mapping[str, Any] | None = None,
+    groups: tuple[str, ...] = scores.GROUPS,
+) -> list[Entry]:
+    """Return every number of Tables 1 and 2 and of Figures 6 to 9 for all data sets and methods of a table.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Measurements (`evaluation.COLUMNS`).
+    seed : int
+        Of the bootstrap intervals.
+    source : {"live", "released"}
+    provenance : mapping, optional
+        From the JSON beside the measurements; its command, commit, date, device and seed are kept.
+    groups : tuple of str
+        Which of `scores.GROUPS`.
+    """
+    made = {name: (provenance or {}).get(name) for name in ("engine", "confidence_calibration")}
+    entries = []
+    for dataset, method in table[["dataset", "method"]].drop_duplicates().itertuples(index=False):
+        found = scores.compute(table, dataset, method, seed=seed, groups=groups, **made)
+        entries += entries_of(found, f"{dataset}.{method}", source, provenance)
+    return entries

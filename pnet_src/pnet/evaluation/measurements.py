@@ -1,0 +1,342 @@
+"""Frames with catalogues × measurers → one measurement table (Parquet) with its provenance beside it."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pnet.common import paths, provenance
+from pnet.common.errors import ConfigError, DataError, MissingError, PNetError
+from pnet.common.files import atomic_path, read_json, sha256, write_json
+from pnet.common.seeds import derive
+from pnet.evaluation import baselines
+from pnet.frame import Frame
+from pnet.sky import limits, matching
+
+DATASETS = ("simulation", "realistic", "validation", "sdss", "coadd")
+METHODS = ("pnet", "sextractor", "sextractor_default", "sep", "psfex", "photutils")
+FLOOR = 0.01  # detections are recorded down to this confidence, so that every threshold can be studied later
+# Confidence from which on a method's detections count in tables: the paper's 0.3 for PNet; a classical
+# program has made its decision with its own detection threshold.
+THRESHOLDS = {"pnet": 0.3} | dict.fromkeys(METHODS[1:], 0.0)
+COLUMNS = (
+    "dataset",
+    "frame",
+    "method",
+    "status",
+    *(f"truth_{name}" for name in matching.TRUTH_COLUMNS),
+    "counted",
+    *matching.MEASURED_COLUMNS,
+    "limit_mag",
+    "limit_x",
+    "limit_y",
+    "seeing",
+    "sky",
+    "match_radius",
+)
+_TEXT = ("dataset", "frame", "method", "status", "truth_kind")
+
+Measurer = Callable[[Frame], pd.DataFrame]
+FrameWithTruth = tuple[Frame, pd.DataFrame]
+
+
+def evaluate(
+    frames: Iterable[FrameWithTruth],
+    measurers: Mapping[str, Measurer],
+    dataset: str,
+    *,
+    radius: float = matching.RADIUS,
+    psf_at: Callable[[Frame, float, float], limits.EffectivePSF] | None = None,
+    sky_at: Callable[[Frame], float | np.ndarray | None] | None = None,
+    progress: Callable[[Iterable], Iterable] | None = None,
+) -> pd.DataFrame:
+    """Measure every frame with every method and put the results beside the truth and the limit.
+
+    Parameters
+    ----------
+    frames : iterable of (Frame, DataFrame)
+        Frames with their truth (x, y, mag, flux, kind, counted); read lazily, one at a time.
+    measurers : mapping of str to callable
+        Method name (of `METHODS`) → ``measurer(frame)`` giving x, y, confidence, flux, mag
+        and, where it has them, mag_err, mag_net, mag_aleatoric, mag_epistemic.
+    dataset : str
+        One of `DATASETS`.
+    radius : float
+        Matching radius, px.
+    psf_at : callable, optional
+        PSF for the limit, see `limits.frame_limits`.
+    sky_at : callable, optional
+        ``sky_at(frame)`` in electrons per px where it is known; else it is estimated.
+    progress : callable, optional
+        Wraps the iterable of frames, such as ``tqdm``.
+
+    Returns
+    -------
+    DataFrame
+        Columns `COLUMNS`, one row per catalogue source and per unmatched detection, for every method.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown data set or method.
+    DataError
+        Where a frame or a method fails; the message names both.
+    """
+    _check_names(measurers, dataset)
+    parts = []
+    for frame, truth in progress(frames) if progress else frames:
+        try:
+            bounds = limits.frame_limits(frame, truth, psf_at, sky=sky_at(frame) if sky_at else None)
+        except Exception as error:
+            raise DataError(f"frame {frame.name}: the limit failed: {type(error).__name__}: {error}") from error
+        for method, measurer in measurers.items():
+            try:
+                detections = measurer(frame)
+                if method == "pnet" and "confidence" in detections:
+                    detections = detections[detections["confidence"] >= FLOOR]
+                rows = matching.compare(truth, detections, frame.shape, mask=frame.mask, radius=radius)
+            except Exception as error:
+                text = str(error) if isinstance(error, PNetError) else f"{type(error).__name__}: {error}"
+                raise DataError(f"frame {frame.name}: {method} failed: {text}") from error
+            # sources come first, in the order of the truth; unmatched detections have no limit
+            rows = rows.join(bounds.reindex(range(len(rows))))
+            rows["dataset"], rows["frame"], rows["method"] = dataset, frame.name, method
+            rows["seeing"] = np.nan if frame.seeing is None else frame.seeing
+            parts.append(_typed(rows))
+    if not parts:
+        raise DataError(f"data set {dataset}: there is no frame to measure")
+    return pd.concat(parts, ignore_index=True)
+
+
+def _check_names(measurers: Mapping[str, Measurer], dataset: str) -> None:
+    if dataset not in DATASETS:
+        raise ConfigError(f"dataset is {dataset!r}, allowed are {', '.join(DATASETS)}")
+    if not measurers:
+        raise ConfigError("measurers is empty, at least one method is needed")
+    unknown = [name for name in measurers if name not in METHODS]
+    if unknown:
+        raise ConfigError(f"method(s) {', '.join(unknown)} unknown, allowed are {', '.join(METHODS)}")
+
+
+def _typed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return `COLUMNS` with the types of the Parquet file, whatever was missing."""
+    rows = rows.reindex(columns=list(COLUMNS))
+    numbers = [name for name in COLUMNS if name not in (*_TEXT, "counted")]
+    return rows.astype({**dict.fromkeys(_TEXT, "str"), "counted": bool, **dict.fromkeys(numbers, float)})
+
+
+def write(table: pd.DataFrame, path: str | os.PathLike, record: Mapping[str, Any]) -> None:
+    """Write a measurement table as Parquet and its provenance as JSON beside it, each atomically.
+
+    The provenance is written last and holds the table's SHA-256: a table without it, or with another
+    one's, is not taken for whole.
+    """
+    path = Path(path)
+    beside = path.with_suffix(".json")
+    beside.unlink(missing_ok=True)
+    with atomic_path(path) as temporary:
+        table.to_parquet(temporary, index=False, compression="zstd")
+    write_json(beside, {**record, "sha256": sha256(path), "frames": sorted(set(table["frame"]))})
+
+
+def read(path: str | os.PathLike) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Read a measurement table and its provenance.
+
+    Raises
+    ------
+    MissingError
+        If one of the two files is not there.
+    DataError
+        If they are damaged, do not belong together, or columns are missing.
+    """
+    path = Path(path)
+    beside = path.with_suffix(".json")
+    for needed in (path, beside):
+        if not needed.exists():
+            raise MissingError(
+                f"{needed}: no measurements here; `python -m pnet evaluate --dataset {path.stem}` makes them"
+            )
+    try:
+        record = read_json(beside)
+        if not isinstance(record, dict) or record.get("sha256") != sha256(path):
+            raise DataError(f"{path}: is not the table that {beside.name} tells of (SHA-256 differs); measure again")
+        table = pd.read_parquet(path)
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:  # pyarrow's and json's errors are ValueErrors or OSErrors
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing:
+        raise DataError(f"{path}: column(s) {', '.join(missing)} missing; measure again")
+    return table, record
+
+
+def frames_from(
+    files: Iterable[str | os.PathLike], reader: Callable[[str | os.PathLike], FrameWithTruth]
+) -> Iterator[FrameWithTruth]:
+    """Read frames one at a time; an error names the file.
+
+    Parameters
+    ----------
+    files : iterable of path
+        Or whatever else `reader` takes.
+    reader : callable
+        ``reader(file)`` → (Frame, truth with `counted`).
+    """
+    for path in files:
+        try:
+            yield reader(path)
+        except PNetError as error:
+            raise type(error)(f"{path}: {error}") from error
+        except Exception as error:
+            raise DataError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def pnet_measurer(
+    detection: str | os.PathLike = "released",
+    refiner: str | os.PathLike = "released",
+    bpnn: str | os.PathLike = "released",
+    *,
+    seed: int = 2023,
+) -> Measurer:
+    """Return PNet as a measurer that records detections down to `FLOOR`.
+
+    Its attribute ``provenance`` holds the device and the SHA-256 of the networks' weights.
+
+    Parameters
+    ----------
+    detection, refiner, bpnn : str or path
+        As for `pnet.measure.PNet.load`.
+    seed : int
+        Of the Monte Carlo samples; every frame derives its own.
+    """
+    from pnet.measure import PNet
+
+    model = PNet.load(detection, refiner, bpnn)
+
+    def measure(frame: Frame) -> pd.DataFrame:
+        return model.measure(frame, confidence=FLOOR, seed=derive(seed, "measure", frame.name)).to_pandas()
+
+    measure.provenance = {
+        "device": next(model.detection.parameters()).device.type,
+        "weights": {kind: card.get("sha256") for kind, card in model.cards.items()},
+        "confidence_calibration": model.cards["detection"].get("confidence_calibration"),  # see `pnet.stars.confidence`
+    }
+    return measure
+
+
+def run(
+    dataset: str,
+    output: str | os.PathLike,
+    *,
+    frames: int = 120,
+    detection: str | os.PathLike = "released",
+    refiner: str | os.PathLike = "released",
+    bpnn: str | os.PathLike = "released",
+    seed: int = 2023,
+    manifest: str = "sdss-standard",
+    methods: tuple[str, ...] = ("pnet", "baselines"),
+    progress: bool = True,
+) -> Path:
+    """Measure a data set with PNet and the baseline and write ``<output>/measurements/<dataset>.parquet``.
+
+    Parameters
+    ----------
+    dataset : {"simulation", "realistic", "sdss"}
+        Simulated test frames of the paper's kind, those with galaxies and faint stars, or the SDSS fields with a
+        catalogue; see `evaluation_frames`.
+    output : path
+        Folder of the profile, as in ``build/standard``.
+    frames : int
+        Number of simulated test frames, at most.
+    detection, refiner, bpnn : str or path
+        Weights, see `pnet.measure.PNet.load`.
+    seed : int
+    manifest : str
+        SDSS fields to measure.
+    methods : tuple of str
+        Of `METHODS`; "baseline" is SExtractor where installed, else SEP, with the settings chosen for it, and
+        "baselines" all of `pnet.evaluation.baselines.available`.
+
+    Returns
+    -------
+    Path
+        The Parquet file; its provenance lies beside it.
+
+    Raises
+    ------
+    MissingError
+        If weights or data cannot be had.
+    """
+    from tqdm import tqdm
+
+    from pnet.evaluation import frames as evaluation_frames
+
+    allowed = (*METHODS, "baseline", "baselines")
+    unknown = [name for name in methods if name not in allowed]
+    if unknown or not methods:
+        raise ConfigError(f"methods are {', '.join(methods) or 'empty'}, allowed are {', '.join(allowed)}")
+    if dataset not in DATASETS:
+        raise ConfigError(f"dataset is {dataset!r}, allowed are {', '.join(DATASETS)}")
+    start = time.perf_counter()
+    measurers: dict[str, Measurer] = {}
+    details: dict[str, Any] = {"device": "cpu"}
+    if "pnet" in methods:
+        measurers["pnet"] = pnet_measurer(detection, refiner, bpnn, seed=seed)
+        details |= measurers["pnet"].provenance
+    classical = baselines.chosen(methods)
+    if classical:
+        measurers |= classical
+        details["baseline"] = next(iter(classical.values())).version()
+        details["baselines"] = {name: measurer.version() for name, measurer in classical.items()}
+    timed = {name: Timed(measurer) for name, measurer in measurers.items()}
+    if dataset == "simulation":
+        source = evaluation_frames.simulation(output, frames, seed)
+    elif dataset == "realistic":
+        source = evaluation_frames.realistic(output, frames, seed)
+    elif dataset == "validation":
+        source = evaluation_frames.validation(output, frames, seed)
+    elif dataset == "coadd":
+        source = evaluation_frames.coadd(manifest, progress)
+    else:
+        source = evaluation_frames.sdss(manifest, progress)
+    table = evaluate(
+        frames_from(source.items, source.reader),
+        timed,
+        dataset,
+        psf_at=source.psf_at,
+        progress=lambda each: tqdm(each, total=len(source.items), desc=f"measure {dataset}", disable=not progress),
+    )
+    seconds = {"total": time.perf_counter() - start}
+    seconds |= {f"{name} per frame": timer.seconds / timer.frames for name, timer in timed.items()}
+    path = Path(output) / "measurements" / f"{dataset}.parquet"
+    command = f"python -m pnet evaluate --dataset {dataset} --output {relative(output)} --seed {seed}"
+    record = provenance.record(command, seed, **details, **source.details, seconds=seconds)
+    write(table, path, record)
+    return path
+
+
+def relative(path: str | os.PathLike) -> str:
+    """Return a path below the project's root as relative to it, of any other path its name: records name no machine."""
+    path = Path(path)
+    if not path.is_absolute():
+        return path.as_posix()
+    return path.relative_to(paths.ROOT).as_posix() if path.is_relative_to(paths.ROOT) else path.name
+
+
+class Timed:
+    """A measurer that adds up the seconds it takes, for the provenance."""
+
+    def __init__(self, measurer: Measurer):
+        self.measurer, self.seconds, self.frames = measurer, 0.0, 0
+
+    def __call__(self, frame: Frame) -> pd.DataFrame:
+        start = time.perf_counter()
+        result = self.measurer(frame)
+        self.seconds += time.perf_counter() - start
+        self.frames += 1
+        return result

@@ -1,0 +1,1 @@
+"""SDSS frames, catalogues and PSFs, and how their files are had."""

@@ -1,0 +1,275 @@
+"""SDSS corrected frames and field masks (fpM) become a :class:`~pnet.frame.Frame`.
+
+Formats: the DR17 data model pages of ``frame`` and ``fpM``. Nanomaggies turn into electrons here and nowhere else.
+"""
+
+import os
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+from astropy.wcs import WCS
+from astropy.wcs.utils import proj_plane_pixel_scales
+
+from pnet.common.errors import ConfigError, DataError
+from pnet.common.fits_file import open_fits
+from pnet.frame import Frame
+from pnet.sdss.field import FieldId, check_same_field, identify
+from pnet.sdss.psf import PIXEL, PSFModel, fwhm, read_psf
+
+__all__ = ["read_frame", "read_mask", "read_psf", "PSFModel", "UNUSABLE"]
+
+AB_NANOMAGGY = 22.5  # magnitude of a source of one nanomaggy, Eq. 1 of the paper
+
+# Electrons per count and dark variance (counts²) of each CCD: rows are bands u g r i z, columns are camera columns
+# 1 to 6. From the DR17 data model of `frame`; psField HDU 6 holds the same numbers for its run and is preferred.
+GAIN = {
+    "u": (1.62, None, 1.59, 1.6, 1.47, 2.17),
+    "g": (3.32, 3.855, 3.845, 3.995, 4.05, 4.035),
+    "r": (4.71, 4.6, 4.72, 4.76, 4.725, 4.895),
+    "i": (5.165, 6.565, 4.86, 4.885, 4.64, 4.76),
+    "z": (4.745, 5.155, 4.885, 4.775, 3.48, 4.69),
+}
+DARK_VARIANCE = {
+    "u": (9.61, 12.6025, 8.7025, 12.6025, 9.3025, 7.0225),
+    "g": (15.6025, 1.44, 1.3225, 1.96, 1.1025, 1.8225),
+    "r": (1.8225, 1.0, 1.3225, 1.3225, 0.81, 0.9025),
+    "i": (7.84, None, 4.6225, None, 7.84, 5.0625),
+    "z": (0.81, 1.0, 1.0, None, None, 1.21),
+}  # None: the value changed during the survey, so only psField can tell
+
+# Pixels whose value is not a measurement. SATUR is among them: the corrected frames hold an interpolated value there
+# (on 94-1-12 the median saturated pixel reads 2,783 counts beside unsaturated ones of 58,000), so nobody may measure
+# on it; that a *star* is saturated is a matter of the catalogue, which has a flag of its own for it. NOTCHECKED is
+# left out: the image is good there, only the catalogue is not complete.
+UNUSABLE = ("INTERP", "SATUR", "CR", "GHOST")
+_KEPT = (*UNUSABLE, "NOTCHECKED")  # planes that a frame carries; the others describe objects, see read_mask
+
+
+def read_frame(
+    frame_path: str | os.PathLike,
+    psfield: str | os.PathLike | None = None,
+    fpm: str | os.PathLike | None = None,
+    *,
+    unusable: tuple[str, ...] = UNUSABLE,
+) -> Frame:
+    """Read a corrected frame of SDSS (DR8 and later) as electrons with the sky put back.
+
+    With I the image in nanomaggies, c the calibration vector (nanomaggies per count, one per column), c̃ its median,
+    s the sky in counts and g the gain, the counts that the camera read are n = I/c + s with variance n/g + dark
+    variance (data model of ``frame``). The frame's image is g (I/c̃ + s): dividing by one c̃ in place of c leaves the
+    flat field applied, so one zero point, 22.5 − 2.5 log10(c̃/g), holds for every column; the variance is scaled
+    accordingly, (g c/c̃)² (n/g + dark variance).
+
+    Parameters
+    ----------
+    frame_path : path
+        ``frame-g-….fits`` or ``.fits.bz2``.
+    psfield : path, optional
+        ``psField-….fit`` of the same field: gain, dark variance and seeing. Without it a table by camera column
+        serves for the first two and the seeing is unknown.
+    fpm : path, optional
+        ``fpM-…-g1-….fit``, the mask of the same field and band. Without it nothing is masked.
+    unusable : tuple of str
+        Planes of the mask that go into ``frame.mask``.
+
+    Returns
+    -------
+    Frame
+        Of the frame's size (1489×2048). ``meta`` holds run, camcol, field, band, airmass, exptime,
+        nmgy_per_count (c̃), dark_variance (counts²), gain_source, ``psf`` (the
+        :class:`~pnet.sdss.psf.PSFModel` or None) and ``planes``, the (H, W) planes INTERP, SATUR, CR, GHOST and
+        NOTCHECKED of the mask by name.
+
+    Raises
+    ------
+    DataError
+        If a file is damaged or belongs to another field.
+    """
+    hdus = open_fits(frame_path)
+    identity = identify(frame_path, hdus)
+    nanomaggies, calibration, sky = _frame_arrays(hdus, frame_path)
+    header = hdus[0].header
+    if psfield is None:
+        model, seeing = None, None
+        gain, dark = _table_gain(identity)
+    else:
+        model = PSFModel.read(psfield, identity.band)
+        model.check(identity)
+        gain, dark = model.gain, model.dark_variance
+        seeing = PIXEL * fwhm(model.at((nanomaggies.shape[1] - 1) / 2, (nanomaggies.shape[0] - 1) / 2))
+    planes = {} if fpm is None else read_mask(fpm, identity=identity, shape=nanomaggies.shape)
+    for plane in unusable:
+        if planes and plane not in planes:
+            raise ConfigError(f"unusable names the mask plane {plane!r}; {fpm} has {', '.join(planes)}")
+    scale = float(np.median(calibration))
+    counts = nanomaggies / calibration + sky
+    # Noise can push a pixel below zero counts; its variance is still that of the electronics.
+    variance_counts = np.maximum(counts, 0) / gain + dark
+    mask = np.zeros(nanomaggies.shape, bool)
+    for plane in unusable:
+        if planes:
+            mask |= planes[plane]
+    wcs = _wcs(header)
+    return Frame(
+        name=identity.name,
+        image=gain * (nanomaggies / scale + sky),
+        variance=(gain * calibration / scale) ** 2 * variance_counts,
+        mask=mask,
+        gain=gain,
+        zero_point=AB_NANOMAGGY - 2.5 * np.log10(scale / gain),
+        read_noise=gain * np.sqrt(dark),
+        pixel_scale=PIXEL if wcs is None else float(np.mean(proj_plane_pixel_scales(wcs)) * 3600),
+        seeing=seeing,
+        wcs=wcs,
+        # Saturated cores too: interpolated they are one smooth star, filled with one value a bar with a ring of peaks.
+        # On 4192-4-300 and 6377-4-399 false detections around saturated patches fall from 16 to 5 thereby.
+        interpolated=planes.get("INTERP"),
+        meta={
+            "run": identity.run,
+            "camcol": identity.camcol,
+            "field": identity.field,
+            "band": identity.band,
+            "airmass": _airmass(hdus),
+            "exptime": float(header.get("EXPTIME", "nan")),
+            "nmgy_per_count": scale,
+            "dark_variance": dark,
+            "gain_source": "table" if psfield is None else "psField",
+            "psf": model,
+            "planes": {name: plane for name, plane in planes.items() if name in _KEPT},
+        },
+    )
+
+
+def _frame_arrays(hdus: fits.HDUList, path: object) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return image (H, W) in nanomaggies, calibration (W,) in nanomaggies per count and sky (H, W) in counts."""
+    if len(hdus) < 3:
+        raise DataError(f"{path}: has {len(hdus)} HDUs; a corrected frame has image, calibration, sky and asTrans")
+    image, calibration, sky_table = hdus[0].data, hdus[1].data, hdus[2].data
+    if image is None or image.ndim != 2:
+        raise DataError(f"{path}: HDU 0 holds no 2-d image")
+    height, width = image.shape
+    if calibration is None or np.shape(calibration) != (width,):
+        raise DataError(f"{path}: HDU 1 must be a vector of {width} calibrations, one per column of the image")
+    calibration = np.asarray(calibration, dtype=np.float64)
+    if not (np.isfinite(calibration) & (calibration > 0)).all():
+        raise DataError(f"{path}: HDU 1 holds calibrations that are not finite and positive")
+    try:
+        coarse = np.asarray(sky_table["ALLSKY"][0], dtype=np.float64)
+        columns = np.asarray(sky_table["XINTERP"][0], dtype=np.float64)
+        rows = np.asarray(sky_table["YINTERP"][0], dtype=np.float64)
+    except (KeyError, IndexError, TypeError) as error:
+        raise DataError(f"{path}: HDU 2 must be a table with ALLSKY, XINTERP and YINTERP") from error
+    if coarse.ndim != 2 or columns.shape != (width,) or rows.shape != (height,):
+        raise DataError(
+            f"{path}: the sky of HDU 2 (ALLSKY {coarse.shape}, XINTERP {columns.shape}, YINTERP {rows.shape}) "
+            f"does not fit an image of {image.shape}"
+        )
+    return image.astype(np.float64), calibration, _bilinear(coarse, rows, columns)
+
+
+def _bilinear(coarse: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Interpolate `coarse` at every (row, column), holding the outermost values beyond its edges."""
+
+    def along_rows(array: np.ndarray, where: np.ndarray) -> np.ndarray:
+        where = np.clip(where, 0, array.shape[0] - 1)
+        low = np.minimum(where.astype(int), max(array.shape[0] - 2, 0))
+        high = np.minimum(low + 1, array.shape[0] - 1)
+        fraction = (where - low)[:, None]
+        return array[low] * (1 - fraction) + array[high] * fraction
+
+    return along_rows(along_rows(coarse, rows).T, columns).T
+
+
+def _table_gain(identity: FieldId) -> tuple[float, float]:
+    """Return electrons per count and dark variance in counts² of a CCD."""
+    gain, dark = GAIN[identity.band][identity.camcol - 1], DARK_VARIANCE[identity.band][identity.camcol - 1]
+    if gain is None or dark is None:
+        raise DataError(
+            f"{identity.name}: gain or dark variance of this CCD changed during the survey; give the field's psField"
+        )
+    return gain, dark
+
+
+def _wcs(header: fits.Header) -> WCS | None:
+    """Return the celestial WCS of a frame, or None where its header has none."""
+    if "CTYPE1" not in header:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # RADECSYS and DATE-OBS='19/09/98' are of their time, and understood
+        return WCS(header, naxis=2)
+
+
+def _airmass(hdus: fits.HDUList) -> float:
+    """Return the airmass from the asTrans table, NaN where there is none."""
+    try:
+        return float(hdus[3].data["AIRMASS"][0])
+    except (IndexError, KeyError, TypeError):
+        return float("nan")
+
+
+def read_mask(
+    path: str | os.PathLike, *, identity: FieldId | None = None, shape: tuple[int, int] | None = None
+) -> dict[str, np.ndarray]:
+    """Read an fpM file.
+
+    HDUs 1 to 10 list masks of one type each as runs of pixels, bytes of big-endian (row, first column, last column);
+    the last HDU names the types (``S_MASK_INTERP`` is returned as ``INTERP``).
+
+    Parameters
+    ----------
+    path : path
+    identity : FieldId, optional
+        The field that the mask must belong to.
+    shape : (int, int), optional
+        The shape that it must have.
+
+    Returns
+    -------
+    dict of str to ndarray, (H, W) bool
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, a run of pixels leaves the image, or the field or shape is another.
+    """
+    hdus = open_fits(path)
+    header = hdus[0].header
+    if identity is not None:
+        check_same_field(header, path, identity)
+        named = re.search(r"fpM-\d{6}-([ugriz])\d-", Path(path).name)
+        if named and named[1] != identity.band:
+            raise DataError(f"{path}: is the mask of band {named[1]}, the frame is {identity.name}")
+    try:
+        size = (int(header["MASKROWS"]), int(header["MASKCOLS"]))
+        kinds = {
+            int(row["Value"]): str(row["attributeName"]).strip().removeprefix("S_MASK_")
+            for row in hdus[-1].data
+            if str(row["attributeName"]).startswith("S_MASK_")
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: is no fpM mask: {error}") from error
+    if shape is not None and size != tuple(shape):
+        raise DataError(f"{path}: the mask is {size}, the image {tuple(shape)}")
+    planes = {}
+    for value, kind in sorted(kinds.items()):
+        plane = np.zeros(size, bool)
+        table = hdus[value + 1].data if value + 1 < len(hdus) - 1 else None
+        if table is None:
+            raise DataError(f"{path}: the HDU of mask type {kind} is missing")
+        for spans in table["s"] if len(table) else ():
+            spans = np.asarray(spans, dtype=np.uint8)
+            if spans.size % 6:
+                raise DataError(f"{path}: mask type {kind} has a run of pixels cut short")
+            rows, firsts, lasts = spans.view(">i2").reshape(-1, 3).astype(int).T
+            firsts = np.where(firsts == -1, 0, firsts)  # boxes around objects begin a pixel before them
+            outside = (np.minimum(rows, firsts) < 0) | (rows >= size[0]) | (lasts >= size[1]) | (firsts > lasts)
+            if outside.any():
+                row, first, last = (values[outside][0] for values in (rows, firsts, lasts))
+                raise DataError(f"{path}: mask type {kind} leaves the image: row {row}, columns {first} to {last}")
+            for row, first, last in zip(rows.tolist(), firsts.tolist(), lasts.tolist(), strict=True):
+                plane[row, first : last + 1] = True
+        planes[kind] = plane
+    return planes

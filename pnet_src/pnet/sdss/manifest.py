@@ -1,0 +1,267 @@
+"""Manifests of SDSS data: which fields, which files, with which bytes.
+
+A manifest is a YAML file in ``data_manifests/``::
+
+    name: sdss-standard
+    release: dr17
+    rerun: 301
+    rule: how the fields were chosen, in words
+    fields:
+    - run: 94
+      camcol: 1
+      field: 12
+      split: test        # train, val or test; fields of one group are on one side
+      group: run-94
+      files:
+      - {role: frame-g, path: dr17/…/frame-g-000094-1-0012.fits.bz2, bytes: 3412659, sha256: 3d75…}
+
+A file whose ``sha256`` is not known yet gets it at its first download: it goes into ``<manifest>.lock.json`` beside the
+manifest, and from then on counts like one written in the manifest. Downloading is :mod:`pnet.sdss.download`.
+"""
+
+import os
+import re
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+import yaml
+
+from pnet.common import paths
+from pnet.common.errors import ConfigError, MissingError
+from pnet.common.files import atomic_path, read_json, write_json
+from pnet.sdss.download import Report, fetch
+from pnet.sdss.source import find_source, reachable
+
+__all__ = ["Manifest", "Field", "File", "fetch", "reachable", "find_source", "Report"]
+
+SPLITS = ("train", "val", "test")
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a field.
+
+    Parameters
+    ----------
+    role : str
+        What it is: ``frame-g``, ``photoObj``, ``psField``, ``fpM-g``, ``photoField``.
+    path : str
+        Below ``sas/`` of the Science Archive Server.
+    bytes : int, optional
+    sha256 : str, optional
+        None until it was downloaded once.
+    required : bool
+        False for what the project can do without (psField and fpM, whose sub-paths on the server are inferred).
+    """
+
+    role: str
+    path: str
+    bytes: int | None = None
+    sha256: str | None = None
+    required: bool = True
+
+    def __post_init__(self):
+        parts = PurePosixPath(self.path)
+        if not self.path or parts.is_absolute() or ".." in parts.parts or "\\" in self.path:
+            raise ConfigError(
+                f"path of {self.role} is {self.path!r}; it must be a relative path below sas/ without '..'"
+            )
+        if self.sha256 is not None and not _HASH.fullmatch(str(self.sha256)):
+            raise ConfigError(f"{self.path}: sha256 is {self.sha256!r}; it must be 64 hexadecimal digits")
+        if self.bytes is not None and not (isinstance(self.bytes, int) and self.bytes > 0):
+            raise ConfigError(f"{self.path}: bytes is {self.bytes!r}; it must be a positive integer")
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field and its files.
+
+    Parameters
+    ----------
+    run, camcol, field : int
+    files : tuple of File
+    split : str
+        One of train, val, test. A field without photoObj serves as a real sky to inject stars into.
+    group : str
+        Fields of a group show the same sky or share a calibration; they stay on one side of any split.
+    note : str
+    """
+
+    run: int
+    camcol: int
+    field: int
+    files: tuple[File, ...]
+    split: str = "test"
+    group: str = ""
+    note: str = ""
+
+    def __post_init__(self):
+        for key in ("run", "camcol", "field"):
+            if not isinstance(getattr(self, key), int) or getattr(self, key) < 1:
+                raise ConfigError(f"field {self.name}: {key} is {getattr(self, key)!r}; it must be a positive integer")
+        if self.split not in SPLITS:
+            raise ConfigError(f"field {self.name}: split is {self.split!r}; allowed: {', '.join(SPLITS)}")
+
+    @property
+    def name(self) -> str:
+        """As in ``94-1-12``."""
+        return f"{self.run}-{self.camcol}-{self.field}"
+
+    def file(self, role: str) -> File | None:
+        """Return the file of a role, None where the manifest lists none."""
+        return next((file for file in self.files if file.role == role), None)
+
+
+@dataclass
+class Manifest:
+    """A list of fields with the rule that chose them."""
+
+    name: str
+    rule: str
+    fields: tuple[Field, ...]
+    release: str = "dr17"
+    rerun: int = 301
+    query: str = ""
+    source: Path | None = None  # the file it came from
+    _locks: dict[str, dict] = field(default_factory=dict, repr=False)
+    _writing: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def __post_init__(self):
+        names = [entry.name for entry in self.fields]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigError(f"manifest {self.name}: listed twice: {', '.join(twice)}")
+        sides: dict[str, set[str]] = {}
+        for entry in self.fields:
+            if entry.group:
+                sides.setdefault(entry.group, set()).add(entry.split)
+        torn = sorted(group for group, splits in sides.items() if len(splits) > 1)
+        if torn:
+            raise ConfigError(f"manifest {self.name}: groups on both sides of a split: {', '.join(torn)}")
+
+    @classmethod
+    def load(cls, name: str | os.PathLike = "sdss-standard") -> "Manifest":
+        """Load a manifest by name (from ``data_manifests/``) or by path, with the hashes locked so far.
+
+        Raises
+        ------
+        MissingError
+            If there is no such manifest; the message lists those there are.
+        ConfigError
+            If it holds something that is not allowed.
+        """
+        path = Path(name)
+        if path.suffix not in (".yml", ".yaml"):
+            path = paths.MANIFESTS / f"{name}.yml"
+        if not path.is_file():
+            known = ", ".join(sorted(entry.stem for entry in paths.MANIFESTS.glob("sdss*.yml"))) or "none"
+            raise MissingError(
+                f"manifest {path} does not exist; known: {known}. `pnet sdss-manifest` builds one of 300 fields"
+            )
+        try:
+            content = yaml.safe_load(path.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"manifest {path}: is no YAML: {error}") from error
+        manifest = cls._from_dict(content, path)
+        manifest.source = path
+        if manifest.lock_path.is_file():
+            try:
+                manifest._locks = read_json(manifest.lock_path)
+            except ValueError as error:
+                raise ConfigError(f"{manifest.lock_path}: is no JSON: {error}; delete it to lock anew") from error
+        return manifest
+
+    @classmethod
+    def _from_dict(cls, content: object, path: Path) -> "Manifest":
+        if not isinstance(content, dict) or not isinstance(content.get("fields"), list):
+            raise ConfigError(f"manifest {path}: needs keys name, rule and a list named fields")
+        unknown = sorted(set(content) - {"name", "rule", "release", "rerun", "query", "fields"})
+        if unknown:
+            raise ConfigError(f"manifest {path}: unknown keys {', '.join(map(str, unknown))}")
+        try:
+            fields = tuple(
+                Field(**{**entry, "files": tuple(File(**file) for file in entry.get("files", ()))})
+                for entry in content["fields"]
+            )
+            return cls(**{"name": path.stem, "rule": "", **content, "fields": fields})
+        except (TypeError, AttributeError) as error:
+            raise ConfigError(f"manifest {path}: {error}") from error
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write the manifest as YAML, atomically; return the path."""
+        path = Path(path)
+        content = {"name": self.name, "release": self.release, "rerun": self.rerun, "rule": self.rule}
+        if self.query:
+            content["query"] = self.query
+        content["fields"] = []
+        for entry in self.fields:
+            described = {key: value for key, value in asdict(entry).items() if key != "files" and value != ""}
+            described["files"] = [
+                {
+                    key: value
+                    for key, value in asdict(file).items()
+                    if value is not None and (key, value) != ("required", True)
+                }
+                for file in entry.files
+            ]
+            content["fields"].append(described)
+        with atomic_path(path) as temporary:
+            temporary.write_text(
+                yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000, default_flow_style=None)
+            )
+        self.source = path
+        return path
+
+    @property
+    def lock_path(self) -> Path:
+        """The file beside the manifest that keeps the hashes of first downloads."""
+        if self.source is None:
+            raise ConfigError(f"manifest {self.name} was never saved, so it has no place for its locked hashes")
+        return self.source.with_suffix(".lock.json")
+
+    def lock(self, file: File, size: int, sha256: str) -> None:
+        """Remember the bytes of a file at its first download."""
+        with self._writing:
+            self._locks[file.path] = {"bytes": size, "sha256": sha256}
+            write_json(self.lock_path, self._locks)
+
+    def known(self, file: File) -> File:
+        """Return the file with its locked size and hash where the manifest itself has none."""
+        locked = self._locks.get(file.path)
+        if file.sha256 is not None or locked is None:
+            return file
+        try:
+            return replace(file, bytes=locked["bytes"], sha256=locked["sha256"])
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f"{self.lock_path}: entry of {file.path} needs bytes and sha256") from error
+
+    def files(self, roles: Iterable[str] | None = None, fields: Iterable[str] | None = None) -> Iterator[File]:
+        """Yield the files, each once, of the roles and fields asked for (all where None).
+
+        Raises
+        ------
+        ConfigError
+            If a field is not in the manifest.
+        """
+        wanted = None if fields is None else [self.field(name).name for name in fields]
+        roles = None if roles is None else set(roles)
+        seen = set()
+        for entry in self.fields:
+            if wanted is not None and entry.name not in wanted:
+                continue
+            for file in entry.files:
+                if (roles is None or file.role in roles) and file.path not in seen:
+                    seen.add(file.path)  # a photoField serves every field of its run
+                    yield self.known(file)
+
+    def field(self, name: str) -> Field:
+        """Return the field named like ``94-1-12``."""
+        for entry in self.fields:
+            if entry.name == name:
+                return entry
+        raise ConfigError(
+            f"manifest {self.name} has no field {name!r}; it has {', '.join(e.name for e in self.fields)}"
+        )

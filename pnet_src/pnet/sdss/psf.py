@@ -1,0 +1,106 @@
+"""SDSS's own PSF of a field, from its psField file."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.io import fits
+from scipy.ndimage import zoom
+
+from pnet.common.errors import ConfigError, DataError
+from pnet.common.fits_file import open_fits
+from pnet.sdss.field import BANDS, FieldId, check_same_field
+
+PIXEL = 0.396  # arcsec; psField has no WCS
+
+
+@dataclass(frozen=True)
+class PSFModel:
+    """The PSF of one band of a field: images weighted by polynomials of the position (Lupton et al. 2001).
+
+    Parameters
+    ----------
+    images : ndarray, (K, 51, 51)
+        Karhunen-Loève eigenimages.
+    coefficients : ndarray, (K, R, C)
+        Weight of image k at SDSS position (row, column) is Σ c[k, i, j] (row/1000)^i (column/1000)^j.
+    gain : float
+        Electrons per count.
+    dark_variance : float
+        Counts².
+    """
+
+    images: np.ndarray
+    coefficients: np.ndarray
+    gain: float
+    dark_variance: float
+    header: fits.Header
+    path: str
+
+    @classmethod
+    def read(cls, path: str | os.PathLike, band: str) -> "PSFModel":
+        """Read the model of `band` from a psField file; DataError if the file does not hold it."""
+        if band not in tuple(BANDS):
+            raise ConfigError(f"band is {band!r}; SDSS has {', '.join(BANDS)}")
+        index = BANDS.index(band)
+        hdus = open_fits(path)
+        try:
+            table, summary = hdus[index + 1].data, hdus[6].data
+            images = [
+                np.asarray(row["RROWS"], dtype=np.float64).reshape(int(row["RNROW"]), int(row["RNCOL"]))
+                for row in table
+            ]
+            coefficients = np.zeros((len(table), 5, 5))
+            for k, row in enumerate(table):
+                rows, columns = int(row["nrow_b"]), int(row["ncol_b"])
+                # Only this corner is filled; the rest of the 5×5 array is not initialised.
+                coefficients[k, :rows, :columns] = np.asarray(row["c"], dtype=np.float64)[:rows, :columns]
+            gain, dark = float(summary["gain"][0][index]), float(summary["dark_variance"][0][index])
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: holds no PSF of band {band} ({error})") from error
+        if not images:
+            raise DataError(f"{path}: the PSF of band {band} has no eigenimages")
+        if not (gain > 0 and dark >= 0):
+            raise DataError(f"{path}: gain {gain} and dark variance {dark} of band {band} are not physical")
+        return cls(np.stack(images), coefficients, gain, dark, hdus[0].header, str(path))
+
+    def check(self, identity: FieldId) -> None:
+        """Raise DataError if this model belongs to another field."""
+        check_same_field(self.header, self.path, identity)
+
+    def at(self, x: float, y: float) -> np.ndarray:
+        """Return the PSF at pixel position (x, y), counted from 0, as (51, 51) with sum 1, centred on [25, 25]."""
+        powers = np.arange(5)
+        row, column = (0.001 * (y + 0.5)) ** powers, (0.001 * (x + 0.5)) ** powers
+        weights = np.einsum("kij,i,j->k", self.coefficients, row, column)
+        image = np.tensordot(weights, self.images, 1)
+        total = image.sum()
+        if not (np.isfinite(total) and total > 0):
+            raise DataError(f"{self.path}: the PSF at x = {x}, y = {y} has a sum of {total}")
+        return image / total
+
+
+def read_psf(psfield_path: str | os.PathLike, band: str, x: float, y: float) -> np.ndarray:
+    """Return SDSS's own PSF at a position of a field.
+
+    Parameters
+    ----------
+    psfield_path : path
+    band : str
+        One of u g r i z.
+    x, y : float
+        Pixels from 0. For many positions of one file use :class:`PSFModel`, which reads it once.
+
+    Returns
+    -------
+    ndarray, (51, 51)
+        Sum 1, one sample per pixel, the pixel's integration included, the star on the centre of [25, 25].
+    """
+    return PSFModel.read(psfield_path, band).at(x, y)
+
+
+def fwhm(psf: np.ndarray) -> float:
+    """Return the FWHM in pixels of a PSF image: the diameter of the circle with the area above half maximum."""
+    fine = zoom(psf, 8, order=3)
+    step = (psf.shape[0] - 1) / (fine.shape[0] - 1)  # zoom keeps the centres of the outermost pixels in place
+    return float(2 * step * np.sqrt((fine > fine.max() / 2).sum() / np.pi))

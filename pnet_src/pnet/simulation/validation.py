@@ -1,0 +1,335 @@
+"""Does an engine make the frames that it should? Frames with truth against the recipe's physics.
+
+The reference is analytic: the recipe's PSF (`psf.psf_map`, with the aureole), the header's sky, gain
+and read noise, and the truth's fluxes and positions. Each isolated star is a linear model, flux times PSF plus
+a constant, with the PSF's two derivatives for a shift; each empty pixel is sky plus the far light of
+all stars (which is also taken off the stamps, where it would bend the sky under a star). The same
+measurement on the frames of two engines compares the engines (`compare`).
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+from pnet.common.errors import DataError
+from pnet.frame import Frame
+from pnet.simulation import reference
+from pnet.simulation import renderer as fields
+from pnet.simulation.recipe import Conditions, Recipe
+from pnet.simulation.reference import HALF
+
+ISOLATION = 30.0  # px to the next source with more than NEGLIGIBLE of the star's light
+NEGLIGIBLE = 1e-4
+MAGNITUDES = (13.5, 17.5)  # of the stars that are measured: bright enough for 1 % each
+UNSATURATED = 0.8  # of the saturation level in the stamp's highest pixel
+EMPTY_RADIUS = 15.0  # px from every source of more than FAINT electrons ...
+FAINT = 300.0
+EMPTY_LIGHT = 0.03  # ... where the far light of stars is below this share of the sky
+FLUX_FLOOR = 1e-3  # relative; keeps the few brightest stars from being the whole mean
+POSITION_FLOOR = 1e-3  # px; the same for positions
+ANNULI = (0.0, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)  # px
+
+# What two engines may differ by, and why no more.
+TOLERANCES = {
+    "flux": (0.002, "", "total flux over truth: 2 mmag, the size of the paper's smallest mean error"),
+    "profile": (0.002, "", "light in an annulus, share of the star's total: moves a 9×9 px sum by 2 mmag at most"),
+    "x": (0.001, "px", "mean offset from truth: the Cramér–Rao bound of the brightest stars is 0.0007 px"),
+    "y": (0.001, "px", "as for x"),
+    "x_excess": (0.002, "px", "scatter beyond photon noise: SkyMaker's resampling displaces stars by 0.0013 px rms"),
+    "y_excess": (0.002, "px", "as for x_excess"),
+    "sky": (0.002, "", "empty pixels over the recipe's sky: half an electron, a third of the noise of a 9×9 px sum"),
+    "variance": (0.01, "", "variance of empty pixels over its prediction: 0.5 % in every error bar"),
+}
+COLUMNS = ["quantity", "bin", "value", "expected", "deviation", "error", "n", "tolerance", "unit", "ok"]
+HEADINGS = {
+    "deviation": "deviation",
+    "deviation_a": "SkyMaker",
+    "deviation_b": "renderer",
+    "difference": "difference",
+    "error": "error",
+    "tolerance": "tolerance",
+}
+SIGMAS = 3.0  # a deviation counts as one where it exceeds its tolerance by this many errors
+
+
+def tolerances() -> pd.DataFrame:
+    """Return the stated tolerances: quantity, tolerance, unit, reason."""
+    return pd.DataFrame(
+        [(name, *row) for name, row in TOLERANCES.items()], columns=["quantity", "tolerance", "unit", "reason"]
+    )
+
+
+def measure(frames: Iterable[tuple[Frame, pd.DataFrame]], recipe: Recipe) -> pd.DataFrame:
+    """Compare frames with what the recipe, their headers and their truth predict.
+
+    Parameters
+    ----------
+    frames : iterable of (Frame, truth)
+        As from `simulation.read_frame`; the seeing and BACKMAG of the header are needed.
+    recipe : Recipe
+        Optics and aureole.
+
+    Returns
+    -------
+    DataFrame
+        One row per quantity (and annulus of the profile): value, expected, deviation (value − expected), its
+        standard error, n (stars or pixels), tolerance, unit, and ok: not beyond its tolerance by more
+        than three errors.
+
+    Raises
+    ------
+    DataError
+        If a frame's header lacks what is needed, or no isolated bright star or no empty pixel is found.
+    """
+    stars, pixels = [], []
+    for frame, truth in frames:
+        light = reference.far_light(frame, truth, recipe)
+        stars.append(measure_stars(frame, truth, recipe, light))
+        pixels.append(measure_sky(frame, truth, light))
+    stars = pd.concat(stars, ignore_index=True) if stars else pd.DataFrame()
+    pixels = pd.DataFrame(pixels)
+    if stars.empty or pixels.empty or not pixels["n"].sum():
+        raise DataError("validation needs at least one frame with an isolated star of 13.5–17.5 mag and with empty sky")
+    rows = [("flux", "", *_mean(stars["flux"], np.hypot(stars["flux_error"], FLUX_FLOOR)), 1.0)]
+    for axis in ("x", "y"):
+        shift, error = stars[axis].to_numpy(), stars[f"{axis}_error"].to_numpy()
+        rows.append((axis, "", *_mean(shift, np.hypot(error, POSITION_FLOOR)), 0.0))
+        rows.append((f"{axis}_excess", "", *_excess(shift, error), 0.0))
+    for inner, outer in zip(ANNULI[:-1], ANNULI[1:], strict=True):
+        share = stars[f"share_{inner:g}"] - stars[f"model_{inner:g}"]
+        mean, error, n = _mean(share, np.hypot(stars[f"noise_{inner:g}"], FLUX_FLOOR))
+        model = float(stars[f"model_{inner:g}"].mean())
+        rows.append(("profile", f"{inner:g}–{outer:g} px", model + mean, error, n, model))
+    weight = pixels["n"] / pixels["n"].sum()
+    n = int(pixels["n"].sum())
+    sky_error = float(np.sqrt((weight**2 * pixels["sky_error"] ** 2).sum()))
+    rows.append(("sky", "", float((weight * pixels["sky"]).sum()), sky_error, n, 1.0))
+    rows.append(("variance", "", float((weight * pixels["variance"]).sum()), float(np.sqrt(2 / n)), n, 1.0))
+    return _table(rows)
+
+
+def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    """Compare two results of `measure`.
+
+    Each was measured against the prediction for its own frames, so the two sets need not hold the same fields.
+
+    Returns
+    -------
+    DataFrame
+        quantity, bin, deviation_a, deviation_b, difference (a − b), error, tolerance, unit, ok.
+    """
+    both = a.merge(b, on=["quantity", "bin", "tolerance", "unit"], suffixes=("_a", "_b"), validate="one_to_one")
+    if both.empty:
+        raise DataError("the two tables have no quantity in common; both must come from validation.measure")
+    both["difference"] = both["deviation_a"] - both["deviation_b"]
+    both["error"] = np.hypot(both["error_a"], both["error_b"])
+    both["ok"] = both["difference"].abs() <= both["tolerance"] + SIGMAS * both["error"]
+    return both[
+        ["quantity", "bin", "deviation_a", "deviation_b", "difference", "error", "tolerance", "unit", "ok"]
+    ].reset_index(drop=True)
+
+
+def in_words(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a result of `measure` or `compare` as text for a page: in thousandths, with ✓ or ✗ for ok."""
+    if table.empty:
+        return table
+    shown = pd.DataFrame({"quantity": (table["quantity"] + " " + table["bin"].fillna("")).str.strip()})
+    for name, heading in HEADINGS.items():
+        if name in table:
+            shown[heading] = [f"{1000 * value:.2f}".replace("-", "−") for value in table[name]]
+    shown["unit"] = ["‰" if not unit else f"10⁻³ {unit}" for unit in table["unit"].fillna("")]
+    if "n" in table:
+        shown["n"] = [f"{n:,}".replace(",", "\u202f") for n in table["n"]]
+    shown["in order"] = np.where(table["ok"], "✓", "✗")
+    return shown
+
+
+def measure_stars(frame: Frame, truth: pd.DataFrame, recipe: Recipe, light: np.ndarray) -> pd.DataFrame:
+    """Fit every isolated bright star of a frame at its true position; `light` is the frame's `reference.far_light`.
+
+    Returns
+    -------
+    DataFrame
+        x_true, y_true, mag, seeing; flux (over truth), x, y (offset from truth, px) with ``_error``; for each of
+        `ANNULI` by its inner radius: share_r (light above the fitted background, over the true flux),
+        model_r, noise_r.
+    """
+    own = reference.far_stamp(frame, recipe)
+    rows = []
+    for star in truth[_isolated(frame, truth)].itertuples():
+        column, row = int(np.floor(star.x + 0.5)), int(np.floor(star.y + 0.5))
+        cut = (slice(row - HALF, row + HALF + 1), slice(column - HALF, column + HALF + 1))
+        if frame.mask[cut].any() or frame.image[cut].max() > UNSATURATED * frame.saturation:
+            continue
+        profile, slope_x, slope_y = reference.star_stamp(frame, recipe, star.x - column, star.y - row)
+        data = frame.image[cut] - (light[cut] - star.flux * own)
+        # the expected variance: the observed one would tie weights to noise and bias the flux low
+        variance = star.flux * profile + np.median(data) + frame.read_noise**2 + frame.gain**2 / 12
+        terms = np.stack([profile, -star.flux * slope_x, -star.flux * slope_y, np.ones_like(data)]).reshape(4, -1)
+        covariance = np.linalg.inv(terms / variance.ravel() @ terms.T)
+        flux, dx, dy, background = covariance @ (terms / variance.ravel()) @ data.ravel()
+        error = np.sqrt(np.diag(covariance))
+        measured = {
+            "x_true": star.x,
+            "y_true": star.y,
+            "mag": star.mag,
+            "seeing": frame.seeing,
+            "flux": flux / star.flux,
+            "flux_error": error[0] / star.flux,
+            "x": dx,
+            "x_error": error[1],
+            "y": dy,
+            "y_error": error[2],
+        }
+        offset = np.arange(-HALF, HALF + 1)
+        radius = np.hypot(offset + column - star.x, (offset + row - star.y)[:, None])
+        for inner, outer in zip(ANNULI[:-1], ANNULI[1:], strict=True):
+            ring = (radius >= inner) & (radius < outer)
+            noise = np.hypot(np.sqrt(variance[ring].sum()), ring.sum() * error[3])
+            measured[f"share_{inner:g}"] = (data[ring] - background).sum() / star.flux
+            measured[f"model_{inner:g}"] = profile[ring].sum()
+            measured[f"noise_{inner:g}"] = noise / star.flux
+        rows.append(measured)
+    return pd.DataFrame(rows)
+
+
+def measure_sky(frame: Frame, truth: pd.DataFrame, light: np.ndarray) -> dict[str, float]:
+    """Return level and variance of empty pixels over their prediction; `light` is the frame's `reference.far_light`.
+
+    Returns
+    -------
+    dict
+        n (pixels), sky, sky_error, variance (all relative to the prediction; NaN where there is no empty pixel).
+    """
+    sky = reference.sky(frame)
+    empty = ~frame.mask & (light < EMPTY_LIGHT * sky)
+    # a saturated star bleeds along its columns
+    columns = ndimage.binary_dilation((frame.image >= UNSATURATED * frame.saturation).any(axis=0), iterations=3)
+    empty[:, columns] = False
+    rows, across = np.indices(frame.shape)
+    for source in truth[truth["flux"] > FAINT].itertuples():
+        empty &= (across - source.x) ** 2 + (rows - source.y) ** 2 > EMPTY_RADIUS**2
+    n = int(empty.sum())
+    if not n:
+        return {"n": 0, "sky": np.nan, "sky_error": np.nan, "variance": np.nan}
+    expected = sky + light[empty]
+    residual = frame.image[empty].astype(float) - expected
+    predicted = float((expected + frame.read_noise**2 + frame.gain**2 / 12).mean())
+    return {
+        "n": n,
+        "sky": 1 + float(residual.mean()) / sky,
+        "sky_error": float(np.sqrt(predicted / n)) / sky,
+        "variance": float(residual.var()) / predicted,
+    }
+
+
+def rendered(frame: Frame, truth: pd.DataFrame, recipe: Recipe, seed: int) -> Frame:
+    """Return the renderer's frame of the same sources under the same conditions, with noise of its own.
+
+    Parameters
+    ----------
+    frame, truth
+        As from `simulation.read_frame`; stars only, since the truth has no galaxies' shapes.
+    recipe : Recipe
+        Optics and aureole; the rest is in the frame.
+    seed : int
+    """
+    if (truth["kind"] != "star").any():
+        raise DataError(f"frame {frame.name} has galaxies, whose shapes its truth does not hold; take 'paper' frames")
+    height, width = frame.shape
+    if height != width:
+        raise DataError(f"frame {frame.name} has shape {frame.shape}; the renderer makes square frames")
+    exposure = recipe.exposure
+    conditions = Conditions(
+        seeing=reference.seeing_of(frame),
+        sky_mag=reference.header(frame, "BACKMAG"),
+        gain=frame.gain,
+        read_noise=frame.read_noise,
+        size=width,
+        pixel_scale=frame.pixel_scale,
+        exposure=exposure,
+        mag_zero=frame.zero_point - 2.5 * np.log10(exposure * frame.gain),
+        saturation=frame.saturation / frame.gain,
+        well_capacity=reference.header(frame, "WELLCAP"),
+        optics=recipe.optics,
+        aureole=recipe.aureole,
+    )
+    image = fields.render_field(truth, conditions, seed) * np.float32(frame.gain)
+    variance = np.maximum(image, 0) + frame.read_noise**2 + frame.gain**2 / 12
+    return replace(frame, image=image, variance=variance, meta={**frame.meta, "SIMULATR": fields.SIMULATOR})
+
+
+def radial_profile(frames: Iterable[tuple[Frame, pd.DataFrame]], recipe: Recipe) -> pd.DataFrame:
+    """Return the stacked radial profile of isolated stars for each seeing.
+
+    Returns
+    -------
+    DataFrame
+        seeing (arcsec), radius (px, middle of the annulus), area (px), value, error, expected (light per pixel over
+        the star's total), n (stars).
+    """
+    found = [measure_stars(frame, truth, recipe, reference.far_light(frame, truth, recipe)) for frame, truth in frames]
+    stars = pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+    if stars.empty:
+        raise DataError("the frames hold no isolated unsaturated star of 13.5–17.5 mag")
+    rows = []
+    for seeing, group in stars.groupby("seeing"):
+        for inner, outer in zip(ANNULI[:-1], ANNULI[1:], strict=True):
+            area = np.pi * (outer**2 - inner**2)
+            # where the pixel grid cuts an annulus differs from star to star, but the same way in the model
+            excess = group[f"share_{inner:g}"] - group[f"model_{inner:g}"]
+            mean, error, n = _mean(excess, np.hypot(group[f"noise_{inner:g}"], FLUX_FLOOR))
+            model = group[f"model_{inner:g}"].mean()
+            rows.append((seeing, (inner + outer) / 2, area, (model + mean) / area, error / area, model / area, n))
+    return pd.DataFrame(rows, columns=["seeing", "radius", "area", "value", "error", "expected", "n"])
+
+
+def _isolated(frame: Frame, truth: pd.DataFrame) -> np.ndarray:
+    """Return which sources of `truth` are stars that `measure_stars` takes."""
+    x, y, flux = (truth[name].to_numpy(dtype=float) for name in ("x", "y", "flux"))
+    chosen = (truth["kind"] == "star").to_numpy() & truth["mag"].between(*MAGNITUDES).to_numpy()
+    height, width = frame.shape
+    margin = HALF + 1
+    chosen &= (x > margin) & (x < width - 1 - margin) & (y > margin) & (y < height - 1 - margin)
+    for index in np.flatnonzero(chosen):
+        near = np.hypot(x - x[index], y - y[index]) < ISOLATION
+        near[index] = False
+        chosen[index] = not (flux[near] > NEGLIGIBLE * flux[index]).any()
+    return chosen
+
+
+def _mean(values, errors) -> tuple[float, float, int]:
+    """Return weighted mean, its standard error and the number of values.
+
+    The error is the larger one of what the errors say and what the scatter says.
+    """
+    values, weights = np.asarray(values, dtype=float), 1 / np.asarray(errors, dtype=float) ** 2
+    mean = float((weights * values).sum() / weights.sum())
+    stated = float(1 / np.sqrt(weights.sum()))
+    seen = float(np.sqrt((weights**2 * (values - mean) ** 2).sum()) / weights.sum())
+    return mean, max(stated, seen) if len(values) > 1 else stated, len(values)
+
+
+def _excess(shifts: np.ndarray, errors: np.ndarray) -> tuple[float, float, int]:
+    """Return the scatter that the errors do not explain, with its standard error.
+
+    The mean of shift² − error², weighted by what a single value tells (2 error⁴, with a floor), is a variance; its
+    root is given (0 where it is negative).
+    """
+    spread = np.sqrt(2) * (errors**2 + POSITION_FLOOR**2)
+    variance, error, n = _mean(shifts**2 - errors**2, spread)
+    root = np.sqrt(max(variance, 0.0))
+    # d√v = dv / 2√v, and √dv where v is not significant
+    return float(root), float(np.sqrt(error) if variance < error else error / (2 * root)), n
+
+
+def _table(rows: list[tuple]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=["quantity", "bin", "value", "error", "n", "expected"])
+    table["deviation"] = table["value"] - table["expected"]
+    table["tolerance"] = [TOLERANCES[name][0] for name in table["quantity"]]
+    table["unit"] = [TOLERANCES[name][1] for name in table["quantity"]]
+    table["ok"] = table["deviation"].abs() <= table["tolerance"] + SIGMAS * table["error"]
+    return table[COLUMNS]

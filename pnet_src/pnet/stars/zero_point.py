@@ -1,0 +1,359 @@
+"""Photometric calibration with reference stars, Eq. 18 of the paper (3.3.3):
+
+    mag = mag_0 + mag_zero + k x + f(i)
+
+with the instrumental magnitude mag_0 = −2.5 log10(flux), the zero point, the extinction k per airmass x and a term
+f(i) of the column i (of the camera, or a block of columns of one chip). Where DR17 frames are concerned this is
+already done (they are in nanomaggies) and the fit is a check of the zero point; for other telescopes it is the
+calibration.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pnet.common.errors import ConfigError, DataError
+
+DEGREES = (0, 1, 2)  # of the polynomial in x and y that a frame's zero point may be
+MINIMUM = 50  # reference stars; "we use 50 to 100 isolated reference stars" (3.3.3)
+METHODS = ("least_squares", "chi_square")
+AIRMASS_SPREAD = 0.01  # below this range k x is a constant to 2 mmag for any k of the optical, and k means nothing
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Result of :func:`fit`.
+
+    Parameters
+    ----------
+    zero_point : float
+        mag_zero of Eq. 18.
+    extinction : float
+        k in mag per airmass; what was given, or fitted, or 0 without airmass.
+    columns : dict
+        f(i) by column; the values sum to zero, so that the zero point is that of the mean column. Empty without.
+    names : tuple of str
+        Names of the fitted parameters, in the order of `covariance`.
+    covariance : ndarray, (P, P)
+        Of the fitted parameters, mag². f of the last column is minus the sum of the others and not among them.
+    scatter : float
+        Robust standard deviation of the residuals of all stars, 1.4826 median |r|, mag.
+    chi2 : float
+        Σ (r/σ)² of the stars used; NaN for least squares without errors.
+    n_used, n_rejected, iterations : int
+    used : ndarray, (N,) bool
+        Which stars the fit kept.
+    """
+
+    zero_point: float
+    extinction: float
+    columns: dict
+    names: tuple[str, ...]
+    covariance: np.ndarray
+    scatter: float
+    chi2: float
+    n_used: int
+    n_rejected: int
+    iterations: int
+    used: np.ndarray
+
+    @property
+    def zero_point_error(self) -> float:
+        """Standard error of the zero point, mag."""
+        return float(np.sqrt(self.covariance[0, 0]))
+
+    @property
+    def extinction_error(self) -> float:
+        """Standard error of k, mag per airmass; 0 where it was not fitted."""
+        return float(np.sqrt(self.covariance[1, 1])) if "extinction" in self.names else 0.0
+
+    def magnitude(
+        self, instrumental: np.ndarray, airmass: np.ndarray | float | None = None, column: Sequence | None = None
+    ) -> np.ndarray:
+        """Return calibrated magnitudes.
+
+        Parameters
+        ----------
+        instrumental : array_like
+            −2.5 log10(flux).
+        airmass : array_like, optional
+            Needed where the extinction is not zero.
+        column : sequence, optional
+            Needed where the calibration has column terms.
+
+        Raises
+        ------
+        ConfigError
+            If something needed is not given, or a column is unknown.
+        """
+        result = np.asarray(instrumental, dtype=float) + self.zero_point
+        if self.extinction != 0:
+            if airmass is None:
+                raise ConfigError("airmass is not given; this calibration has an extinction and needs it")
+            result = result + self.extinction * np.asarray(airmass, dtype=float)
+        if self.columns:
+            if column is None:
+                raise ConfigError("column is not given; this calibration has column terms and needs it")
+            unknown = sorted({str(name) for name in column if name not in self.columns})
+            if unknown:
+                raise ConfigError(
+                    f"column holds {', '.join(unknown)}; calibrated are {', '.join(map(str, self.columns))}"
+                )
+            result = result + np.array([self.columns[name] for name in column])
+        return result
+
+
+def fit(
+    instrumental: np.ndarray,
+    reference: np.ndarray,
+    *,
+    error: np.ndarray | None = None,
+    airmass: np.ndarray | None = None,
+    extinction: float | None = None,
+    column: Sequence[Hashable] | None = None,
+    method: str = "least_squares",
+    clip: float = 3.0,
+    iterations: int = 20,
+    minimum: int = MINIMUM,
+) -> Calibration:
+    """Fit Eq. 18 to isolated reference stars.
+
+    Rejection is iterative: fit, measure the scatter of all residuals by their median absolute value, drop the stars
+    beyond `clip` scatters, and again until the set of stars no longer changes. The paper filters "abnormal points
+    where the error between the observed value and the expected value exceeds 1σ": ``clip=1, iterations=1`` is the
+    literal reading. The default is 3, because 1σ throws away a third of perfectly good stars. For 80 stars of 20 mmag
+    the zero point scatters by 2.3 mmag at 3σ, by 2.6 mmag after one pass at 1σ and by 4.0 mmag when 1σ is repeated
+    until nothing changes (nothing rejected: 2.2); with 5 % of outliers of 0.2–1 mag it is 2.3 mmag without bias at 3σ
+    and 3.6 mmag with a bias of 6 mmag after one pass at 1σ. `tests/test_photometric_calibration.py` checks this. The
+    covariance assumes that good stars stay: at a clip below 2 it is too small.
+
+    Parameters
+    ----------
+    instrumental : array_like, (N,)
+        −2.5 log10(flux), mag.
+    reference : array_like, (N,)
+        Known magnitudes.
+    error : array_like, (N,), optional
+        Standard error of instrumental − reference, mag; needed by ``chi_square``.
+    airmass : array_like, (N,), optional
+        With it the extinction is fitted, unless `extinction` gives it.
+    extinction : float, optional
+        Known k, mag per airmass (negative: k x adds to the magnitude, and extinction makes stars fainter).
+    column : sequence, (N,), optional
+        Label of each star's column, for f(i).
+    method : {'least_squares', 'chi_square'}
+    clip : float
+        Rejection beyond this many scatters; ``inf`` keeps all.
+    iterations : int
+        Rejections at most.
+    minimum : int
+        Fewer stars than this, before rejection, are an error.
+
+    Returns
+    -------
+    Calibration
+
+    Raises
+    ------
+    ConfigError
+        If an option is not allowed.
+    DataError
+        If values are not finite, stars too few, or airmass and columns do not determine k and f(i).
+    """
+    if method not in METHODS:
+        raise ConfigError(f"method is {method!r}; allowed: {', '.join(METHODS)}")
+    if not clip > 0 or iterations < 0 or minimum < 1:
+        raise ConfigError(f"clip {clip}, iterations {iterations}, minimum {minimum} must be > 0, ≥ 0 and ≥ 1")
+    if method == "chi_square" and error is None:
+        raise ConfigError("method chi_square needs error")
+    if extinction is not None and airmass is None:
+        raise ConfigError("extinction is given without airmass")
+    instrumental = _vector("instrumental", instrumental)
+    n = len(instrumental)
+    difference = _vector("reference", reference, n) - instrumental
+    if n < minimum:
+        raise DataError(f"{n} reference stars; at least {minimum} are needed (parameter minimum)")
+    error = None if error is None else _vector("error", error, n)
+    if error is not None and not (error > 0).all():
+        raise DataError("error holds values that are not positive")
+    airmass = None if airmass is None else _vector("airmass", airmass, n)
+    if extinction is not None:
+        difference = difference - extinction * airmass
+    design, names, labels = _design(n, airmass if extinction is None else None, column)
+    weight = 1 / error**2 if method == "chi_square" else np.ones(n)
+
+    used = np.ones(n, bool)
+    rounds = 0
+    while True:
+        solution = _solve(design[used], difference[used], weight[used])
+        residual = difference - design @ solution
+        pull = residual if error is None or method == "least_squares" else residual / error
+        scatter = 1.4826 * np.median(np.abs(pull))
+        keep = np.abs(pull) <= clip * scatter if scatter > 0 and np.isfinite(clip) else np.ones(n, bool)
+        if rounds == iterations or (keep == used).all():
+            break
+        if keep.sum() <= len(names) or np.linalg.matrix_rank(design[keep]) < len(names):
+            raise DataError(
+                f"rejecting beyond {clip} σ leaves {keep.sum()} stars for {len(names)} parameters; raise clip"
+            )
+        used, rounds = keep, rounds + 1
+
+    inverse = np.linalg.inv((design[used] * weight[used, None]).T @ design[used])
+    if method == "chi_square":
+        covariance = inverse
+    else:
+        # The variance of a star comes from all of them, robustly: the kept ones alone are a truncated sample.
+        freedom = max(used.sum() - len(names), 1)
+        robust = scatter * np.sqrt(n / max(n - len(names), 1))
+        plain = np.sqrt((residual[used] ** 2).sum() / freedom)
+        covariance = inverse * (robust if not used.all() else plain) ** 2
+    columns = {}
+    if labels:
+        terms = solution[-(len(labels) - 1) :] if len(labels) > 1 else np.zeros(0)
+        columns = dict(zip(labels, (*map(float, terms), float(-terms.sum())), strict=True))
+    return Calibration(
+        zero_point=float(solution[0]),
+        extinction=float(extinction)
+        if extinction is not None
+        else float(solution[1])
+        if "extinction" in names
+        else 0.0,
+        columns=columns,
+        names=names,
+        covariance=covariance,
+        scatter=float(1.4826 * np.median(np.abs(residual))),
+        chi2=float(np.sum((residual[used] / error[used]) ** 2)) if error is not None else float("nan"),
+        n_used=int(used.sum()),
+        n_rejected=int(n - used.sum()),
+        iterations=rounds,
+        used=used,
+    )
+
+
+def instrumental_magnitude(flux: np.ndarray) -> np.ndarray:
+    """Return mag_0 = −2.5 log10(flux); NaN where the flux is not positive, which :func:`fit` refuses."""
+    flux = np.asarray(flux, dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(flux > 0, -2.5 * np.log10(flux), np.nan)
+
+
+def _vector(name: str, values: object, n: int | None = None) -> np.ndarray:
+    """Return a finite vector of length `n`; raise DataError otherwise."""
+    vector = np.asarray(values, dtype=float)
+    if vector.ndim == 0 and n is not None:
+        vector = np.full(n, float(vector))
+    if vector.ndim != 1 or (n is not None and len(vector) != n):
+        raise DataError(
+            f"{name} has shape {vector.shape}; one value per star is needed{'' if n is None else f' ({n})'}"
+        )
+    bad = ~np.isfinite(vector)
+    if bad.any():
+        raise DataError(f"{name} has {bad.sum()} values of {len(vector)} that are not finite; leave those stars out")
+    return vector
+
+
+def _design(n: int, airmass: np.ndarray | None, column: Sequence | None) -> tuple[np.ndarray, tuple[str, ...], list]:
+    """Return the matrix of Eq. 18, the names of its columns and the labels of f(i)."""
+    parts, names, labels = [np.ones(n)], ["zero_point"], []
+    if airmass is not None:
+        spread = np.ptp(airmass)
+        if spread < AIRMASS_SPREAD:
+            raise DataError(
+                f"airmass spans {airmass.min():.4f} to {airmass.max():.4f}: k cannot be told from the zero point; "
+                "leave airmass out, give frames at several airmasses, or give extinction"
+            )
+        parts.append(airmass)
+        names.append("extinction")
+    if column is not None:
+        if len(column) != n:
+            raise DataError(f"column has {len(column)} labels for {n} stars")
+        labels = sorted(set(column), key=lambda label: (str(type(label)), label))
+        for label in labels[:-1]:  # effect coding: the terms sum to zero
+            parts.append(np.array([1.0 if c == label else -1.0 if c == labels[-1] else 0.0 for c in column]))
+            names.append(f"column {label}")
+    design = np.stack(parts, axis=1)
+    if np.linalg.matrix_rank(design) < len(names):
+        raise DataError("airmass and column vary together, so k and f(i) cannot be told apart; leave one of them out")
+    return design, tuple(names), labels
+
+
+def _solve(design: np.ndarray, values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    root = np.sqrt(weight)
+    return np.linalg.lstsq(design * root[:, None], values * root, rcond=None)[0]
+
+
+def without_itself(
+    measured: np.ndarray,
+    reference: np.ndarray,
+    isolated: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    degrees: tuple[int, ...] = DEGREES,
+) -> np.ndarray:
+    """Return the zero point (Eq. 18) that each star's neighbours in a frame give it, never the star itself.
+
+    Eq. 18 lets the zero point depend on the place by its term f(i). A drift scan has a place for every moment, so that
+    a PSF which the catalogue's model did not follow leaves a smooth pattern in both directions: here it is a
+    polynomial in x and y. Its degree is chosen for each star by the others: the one that predicts each of them best
+    from the rest. Stars beyond 3 σ are left out of the fit, as in :func:`fit`.
+
+    Parameters
+    ----------
+    measured : ndarray, (N,)
+        Magnitudes of a frame's stars; NaN where there is none.
+    reference : ndarray, (N,)
+        Their known magnitudes.
+    isolated : ndarray, (N,), bool
+        The reference stars. Each gets the zero point of all the others; every other star that of all of them.
+    x, y : ndarray, (N,)
+        Positions, px.
+    degrees : tuple of int
+        Degrees of the polynomial to choose from; 0 is one zero point for the frame.
+
+    Returns
+    -------
+    ndarray, (N,)
+        To be added to `measured`; zeros where there are fewer than the paper's 50 reference stars (section 3.3.3).
+    """
+    usable = np.asarray(isolated, dtype=bool) & np.isfinite(measured) & np.isfinite(reference)
+    placed = np.isfinite(x) & np.isfinite(y)
+    usable &= placed
+    if usable.sum() <= MINIMUM:
+        return np.zeros(len(usable))
+    u, v = (np.where(placed, at, at[usable].mean()) for at in (np.asarray(x, float), np.asarray(y, float)))
+    u, v = ((at - at[usable].mean()) / max(np.ptp(at[usable]) / 2, 1e-9) for at in (u, v))
+    difference = np.asarray(reference, float) - np.asarray(measured, float)
+    designs = [
+        np.stack([u**i * v**j for i in range(degree + 1) for j in range(degree + 1 - i)], axis=1) for degree in degrees
+    ]
+    zero_point = _best_surface(designs, difference, usable)
+    for star in np.flatnonzero(usable):
+        others = usable.copy()
+        others[star] = False
+        zero_point[star] = _best_surface(designs, difference, others)[star]
+    return zero_point
+
+
+def _best_surface(designs: list[np.ndarray], difference: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Return the fitted surface of the design that predicts each of the members best from the rest (PRESS, Allen
+    1974)."""
+    best, lowest = None, np.inf
+    for design in designs:
+        kept = members.copy()
+        for _ in range(20):
+            solution = _solve(design[kept], difference[kept], np.ones(kept.sum()))
+            residual = difference - design @ solution
+            scatter = 1.4826 * np.median(np.abs(residual[members]))
+            again = members & (np.abs(residual) <= 3 * scatter)
+            if (again == kept).all() or again.sum() <= design.shape[1]:
+                break
+            kept = again
+        inverse = np.linalg.pinv(design[kept].T @ design[kept])
+        leverage = np.einsum("np,pq,nq->n", design[members], inverse, design[members])
+        # A star that the fit left out is predicted by it as it is.
+        held_out = residual[members] / np.where(kept[members], 1 - np.clip(leverage, 0, 0.99), 1)
+        error = float(np.mean(np.minimum(np.abs(held_out), 5 * scatter)))
+        if error < lowest:
+            best, lowest = design @ solution, error
+    return best

@@ -1,0 +1,1 @@
+"""Training: the one loop, batches of fields and of stars, runs and their record."""

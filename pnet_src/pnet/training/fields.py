@@ -1,0 +1,269 @@
+"""Batches of fields for training: rendered on the fly, cut from frames, or both mixed."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pnet.common.errors import ConfigError, DataError
+from pnet.detection.targets import Batch
+from pnet.frame import Frame
+from pnet.simulation.galaxies import draw_galaxies, galaxy_stamp
+from pnet.simulation.recipe import FieldKind, Recipe, draw_magnitudes
+from pnet.sky import background, render
+
+# mag; fainter stars are not asked for, brighter ones beyond the catalogue's 20 must not be lost at its edge.
+FAINT = 20.5
+FAINTEST = 23.0  # mag; stars down to here are drawn, as nobody's sky ends at the catalogue's limit
+PAIRS = 0.2  # share of the stars that get a partner
+PAIR_DISTANCE, PAIR_DIFFERENCE = (2.5, 11.0), 3.0  # px, mag
+GALAXIES = (16.0, 22.0)  # mag
+GALAXY_SIZE = 65  # px, side of their stamps
+COSMIC_RAYS = 2.0  # mean number in 256 × 256 px; SDSS has about one in each field of this size before cleaning
+BAD_COLUMNS = 0.15  # share of the fields that have one
+
+
+@dataclass
+class RenderedFields:
+    """Endless fields rendered on the training device: stars, some in close pairs, galaxies, and a camera's blemishes.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    batch_size : int
+        Fields in a batch.
+    size : int
+        Width of a field in pixels.
+    faint : float
+        Stars down to this magnitude are drawn; those fainter than FAINT are `ignored`.
+    pairs : float
+        Share of the stars that get a partner.
+    """
+
+    recipe: Recipe
+    batch_size: int
+    size: int = 256
+    faint: float = FAINTEST
+    pairs: float = PAIRS
+
+    def batch(self, seed: int, device: torch.device) -> Batch:
+        """Return one batch; conditions span the recipe's range and a little more on every side."""
+        recipe, rng = self.recipe, np.random.default_rng(seed)
+        n = self.batch_size
+        grid = sorted({*recipe.seeing, *(round(s + 0.05, 3) for s in recipe.seeing), 0.9, 0.95, 1.9, 2.0})
+        seeing = rng.choice(grid, n)
+        gain = rng.uniform(min(recipe.gain), max(recipe.gain), n)
+        read_noise = rng.uniform(*recipe.read_noise, n)
+        zero_point = recipe.mag_zero + 2.5 * np.log10(recipe.exposure * gain)
+        sky = recipe.pixel_scale**2 * 10 ** (
+            0.4 * (zero_point - rng.normal(recipe.sky_mag[0], 2 * recipe.sky_mag[1], n))
+        )
+        field, x, y, mag = self._stars(rng)
+        flux = 10 ** (0.4 * (zero_point[field] - mag))
+        generator = torch.Generator(device=device).manual_seed(seed)
+
+        def tensor(values, dtype=torch.float32):
+            return torch.as_tensor(values, dtype=dtype, device=device)
+
+        stars = render.Stars(
+            tensor(field, torch.long), tensor(x, torch.float64), tensor(y, torch.float64), tensor(flux)
+        )
+        image = torch.zeros(n, self.size, self.size, device=device)
+        render.add_stars(image, stars, list(seeing), pixel_scale=recipe.pixel_scale, optics=recipe.optics)
+        self._add_galaxies(image, zero_point, seeing, rng)
+        if recipe.aureole is not None:
+            image = render.scatter(image, recipe.aureole)
+        self._add_cosmic_rays(image, rng)
+        adu = render.read_out(
+            image + tensor(sky)[:, None, None],
+            gain=tensor(gain),
+            read_noise=tensor(read_noise),
+            well_capacity=torch.full((n,), float(recipe.well_capacity), device=device),
+            saturation=recipe.saturation,
+            generator=generator,
+        )
+        sigma = np.sqrt(sky + read_noise**2 + gain**2 / 12)
+        # The sky of a real frame is an estimate: off by a few hundredths of the noise.
+        level = sky + rng.normal(0, 0.03, n) * sigma
+        electrons = adu * tensor(gain)[:, None, None] - tensor(level)[:, None, None]
+        for index in np.flatnonzero(rng.random(n) < BAD_COLUMNS):
+            column = rng.integers(self.size)
+            electrons[index, :, column] += float(sigma[index] * rng.choice([-1, 1]) * 10 ** rng.uniform(0, 1.5))
+        return Batch(
+            image=electrons,
+            sigma=tensor(sigma),
+            fwhm=tensor(np.hypot(seeing, 0.2) / recipe.pixel_scale),
+            field=stars.field,
+            x=stars.x.float(),
+            y=stars.y.float(),
+            flux=stars.flux,
+            ignored=tensor(mag > FAINT, torch.bool),
+        )
+
+    def _stars(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return field, x, y (px) and magnitude of the stars of a batch."""
+        n, paper = self.batch_size, self.recipe.fields["paper"]
+        # Half of the fields follow the paper's steep counts, half are flat in magnitude, so that bright stars are
+        # learnt too.
+        area = (self.size / self.recipe.size) ** 2
+        counts = rng.poisson(rng.uniform(paper.stars[0], 1.8 * paper.stars[1], n) * area)
+        field = np.repeat(np.arange(n), counts)
+        low = paper.magnitudes[0] - 0.3
+        high = min(FAINT, self.faint)
+        steep = draw_magnitudes(FieldKind(paper.stars, (low, high), paper.slope, None), len(field), rng)
+        mag = np.where(rng.random(n)[field] < 0.5, steep, rng.uniform(low, high, len(field)))
+        # In every other field the counts go on below what is asked for.
+        fainter = np.repeat(np.arange(n), rng.poisson(counts * rng.choice([0, 1.5], n)))
+        field = np.concatenate([field, fainter])
+        mag = np.concatenate([mag, rng.uniform(high, self.faint, len(fainter))])
+        x, y = rng.uniform(-0.5, self.size - 0.5, (2, len(field)))
+        # Chance makes pairs of a few px from one star in thirty, and it is there that a star is lost or misplaced.
+        twin = np.flatnonzero(rng.random(len(field)) < self.pairs)
+        distance, angle = rng.uniform(*PAIR_DISTANCE, len(twin)), rng.uniform(0, 2 * np.pi, len(twin))
+        other = mag[twin] + rng.uniform(-PAIR_DIFFERENCE, PAIR_DIFFERENCE, len(twin))
+        x = np.concatenate([x, x[twin] + distance * np.cos(angle)])
+        y = np.concatenate([y, y[twin] + distance * np.sin(angle)])
+        mag = np.concatenate([mag, np.clip(other, low, self.faint)])
+        return np.concatenate([field, field[twin]]), x, y, mag
+
+    def _add_galaxies(self, image: torch.Tensor, zero_point: np.ndarray, seeing: np.ndarray, rng) -> None:
+        """Add the galaxies that the fields' area holds to images of expected electrons, in place."""
+        recipe = dataclasses.replace(self.recipe, size=self.size)
+        for index in range(self.batch_size):
+            for _, galaxy in draw_galaxies(recipe, GALAXIES, int(rng.integers(2**31))).iterrows():
+                column, row = int(np.floor(galaxy["x"] + 0.5)), int(np.floor(galaxy["y"] + 0.5))
+                flux = 10 ** (0.4 * (zero_point[index] - galaxy["mag"]))
+                shift = (galaxy["x"] - column, galaxy["y"] - row)
+                stamp = galaxy_stamp(galaxy, flux, *shift, float(seeing[index]), recipe.pixel_scale, GALAXY_SIZE)
+                where = [torch.tensor([value], device=image.device) for value in (index, column, row)]
+                render.add_stamps(image, torch.from_numpy(stamp).to(image.device)[None], *where)
+
+    def _add_cosmic_rays(self, image: torch.Tensor, rng) -> None:
+        """Add straight tracks of charge, which know nothing of the seeing, in place."""
+        mean = COSMIC_RAYS * (self.size / 256) ** 2
+        for index in range(self.batch_size):
+            for _ in range(rng.poisson(mean)):
+                length, angle = rng.exponential(4.0), rng.uniform(0, 2 * np.pi)
+                steps = np.linspace(0, length, int(2 * length) + 2)
+                x, y = rng.uniform(0, self.size, 2)
+                column = np.rint(x + steps * np.cos(angle)).astype(int)
+                row = np.rint(y + steps * np.sin(angle)).astype(int)
+                inside = (column >= 0) & (column < self.size) & (row >= 0) & (row < self.size)
+                charge = 10 ** rng.uniform(2.0, 4.3)  # electrons in each of its pixels
+                image[index, row[inside], column[inside]] += charge
+
+
+@dataclass
+class PreparedFrame:
+    """A frame ready to be cut: electrons without sky, its noise, PSF width in pixels, and its sources."""
+
+    image: np.ndarray
+    sigma: float
+    fwhm: float
+    sources: pd.DataFrame
+
+
+def prepare(frame: Frame, sources: pd.DataFrame) -> PreparedFrame:
+    """Subtract the sky of a frame; `sources` may have a boolean column ``ignored`` (default: stars fainter than
+    FAINT)."""
+    image, rms = background.subtracted(frame)
+    sources = sources.copy()
+    if "ignored" not in sources:
+        sources["ignored"] = (sources["kind"] == "star") & (sources["mag"] > FAINT)
+    # Galaxies are empty sky to a network that looks for point sources.
+    sources = sources[(sources["kind"] == "star") | sources["ignored"]]
+    fwhm = (frame.seeing if frame.seeing else 1.4) / frame.pixel_scale
+    return PreparedFrame(image, rms, fwhm, sources.reset_index(drop=True))
+
+
+class FrameFields:
+    """Random cut-outs of frames flipped at random.
+
+    Parameters
+    ----------
+    frames : sequence of PreparedFrame
+    batch_size : int
+    size : int
+        Width of a cut-out in pixels.
+
+    Raises
+    ------
+    ConfigError, DataError
+        If there is no frame, or one is smaller than a cut-out.
+    """
+
+    def __init__(self, frames: Sequence[PreparedFrame], batch_size: int, size: int = 256):
+        if not frames:
+            raise ConfigError("frames is empty: there is nothing to train on")
+        for frame in frames:
+            if min(frame.image.shape) < size:
+                raise DataError(f"a frame of {frame.image.shape} pixels is smaller than a cut-out of {size}")
+        self.frames, self.batch_size, self.size = list(frames), batch_size, size
+
+    def batch(self, seed: int, device: torch.device) -> Batch:
+        """Return one batch of cut-outs."""
+        rng = np.random.default_rng(seed)
+        images, sigma, fwhm, parts = [], [], [], []
+        for index in range(self.batch_size):
+            frame = self.frames[rng.integers(len(self.frames))]
+            rows, columns = frame.image.shape
+            top, left = rng.integers(rows - self.size + 1), rng.integers(columns - self.size + 1)
+            image = frame.image[top : top + self.size, left : left + self.size]
+            x = frame.sources["x"].to_numpy() - left
+            y = frame.sources["y"].to_numpy() - top
+            last = self.size - 1
+            # Bleeding runs along columns, so a transposed image would be one that no camera makes: flips only.
+            if rng.random() < 0.5:
+                image, x = image[:, ::-1], last - x
+            if rng.random() < 0.5:
+                image, y = image[::-1], last - y
+            inside = (x > -0.5) & (x < self.size - 0.5) & (y > -0.5) & (y < self.size - 0.5)
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "field": index,
+                        "x": x[inside],
+                        "y": y[inside],
+                        "flux": frame.sources["flux"].to_numpy()[inside],
+                        "ignored": frame.sources["ignored"].to_numpy(bool)[inside],
+                    }
+                )
+            )
+            images.append(np.ascontiguousarray(image))
+            sigma.append(frame.sigma)
+            fwhm.append(frame.fwhm)
+        table = pd.concat(parts, ignore_index=True)
+        return Batch(
+            image=torch.from_numpy(np.stack(images)),
+            sigma=torch.tensor(sigma, dtype=torch.float32),
+            fwhm=torch.tensor(fwhm, dtype=torch.float32),
+            field=torch.from_numpy(table["field"].to_numpy(np.int64, copy=True)),
+            x=torch.from_numpy(table["x"].to_numpy(np.float32, copy=True)),
+            y=torch.from_numpy(table["y"].to_numpy(np.float32, copy=True)),
+            flux=torch.from_numpy(table["flux"].to_numpy(np.float32, copy=True)),
+            ignored=torch.from_numpy(table["ignored"].to_numpy(bool, copy=True)),
+        ).to(device)
+
+
+def concatenate(batches: Sequence[Batch]) -> Batch:
+    """Join batches of equal field size into one."""
+    shift = np.cumsum([0] + [len(batch.image) for batch in batches])
+    joined = {
+        name: torch.cat([getattr(batch, name) for batch in batches])
+        for name in ("image", "sigma", "fwhm", "x", "y", "flux", "ignored")
+    }
+    return Batch(field=torch.cat([b.field + int(s) for b, s in zip(batches, shift, strict=False)]), **joined)
+
+
+@dataclass
+class MixedFields:
+    """Batches that join one batch of each source."""
+
+    sources: Sequence
+
+    def batch(self, seed: int, device: torch.device) -> Batch:
+        """Return one joined batch."""
+        return concatenate([source.batch(seed + index, device) for index, source in enumerate(self.sources)])

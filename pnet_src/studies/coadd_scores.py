@@ -1,0 +1,158 @@
+"""Scores against the Stripe 82 co-add that its independence makes possible, beside those of `pnet.evaluation.scores`.
+
+`scores.compute` gives precision, recall, MAE and coverage for the data set ``coadd`` as for every other. Here: which
+false detections are real, and what error of its own the co-add must have for our error bars to hold, since the
+catalogue gives none.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import brentq
+from scipy.spatial import cKDTree
+
+from pnet.common import metrics
+from pnet.common.seeds import derive
+from pnet.evaluation import scores
+from pnet.evaluation.ledger import Entry, entries_of
+from pnet.evaluation.scores import Score
+from pnet.sky import matching
+
+COVERED = 0.6826894921370859  # of a Gaussian within one σ
+SAME = 1.0  # px
+LARGEST = 0.5  # mag, of an error of the co-add
+DATASET = "coadd"
+
+
+def false_detections(table: pd.DataFrame, method: str = "pnet") -> pd.DataFrame:
+    """Return what either catalogue calls a false detection on the field, and which catalogues know it.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Measurements of the data sets ``sdss`` (photoObj) and ``coadd`` in one table.
+    method : str
+
+    Returns
+    -------
+    DataFrame
+        x, y (px), mag, confidence, in_photoobj, in_coadd (bool: a source of any kind and magnitude within 2 px).
+    """
+    working = {name: scores.select(table, name, method) for name in ("sdss", DATASET)}
+    frames = set(working[DATASET]["frame"])
+    working = {name: rows[rows["frame"].isin(frames)] for name, rows in working.items()}
+    columns = ["x", "y", "mag", "confidence"]
+    first, second = (rows.loc[rows["status"] == matching.FALSE, columns] for rows in working.values())
+    if len(first) and len(second):  # the same detection in both: the Monte Carlo samples move it a little
+        near, _ = cKDTree(first[["x", "y"]].to_numpy()).query(second[["x", "y"]].to_numpy())
+        second = second[near > SAME]
+    false = pd.concat([first, second], ignore_index=True)
+    for name, label in (("sdss", "in_photoobj"), (DATASET, "in_coadd")):
+        known = scores.rows(table, name, method)
+        known = known[known["frame"].isin(frames)].dropna(subset=["truth_x", "truth_y"])
+        false[label] = False
+        if len(false) and len(known):
+            tree = cKDTree(known[["truth_x", "truth_y"]].to_numpy())
+            false[label] = tree.query(false[["x", "y"]].to_numpy())[0] <= matching.RADIUS
+    return false
+
+
+def own_error(delta: np.ndarray, sigma: np.ndarray) -> float:
+    """Return the error (mag) that the reference must have for the differences to be explained: the robust scatter of
+    delta/√(σ² + s²) is 1 for it; 0 where σ alone is large enough."""
+    delta, sigma = metrics.flat(delta=delta, sigma=sigma)
+
+    def excess(own: float) -> float:
+        return float(metrics.robust_scatter(delta / np.hypot(sigma, own))) - 1
+
+    if len(delta) < 3:
+        return np.nan
+    if excess(0.0) <= 0:
+        return 0.0
+    return float(brentq(excess, 0.0, LARGEST)) if excess(LARGEST) < 0 else np.nan
+
+
+def compute(table: pd.DataFrame, method: str = "pnet", *, seed: int) -> dict[str, Score]:
+    """Return the scores by short key.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Measurements of ``coadd`` and, for the false detections, ``sdss``.
+    seed : int
+        Of the bootstrap intervals.
+    """
+    seed = derive(seed, "coadd", method)
+    at = scores.select(table, DATASET, method)
+    if at.empty:
+        return {}
+    found: dict[str, Score] = {}
+    if (table["dataset"] == "sdss").any():
+        false = false_detections(table, method)
+        doubted = false[~false["in_photoobj"]]
+        found["photoobj_false_real"] = Score(
+            metrics.rate(int(doubted["in_coadd"].sum()), len(doubted)),
+            "share of the detections unknown to photoObj that are a source of the co-add",
+        )
+        true = int((at["status"] == matching.MATCHED).sum())
+        neither = int((~false["in_photoobj"] & ~false["in_coadd"]).sum())
+        found["precision_either"] = Score(
+            metrics.precision(true, neither), "precision, false only if in neither photoObj nor the co-add", limit=1.0
+        )
+    stars = scores.matched(at, "mag")
+    if len(stars) < 5:
+        return found
+    delta = (stars["mag"] - stars["truth_mag"]).to_numpy()
+    found["mag_scatter"] = Score(
+        metrics.bootstrap(metrics.robust_scatter, delta, seed=seed), "scatter against the co-add", "mag"
+    )
+    usable = stars["limit_mag"].notna().to_numpy() & (stars["limit_mag"] > 0).to_numpy()
+    if usable.sum() > 2:
+        ratio = metrics.scatter_over_limit(delta[usable], stars["limit_mag"].to_numpy()[usable], seed=seed)
+        title = "scatter against the co-add over the limit of the frame alone"
+        found["mag_scatter_over_limit"] = Score(ratio, title, "", 1.0)
+    stars = stars[stars["mag_err"] > 0]
+    if len(stars) < 5:
+        return found
+    delta, sigma = (stars["mag"] - stars["truth_mag"]).to_numpy(), stars["mag_err"].to_numpy()
+    own = own_error(delta, sigma)
+    found["own_error"] = Score(
+        metrics.Estimate(own, *_interval(delta, sigma, seed), len(stars)),
+        "error of the co-add for which our error bars hold",
+        "mag",
+        0.0,
+    )
+    for name, extra in (("coverage68_alone", 0.0), ("coverage68_with_own", own)):
+        if np.isfinite(extra):
+            held = metrics.rate(int((np.abs(delta) < np.hypot(sigma, extra)).sum()), len(stars))
+            with_it = f"with {extra:.4f} mag of the co-add in quadrature" if extra else "with ours alone"
+            found[name] = Score(held, f"differences from the co-add within the 68 % error bars, {with_it}", "", COVERED)
+    return found
+
+
+def _interval(delta: np.ndarray, sigma: np.ndarray, seed: int, draws: int = 300) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of `own_error`."""
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(draws):
+        index = rng.integers(len(delta), size=len(delta))
+        values.append(own_error(delta[index], sigma[index]))
+    values = np.array(values)[np.isfinite(values)]
+    return tuple(np.quantile(values, [0.025, 0.975])) if len(values) > draws / 2 else (np.nan, np.nan)
+
+
+def entries(table: pd.DataFrame, record: Mapping[str, Any], source: str, method: str = "pnet") -> list[Entry]:
+    """Return the ledger's entries, ``coadd.<method>.<what>``.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Measurements of ``coadd`` and ``sdss``.
+    record : mapping
+        Provenance of the co-add's measurement.
+    source : {"live", "released"}
+    """
+    found = compute(table, method, seed=int(record.get("seed", 0)))
+    return entries_of(found, f"{DATASET}.{method}", source, record)

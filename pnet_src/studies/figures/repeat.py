@@ -1,0 +1,88 @@
+"""Two epochs of the same stars: what repeats, what was promised, what is possible."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pnet.book.figures import style
+from studies import repeat_scores
+
+PANELS = (("mag", "magnitude", "mag"), ("x", "x", "px"), ("y", "y", "px"))
+
+
+@style.styled
+def repeatability(table: pd.DataFrame, pair: str = "stripe82") -> Figure:
+    """Draw differences between epochs over magnitude, and below them their scatter beside promise and limit.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `repeat.read`.
+    pair : str
+    """
+    figure, axes = style.new(2, 3, height=5.6, width=7.2, sharex=True)
+    for column, (quantity, title, unit) in enumerate(PANELS):
+        _differences(axes[0, column], table, pair, quantity, f"{title}", unit)
+        _by_magnitude(axes[1, column], table, pair, quantity, unit)
+        axes[1, column].set_xlabel("g / mag")
+    axes[0, 0].set_xlim(13.9, 20.1)
+    handles, labels = axes[1, 0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _differences(ax: Axes, table: pd.DataFrame, pair: str, quantity: str, title: str, unit: str) -> None:
+    """Draw every star's difference with its promised error."""
+    stars = repeat_scores.differences(table, pair, quantity)
+    if stars.empty:
+        style.empty(ax, title)
+        return
+    promised = stars["sigma"].notna().all()
+    ax.errorbar(
+        stars["mag"],
+        stars["delta"],
+        yerr=stars["sigma"] if promised else None,
+        fmt="o",
+        markersize=3,
+        linewidth=0.8,
+        color=style.COLOURS["pnet"],
+        alpha=0.75,
+    )
+    ax.axhline(0, color=style.COLOURS["grey"], linewidth=1)
+    # wide enough for nearly all stars; a variable star must not flatten the rest
+    reach = 1.25 * float(np.quantile(np.abs(stars["delta"]), 0.96))
+    ax.set_ylim(-reach, reach)
+    beyond = int((stars["delta"].abs() > reach).sum())
+    if beyond:
+        style.note(ax, f"{beyond} beyond the panel", "lower left")
+    ax.set_title(f"{title}, n = {len(stars)}")
+    ax.set_ylabel(f"second − first / {unit}")
+
+
+def _by_magnitude(ax: Axes, table: pd.DataFrame, pair: str, quantity: str, unit: str) -> None:
+    """Draw scatter, promise and limit of one measurement by magnitude bin."""
+    rows = repeat_scores.by_bin(table, pair, quantity)
+    rows = rows[~rows["name"].str.contains("-")]
+    if rows.empty:
+        style.empty(ax, "")
+        return
+    centre = (rows["low"] + rows["high"]) / 2
+    # a scatter of n values is known to 1/√(2n), the robust one to 1.65 times that
+    error = 1.65 * rows["repeatability"] / np.sqrt(2 * rows["n"])
+    ax.errorbar(
+        centre,
+        rows["repeatability"],
+        yerr=error,
+        fmt="o",
+        color=style.COLOURS["pnet"],
+        label="scatter between epochs / √2",
+        zorder=3,
+    )
+    if rows["predicted"].notna().any():
+        ax.plot(centre, rows["predicted"], "-s", color=style.COLOURS["sextractor"], markersize=4, label="promised")
+    if rows["limit"].notna().any():
+        ax.plot(centre, rows["limit"], "--", color=style.COLOURS["limit"], label="limit")
+    ax.set_yscale("log")
+    ax.set_ylabel(f"one measurement / {unit}")

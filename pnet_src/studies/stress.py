@@ -1,0 +1,312 @@
+"""What the two parts of the uncertainty do outside the training range: a study on frames that are made to differ.
+
+Every condition changes one thing about fields that are otherwise as in training. Stars lie at known places, alone but
+for what the condition adds, and the BPNN measures them there: this is about its error bars, not about finding stars.
+"""
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from torch import nn
+
+from pnet.common import metrics, paths, provenance
+from pnet.common.errors import ConfigError
+from pnet.common.files import write_json
+from pnet.common.seeds import derive
+from pnet.evaluation import calibration_metrics
+from pnet.evaluation import frames as evaluation_frames
+from pnet.frame import Frame
+from pnet.simulation import renderer as fields
+from pnet.simulation.galaxies import draw_galaxies
+from pnet.simulation.recipe import Conditions, Recipe, draw_conditions, read_frame, write_frame
+from pnet.sky import limits
+from pnet.stars import weights
+from pnet.stars.cutouts import frame_stamps
+from pnet.stars.error_scale import scales_of
+from pnet.stars.predict import predict
+from studies.novelty import Flag, Measured
+
+CELL = 64  # px of sky for each star
+JITTER = 14.0  # px that a star may lie off the middle of its cell: neighbours are 36 px away at least
+MAGNITUDES = (14.0, 20.0)  # flat, so that bright and faint stars count alike
+TRAIL = (9, 4.0)  # pieces and length in px of a trailed star
+SHOWN = (0.05, 0.25, 0.5, 0.75, 0.95)  # quantiles kept of the novelty
+COLUMNS = {
+    "title": "condition",
+    "n": "stars",
+    "aleatoric": "mean aleatoric σ / mag",
+    "epistemic": "mean epistemic σ / mag",
+    "error": "mean |error| / mag",
+    "aleatoric_over_limit": "aleatoric / limit (median)",
+    "error_over_limit": "scatter / limit",
+    "z_scatter": "std of error / σ",
+    "z_scatter_robust": "robust scatter of error / σ",
+    "epistemic_over_aleatoric": "epistemic / aleatoric (median)",
+    "flagged": "flagged",
+    "auc": "AUC",
+    "flagged_sigma": "flagged by the whole σ",
+    "auc_sigma": "AUC of the whole σ",
+}
+
+Sources = Callable[[pd.DataFrame, Conditions, np.random.Generator], pd.DataFrame]
+Damage = Callable[[np.ndarray, pd.DataFrame, Conditions, np.random.Generator], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One way to differ from the training range.
+
+    Parameters
+    ----------
+    title : str
+    change : callable, optional
+        ``change(conditions, number)`` → Conditions of frame `number`.
+    sources : callable, optional
+        ``sources(stars, conditions, rng)`` → everything that is drawn, in place of the stars alone.
+    damage : callable, optional
+        ``damage(adu, stars, conditions, rng)`` → the image in ADU.
+    magnitudes : (float, float)
+    bound : bool
+        Whether the Cramér-Rao limit of a lone star behind this atmosphere is the limit here.
+    """
+
+    title: str
+    change: Callable[[Conditions, int], Conditions] = lambda conditions, _: conditions
+    sources: Sources = lambda stars, *_: stars
+    damage: Damage = lambda image, *_: image
+    magnitudes: tuple[float, float] = MAGNITUDES
+    bound: bool = True
+
+
+def _seeing(*values: float) -> Callable[[Conditions, int], Conditions]:
+    return lambda conditions, number: dataclasses.replace(conditions, seeing=values[number % len(values)])
+
+
+def _scaled(**factors: float) -> Callable[[Conditions, int], Conditions]:
+    return lambda conditions, _: dataclasses.replace(
+        conditions, **{name: factor * getattr(conditions, name) for name, factor in factors.items()}
+    )
+
+
+def _blends(stars: pd.DataFrame, conditions: Conditions, rng: np.random.Generator) -> pd.DataFrame:
+    """Give every star a companion 2 to 6 px away and up to 1.5 mag fainter, which nobody told the network of."""
+    angle, distance = rng.uniform(0, 2 * np.pi, len(stars)), rng.uniform(2, 6, len(stars))
+    companions = stars.assign(
+        x=stars["x"] + distance * np.cos(angle),
+        y=stars["y"] + distance * np.sin(angle),
+        mag=stars["mag"] + rng.uniform(0, 1.5, len(stars)),
+    )
+    return pd.concat([stars, companions], ignore_index=True)
+
+
+def _galaxies(stars: pd.DataFrame, conditions: Conditions, rng: np.random.Generator) -> pd.DataFrame:
+    """Put galaxies of the stars' magnitudes in their places, with the shapes that such galaxies have."""
+    recipe = dataclasses.replace(Recipe.load(), size=8192)  # a wide field, to have enough bright ones
+    drawn = draw_galaxies(recipe, (14.0, 20.0), int(rng.integers(2**62)))
+    order = np.argsort(drawn["mag"].to_numpy())
+    nearest = np.searchsorted(drawn["mag"].to_numpy()[order], stars["mag"].to_numpy()).clip(0, len(drawn) - 1)
+    shapes = drawn.iloc[order[nearest]].reset_index(drop=True)
+    return shapes.assign(**{name: stars[name].to_numpy() for name in ("x", "y", "mag")})
+
+
+def _trailed(stars: pd.DataFrame, conditions: Conditions, rng: np.random.Generator) -> pd.DataFrame:
+    """Draw each star as a line of fainter ones: a telescope that does not follow the sky."""
+    pieces, length = TRAIL
+    angle = rng.uniform(0, np.pi)
+    along = np.linspace(-0.5, 0.5, pieces) * length
+    parts = [stars.assign(x=stars["x"] + step * np.cos(angle), y=stars["y"] + step * np.sin(angle)) for step in along]
+    return pd.concat(parts, ignore_index=True).assign(mag=lambda table: table["mag"] + 2.5 * np.log10(pieces))
+
+
+def _cosmic_rays(
+    image: np.ndarray, stars: pd.DataFrame, conditions: Conditions, rng: np.random.Generator
+) -> np.ndarray:
+    """Let a particle leave 1,000 to 5,000 electrons in three pixels next to each star."""
+    image = image.copy()
+    for x, y in stars[["x", "y"]].to_numpy():
+        column, row = int(np.rint(x)) + int(rng.integers(-3, 2)), int(np.rint(y)) + int(rng.integers(-3, 4))
+        added = image[row, column : column + 3] + rng.uniform(1000, 5000, 3) / conditions.gain
+        image[row, column : column + 3] = np.minimum(added, conditions.saturation)
+    return image
+
+
+CONDITIONS = {
+    "in_range": Condition("as in training"),
+    "seeing_wide": Condition("seeing 2.5 to 3.0″ (trained on 0.9 to 2.0″)", _seeing(2.5, 2.75, 3.0)),
+    "seeing_sharp": Condition("seeing 0.5 to 0.6″", _seeing(0.5, 0.55, 0.6)),
+    "sky_bright": Condition(
+        "sky brighter by 2 mag", lambda conditions, _: dataclasses.replace(conditions, sky_mag=conditions.sky_mag - 2)
+    ),
+    "read_noise": Condition("read noise × 5", _scaled(read_noise=5.0)),
+    "saturated": Condition("saturated: 10.5 to 12.5 mag", magnitudes=(10.5, 12.5)),
+    "blends": Condition("unseen companion at 2 to 6 px", sources=_blends, bound=False),
+    "galaxies": Condition("galaxies in place of stars", sources=_galaxies, bound=False),
+    "trailed": Condition("stars trailed by 4 px", sources=_trailed, bound=False),
+    "cosmic_rays": Condition("cosmic ray beside the star", damage=_cosmic_rays, bound=False),
+}
+
+
+def measure(
+    model: nn.Module, card: dict[str, Any], frame: Frame, stars: pd.DataFrame, *, seed: int, bound: bool = True
+) -> Measured:
+    """Measure stars of a frame at their true positions.
+
+    Parameters
+    ----------
+    model, card
+        BPNN and card, from `pnet.stars.weights.load`.
+    stars : DataFrame
+        ``x``, ``y`` (px), ``mag``, ``flux`` (electrons): the truth.
+    bound : bool
+        Compute the Cramér-Rao limit; NaN otherwise.
+    """
+    stars = stars.reset_index(drop=True)
+    prediction = predict(model, frame_stamps(frame, stars), seed=seed)["mag"]
+    ratio = scales_of(card)["mag"].ratio
+    limit = limits.frame_limits(frame, stars)["limit_mag"].to_numpy() if bound else np.full(len(stars), np.nan)
+    mean = frame.zero_point + prediction.mean
+    return Measured(
+        error=stars["mag"].to_numpy(float) - mean,
+        sigma=ratio * prediction.sigma,
+        aleatoric=prediction.aleatoric,
+        epistemic=prediction.epistemic,
+        limit=limit,
+        mean=mean,
+    )
+
+
+def make_frame(condition: Condition, number: int, seed: int) -> tuple[Frame, pd.DataFrame]:
+    """Render one frame of a condition and return it with the truth of its stars; the same seed gives the same pixels.
+
+    The frame goes through the file format of all simulated frames, so that nothing sees it differently.
+    """
+    seed = derive(seed, "stress", condition.title, number)
+    rng = np.random.default_rng(seed)
+    conditions = condition.change(draw_conditions(Recipe.load(), seed), number)
+    middles = np.arange(CELL / 2, conditions.size, CELL)
+    x, y = (grid.ravel() + rng.uniform(-JITTER, JITTER, len(middles) ** 2) for grid in np.meshgrid(middles, middles))
+    stars = pd.DataFrame({"x": x, "y": y, "mag": rng.uniform(*condition.magnitudes, len(x)), "kind": "star"})
+    image = fields.render_field(condition.sources(stars, conditions, rng), conditions, seed)
+    image = condition.damage(image.astype(float), stars, conditions, rng)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"stress-{number}.fits"
+        write_frame(path, image, stars, conditions, simulator=fields.SIMULATOR, kind="stress", seed=seed % 2**31)
+        return read_frame(path)
+
+
+def row(name: str, stars: Measured, validation: Measured, flag: Flag, by_sigma: Flag) -> dict[str, Any]:
+    """Return one row of the study: what the error bars of a condition are worth, and whether its stars are noticed.
+
+    The AUC is the probability that a star of the condition has a larger novelty than a validation star (Mann & Whitney
+    1947): 0.5 cannot tell them apart. `by_sigma` judges by the whole uncertainty in place of the epistemic share.
+    """
+    z = metrics.standardised(stars.error, np.zeros(len(stars.error)), stars.sigma)
+    bound = np.isfinite(stars.limit)
+    novelty, usual = flag.novelty(stars), flag.novelty(validation)
+    flagged = metrics.rate(int((novelty > flag.threshold).sum()), len(novelty))
+    test = stats.mannwhitneyu(novelty, usual)
+    wide, usually = by_sigma.novelty(stars), by_sigma.novelty(validation)
+    return {
+        "name": name,
+        "title": CONDITIONS[name].title if name in CONDITIONS else name,
+        "n": len(z),
+        "aleatoric": float(np.mean(stars.aleatoric)),
+        "epistemic": float(np.mean(stars.epistemic)),
+        "error": float(np.mean(np.abs(stars.error))),
+        "aleatoric_over_limit": _median(stars.aleatoric[bound] / stars.limit[bound]),
+        "error_over_limit": (
+            float(metrics.robust_scatter(stars.error[bound] / stars.limit[bound])) if bound.any() else None
+        ),
+        "z_scatter": float(metrics.plain_scatter(z)),
+        "z_scatter_robust": float(metrics.robust_scatter(z)),
+        "epistemic_over_aleatoric": _median(stars.ratio),
+        "quantiles": [float(value) for value in np.quantile(novelty, SHOWN)],
+        "crps": float(np.mean(calibration_metrics.crps(stars.error, np.zeros(len(z)), stars.sigma))),
+        "flagged": flagged.value,
+        "flagged_low": flagged.low,
+        "flagged_high": flagged.high,
+        "auc": float(test.statistic / (len(novelty) * len(usual))),
+        "flagged_sigma": float(np.mean(wide > by_sigma.threshold)),
+        "auc_sigma": float(stats.mannwhitneyu(wide, usually).statistic / (len(wide) * len(usually))),
+    }
+
+
+def _median(values: np.ndarray) -> float | None:
+    return float(np.median(values)) if len(values) else None
+
+
+def run(
+    output: str | os.PathLike,
+    *,
+    bpnn: str | os.PathLike = "released",
+    frames: int = 6,
+    validation: int = 30,
+    seed: int = 2023,
+    command: str = "",
+    path: str | os.PathLike = paths.RESULTS / "studies" / "stress.json",
+    progress: bool = True,
+) -> Path:
+    """Measure every condition, fix the flag's threshold on validation frames, and write the study.
+
+    Parameters
+    ----------
+    output : path
+        Folder of a run, for its validation frames.
+    bpnn : str or path
+        Weights, see `pnet.stars.weights.resolve`.
+    frames : int
+        Frames of each condition, 64 stars each.
+    validation : int
+        Validation frames, at most.
+    seed : int
+    command : str
+        Recorded in the provenance.
+    path : path
+        JSON to write: provenance, columns, rows, and the rule of the flag.
+
+    Raises
+    ------
+    ConfigError, MissingError, DataError
+        If no frame is asked for, the weights or the validation frames are missing, or there are too few.
+    """
+    if frames < 1:
+        raise ConfigError(f"frames is {frames}, at least 1 is needed")
+    from tqdm import tqdm
+
+    model, card = weights.load("bpnn", bpnn)
+    source = evaluation_frames.validation(output, validation, seed)
+    known = []
+    for item in tqdm(source.items, desc="validation", disable=not progress):
+        frame, truth = source.reader(item)
+        # neighbours' light is taken out with all stars of the frame at hand, as in a measurement
+        found = measure(model, card, frame, truth, seed=derive(seed, "validation", frame.name), bound=False)
+        counted = truth["counted"].to_numpy(bool)
+        known.append(Measured(**{name: values[counted] for name, values in vars(found).items()}))
+    reference = Measured.joined(known)
+    flag, by_sigma = Flag.fit(reference), Flag.fit(reference, quantity="sigma")
+    rows = [row("validation", reference, reference, flag, by_sigma) | {"title": "validation frames"}]
+    for name, condition in tqdm(CONDITIONS.items(), desc="conditions", disable=not progress):
+        parts = []
+        for number in range(frames):
+            frame, stars = make_frame(condition, number, seed)
+            parts.append(measure(model, card, frame, stars, seed=derive(seed, name, number), bound=condition.bound))
+        rows.append(row(name, Measured.joined(parts), reference, flag, by_sigma))
+    record = provenance.record(
+        command or f"python -m pnet study stress --seed {seed}",
+        seed,
+        "cpu",
+        engine=source.details["engine"],
+        weights={"bpnn": card["sha256"]},
+        frames_per_condition=frames,
+        validation_frames=len(source.items),
+    )
+    write_json(path, {"provenance": record, "columns": COLUMNS, "rows": rows, "flag": dataclasses.asdict(flag)})
+    return Path(path)

@@ -1,0 +1,244 @@
+"""The classical programs' detection settings, chosen on frames that nothing is reported on.
+
+`tune` measures validation frames of pure star fields and training frames with galaxies over a grid of settings; the
+choice and the curves behind it are written to ``data_manifests/baselines.yml``, which `tuned` reads.
+"""
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from pnet.common import paths, provenance
+from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.common.files import atomic_path
+from pnet.evaluation.baselines.photutils_psf import Photutils
+from pnet.evaluation.baselines.psfex import PSFEx
+from pnet.evaluation.baselines.sep import Sep
+from pnet.evaluation.baselines.sextractor import SExtractor
+from pnet.frame import Frame
+from pnet.sky import matching
+
+CLASSES = {"sextractor": SExtractor, "sep": Sep, "psfex": PSFEx, "photutils": Photutils}
+GRIDS: dict[str, dict[str, Sequence[float]]] = {
+    "sextractor": {
+        "threshold": (1.5, 2.0, 3.0, 4.0, 5.0, 7.0),
+        "min_contrast": (0.005, 0.001),
+        "min_class_star": (0.0, 0.02, 0.1, 0.5),
+    },
+    "psfex": {
+        "threshold": (1.5, 2.0, 3.0, 5.0),
+        "min_contrast": (0.005, 0.001),
+        "min_class_star": (0.0, 0.02, 0.1, 0.5),
+    },
+    "photutils": {"threshold": (5.0, 7.0, 10.0, 14.0)},
+}
+# What is cut from one run's table rather than run again, and the column that it cuts.
+CUTS = {"min_class_star": "class_star"}
+SETS = {"paper": ("val", "paper-*.fits"), "realistic": ("train", "realistic-*.fits")}
+FAINTEST = 20.0  # mag; the paper's range ends there, and so does what counts as a false star on a galaxy
+PATH = paths.MANIFESTS / "baselines.yml"
+
+FrameWithTruth = tuple[Frame, pd.DataFrame]
+
+
+@lru_cache(maxsize=8)
+def settings(name: str, path: Path = PATH) -> dict[str, float]:
+    """Return the settings chosen for a method.
+
+    Raises
+    ------
+    ConfigError
+        For a method without settings.
+    MissingError, DataError
+        If the file is missing, or is not what `tune` writes.
+    """
+    if name not in CLASSES:
+        raise ConfigError(f"method is {name!r}, allowed are {', '.join(CLASSES)}")
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+        chosen = dict(content[name]["chosen"])
+        return {key: float(value) for key, value in chosen.items()}
+    except FileNotFoundError as error:
+        raise MissingError(f"{path}: the settings are missing; `git checkout -- {Path(path).name}`") from error
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: no settings of {name} in it; `python -m pnet tune-baseline {name}`") from error
+
+
+def tuned(name: str, path: Path = PATH) -> SExtractor | Sep | PSFEx | Photutils:
+    """Return a method with the settings chosen for it; SEP, which has SExtractor's algorithms, takes its threshold.
+
+    Raises
+    ------
+    ConfigError, MissingError, DataError
+        As `settings`.
+    """
+    if name == "sep":
+        return Sep(threshold=settings("sextractor", path)["threshold"])
+    chosen = settings(name, path)
+    return CLASSES[name](**chosen)
+
+
+def tune(
+    name: str,
+    folder: str | os.PathLike,
+    *,
+    path: Path = PATH,
+    grid: Mapping[str, Sequence[float]] | None = None,
+    limit: int | None = None,
+    progress: Callable[[Iterable], Iterable] | None = None,
+) -> dict[str, Any]:
+    """Choose a method's settings and write them, with the curves behind the choice, into a YAML file.
+
+    The score is F1 of the counted stars (13–20 mag, isolated), 2 TP / (2 TP + FP + FN), over both sets of frames
+    together. False are detections that match nothing, and those on a galaxy whose own magnitude is 20 or brighter.
+
+    Parameters
+    ----------
+    name : {"sextractor", "psfex", "photutils"}
+    folder : path
+        With ``val/paper-*.fits`` and ``train/realistic-*.fits``; nothing else of it is read.
+    path : Path
+        The file; other methods' entries in it stay.
+    grid : mapping of str to sequence of float, optional
+        Values to try for each setting, the program's own default first; by default `GRIDS`.
+    limit : int, optional
+        Frames of each set at most.
+    progress : callable, optional
+        Wraps the iterable of frames, such as ``tqdm``.
+
+    Returns
+    -------
+    dict
+        What was written for this method: chosen, score, frames, curve, provenance.
+
+    Raises
+    ------
+    ConfigError
+        For a method that has no settings to choose.
+    MissingError
+        If there are no such frames, or a program is missing.
+    """
+    if name not in GRIDS:
+        raise ConfigError(f"method is {name!r}, allowed are {', '.join(GRIDS)}")
+    grid = GRIDS[name] if grid is None else grid
+    frames = _frames(folder, limit)
+    counts = _counts(name, frames, grid, progress)
+    curve = [_row(setting, counts, tuple(frames)) for setting in _settings(grid)]
+    best = max(curve, key=lambda row: row["f1"])  # the first of equals, the one nearest to the default
+    command = f"python -m pnet tune-baseline {name} --frames {Path(folder).name}"
+    command += f" --limit {limit}" if limit else ""
+    record = provenance.record(command, 0, "cpu")
+    chosen = {key: best[key] for key in grid}
+    entry = {
+        "chosen": chosen,
+        "score": "F1 of counted stars over both sets; detections on galaxies of measured magnitude <= 20 are false",
+        "version": replace(CLASSES[name](), **chosen).version(),
+        "frames": {label: f"{len(files)} of {'/'.join(SETS[label])}" for label, files in frames.items()},
+        "provenance": {key: record[key] for key in ("command", "commit", "date")},
+        "curve": curve,
+    }
+    content = yaml.safe_load(Path(path).read_text()) if Path(path).exists() else {}
+    with atomic_path(path) as temporary:
+        temporary.write_text(_HEADER + _dump({**(content or {}), name: entry}))
+    settings.cache_clear()
+    return entry
+
+
+_HEADER = """# Settings of the classical baselines, chosen by `pnet tune-baseline` on validation and training frames.
+# curve: stars found and missed, false detections and those on galaxies for every setting that was tried, by set.
+"""
+
+
+def _dump(content: Mapping[str, Any]) -> str:
+    """Return YAML with one line for each point of a curve."""
+    lines = []
+    for name, entry in content.items():
+        lines.append(f"{name}:")
+        for key, value in entry.items():
+            if key == "curve":
+                lines.append("  curve:")
+                lines += [f"    - {_flow(row)}" for row in value]
+            else:
+                lines.append(f"  {key}: {_flow(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _flow(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _frames(folder: str | os.PathLike, limit: int | None) -> dict[str, list[Path]]:
+    found = {label: sorted(Path(folder, split).glob(pattern))[:limit] for label, (split, pattern) in SETS.items()}
+    for label, files in found.items():
+        if not files:
+            raise MissingError(f"{folder} has no {'/'.join(SETS[label])}; --frames names a folder that does")
+    return found
+
+
+def _settings(grid: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def _counts(
+    name: str,
+    frames: Mapping[str, list[Path]],
+    grid: Mapping[str, Sequence[float]],
+    progress: Callable[[Iterable], Iterable] | None,
+) -> dict[tuple, list[int]]:
+    """Return [true, missed, false, on galaxies] by set and setting."""
+    from pnet.evaluation.frames import read_simulated
+
+    counts: dict[tuple, list[int]] = {}
+    runs = _settings({key: values for key, values in grid.items() if key not in CUTS})
+    cuts = _settings({key: values for key, values in grid.items() if key in CUTS})
+    items = [(label, file) for label, files in frames.items() for file in files]
+    for label, file in progress(items) if progress else items:
+        frame, truth = read_simulated(file)
+        for run in runs:
+            found = replace(CLASSES[name](), **run)(frame)
+            for cut in cuts:
+                kept = found
+                for key, value in cut.items():
+                    # as the method itself does: without CLASS_STAR a cut above 0 keeps nothing
+                    kept = kept[kept[CUTS[key]] >= value] if value else kept
+                numbers = counts.setdefault((label, *({**run, **cut}[key] for key in grid)), [0, 0, 0, 0])
+                for index, number in enumerate(_count(truth, kept, frame)):
+                    numbers[index] += number
+    return counts
+
+
+def _count(truth: pd.DataFrame, found: pd.DataFrame, frame: Frame) -> tuple[int, int, int, int]:
+    rows = matching.compare(truth, found, frame.shape, mask=frame.mask)
+    status = rows["status"].value_counts()
+    on_galaxies = (rows["truth_kind"] == "galaxy") & (rows["mag"] <= FAINTEST)
+    names = (matching.MATCHED, matching.MISSED, matching.FALSE)
+    return (*(int(status.get(each, 0)) for each in names), int(on_galaxies.sum()))
+
+
+def _row(setting: Mapping[str, float], counts: Mapping[tuple, list[int]], labels: tuple[str, ...]) -> dict[str, Any]:
+    row: dict[str, Any] = dict(setting)
+    total = [0, 0, 0, 0]
+    for label in labels:
+        numbers = counts[(label, *setting.values())]
+        total = [a + b for a, b in zip(total, numbers, strict=True)]
+        row[label] = dict(zip(("found", "missed", "false", "galaxies"), numbers, strict=True)) | _rates(numbers)
+    row["f1"] = _rates(total)["f1"]
+    return row
+
+
+def _rates(numbers: Sequence[int]) -> dict[str, float]:
+    true, missed, *false = numbers
+    wrong = sum(false)
+    return {
+        "precision": round(true / max(1, true + wrong), 5),
+        "recall": round(true / max(1, true + missed), 5),
+        "f1": round(2 * true / max(1, 2 * true + wrong + missed), 5),
+    }

@@ -1,0 +1,77 @@
+"""A release is whole, comes from committed code, and is not half-written."""
+
+import pandas as pd
+import pytest
+
+from pnet.book import release
+from pnet.common import paths
+from pnet.common.errors import ConfigError, MissingError
+from pnet.common.files import write_json
+from pnet.evaluation import measurements as evaluation
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
+    folder = tmp_path / "build"
+    for part in release.PARTS:
+        (folder / part).parent.mkdir(parents=True, exist_ok=True)
+        if part.endswith(".json"):
+            write_json(folder / part, {"commit": "abc"})
+        else:
+            (folder / part).write_text("x")
+    for name in evaluation.DATASETS:
+        table = pd.DataFrame({column: [0.0] for column in evaluation.COLUMNS}).assign(frame="f")
+        evaluation.write(table, folder / f"measurements/{name}.parquet", {"commit": "abc"})
+    return folder
+
+
+def test_a_whole_run_is_copied(run, tmp_path):
+    copies = release.release_results(run)
+    assert {str(path.relative_to(tmp_path / "results")) for path in copies} == set(release.PARTS)
+    evaluation.read(tmp_path / "results/measurements/sdss.parquet")
+
+
+def test_a_part_that_is_missing_stops_it(run, tmp_path):
+    (run / "sdss/sdss.json").unlink()
+    with pytest.raises(MissingError, match="sdss/sdss.json"):
+        release.release_results(run)
+    assert not (tmp_path / "results").exists()
+
+
+def test_uncommitted_code_stops_it(run, tmp_path):
+    write_json(run / "simulation/engines.json", {"commit": "abc+"})
+    with pytest.raises(ConfigError, match="commit, run again"):
+        release.release_results(run)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_ledger_is_compared_on_the_frames_that_both_have(tmp_path):
+    """A part of the released frames must give what the released measurements give for that part, to 1 %."""
+    from pnet.book import steps
+    from pnet.evaluation.ledger import Ledger, entries_from_measurements
+
+    if not (paths.RESULTS / "measurements" / "simulation.parquet").is_file():
+        pytest.fail("results/measurements/simulation.parquet is missing from the checkout")
+    table, record = evaluation.read(paths.RESULTS / "measurements" / "simulation.parquet")
+    part = table[table["frame"].isin(sorted(set(table["frame"]))[:3])]
+    evaluation.write(part, tmp_path / "measurements/simulation.parquet", record)
+    ledger = Ledger(entries_from_measurements(part, seed=record["seed"]))
+    ledger.write(tmp_path / "ledger.json")
+    problems, compared = steps.check_ledger(tmp_path / "ledger.json", paths.RESULTS / "ledger.json")
+    assert problems == [] and compared > 50
+    worse = part.assign(mag=part["mag"] + 0.05)
+    Ledger(entries_from_measurements(worse, seed=record["seed"])).write(tmp_path / "ledger.json")
+    problems, _ = steps.check_ledger(tmp_path / "ledger.json", paths.RESULTS / "ledger.json")
+    assert any(problem.startswith("simulation.pnet.mae") for problem in problems)
+
+
+def test_the_released_ledger_is_that_of_the_released_measurements():
+    from pnet.evaluation.ledger import Ledger, entries_from_measurements
+
+    released = Ledger.read(paths.RESULTS / "ledger.json")
+    for name in ("simulation", "sdss"):
+        table, record = evaluation.read(paths.RESULTS / "measurements" / f"{name}.parquet")
+        for entry in entries_from_measurements(table, seed=record["seed"]):
+            assert released.value(entry.key) == pytest.approx(entry.value, rel=1e-9, nan_ok=True), entry.key

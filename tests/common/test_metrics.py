@@ -1,0 +1,182 @@
+"""Metrics against hand-made lists, closed forms and independent implementations."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import auc
+
+from pnet.common import metrics
+from pnet.common.errors import ConfigError, DataError
+
+
+def test_wilson_interval_is_the_textbook_formula():
+    k, n, z = 66, 71, 1.959964
+    centre = (k / n + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(k / n * (1 - k / n) / n + z**2 / (4 * n**2))
+    estimate = metrics.precision(k, n - k)
+    assert (estimate.value, estimate.n) == (k / n, n)
+    assert estimate.low == pytest.approx(centre - half, abs=1e-7)
+    assert estimate.high == pytest.approx(centre + half, abs=1e-7)
+
+
+def test_recall_counts_missed_stars_not_true_negatives():
+    assert metrics.recall(9, 1).value == 0.9
+    assert np.isnan(metrics.recall(0, 0).value)
+
+
+def test_average_precision_of_a_hand_made_list():
+    # by falling confidence: true, false, true, true, false; four stars, one never found
+    precision, recall, thresholds = metrics.precision_recall_curve([0.9, 0.7, 0.6], [0.8, 0.5], 4)
+    assert thresholds.tolist() == [0.9, 0.8, 0.7, 0.6, 0.5]
+    assert precision.tolist() == [1, 1 / 2, 2 / 3, 3 / 4, 3 / 5]
+    assert recall.tolist() == [0.25, 0.25, 0.5, 0.75, 0.75]
+    step = metrics.average_precision(precision, recall, "step")
+    assert step == pytest.approx(0.25 * 1 + 0.25 * 2 / 3 + 0.25 * 3 / 4)
+    envelope = metrics.average_precision(precision, recall)
+    assert envelope == pytest.approx(0.25 * 1 + 0.25 * 3 / 4 + 0.25 * 3 / 4)
+
+
+def test_average_precision_of_a_perfect_list_is_one():
+    precision, recall, _ = metrics.precision_recall_curve(np.linspace(0.5, 1, 50), [0.1, 0.2], 50)
+    assert metrics.average_precision(precision, recall) == 1.0
+
+
+def test_average_precision_approaches_the_area_under_the_curve(rng):
+    true, false = rng.beta(5, 2, 20_000), rng.beta(2, 5, 20_000)
+    precision, recall, _ = metrics.precision_recall_curve(true, false, 20_000)
+    assert metrics.average_precision(precision, recall, "step") == pytest.approx(auc(recall, precision), abs=1e-3)
+
+
+def test_curve_refuses_more_matches_than_stars():
+    with pytest.raises(DataError, match="one to one"):
+        metrics.precision_recall_curve([0.5, 0.6], [], 1)
+    with pytest.raises(ConfigError, match="interpolation"):
+        metrics.average_precision([1.0], [1.0], "linear")
+
+
+def test_sweep_keeps_detections_at_the_threshold():
+    precision, recall = metrics.sweep(np.array([0.3, 0.8]), np.array([0.3]), 4, np.array([0.0, 0.3, 0.31, 0.9]))
+    assert precision[:3].tolist() == [2 / 3, 2 / 3, 1.0] and np.isnan(precision[3])
+    assert recall.tolist() == [0.5, 0.5, 0.25, 0.0]
+
+
+def test_equations_5_and_6_by_hand():
+    truth, measured = np.array([14.0, 16.0, 19.0]), np.array([14.1, 15.8, 19.0])
+    assert metrics.magnitude_error(truth, measured) == pytest.approx([-0.1, 0.2, 0.0])
+    assert metrics.relative_error(truth, measured) == pytest.approx([-0.1 / 15, 0.2 / 17, 0.0])
+    # median error 0, so the scaled deviations are 0.1/15, 0.2/17 and 0; their median is the first
+    assert metrics.sigma_nmad(truth, measured) == pytest.approx(1.4826 * 0.1 / 15)
+    assert metrics.mean_absolute_error(np.array([-0.1, 0.2, 0.0])) == pytest.approx(0.1)
+
+
+def test_outliers_of_gaussian_errors(rng):
+    truth = rng.uniform(13, 20, 50_000)
+    sigma = 10 ** rng.uniform(-3, -1, truth.size)
+    measured = truth + sigma * rng.standard_normal(truth.size)
+    share = metrics.outliers_beyond_sigma(truth, measured, sigma)
+    assert share.low < 0.3173 < share.high
+    assert metrics.outliers_literal(truth, measured, sigma).value == 0
+    flat = truth + 0.01 * (1 + truth) * rng.standard_normal(truth.size)
+    for scale in (1, 100):  # the threshold of three standard deviations normalises itself
+        share = metrics.outliers_beyond_three_sigma(truth, truth + scale * (flat - truth))
+        assert share.value == pytest.approx(0.0027, abs=0.0008)
+
+
+def test_outliers_of_perfect_measurements(rng):
+    """Stars of one brightness: the Gaussian 0.27 %. Errors from 1 to 20: several times that, all from the faintest."""
+    mag = np.full(4000, 18.0)
+    same = metrics.outliers_at_the_limit(mag, np.full(4000, 0.01), seed=1)
+    assert same == pytest.approx(0.0027, abs=0.0003)
+    mixed = metrics.outliers_at_the_limit(mag, np.geomspace(0.001, 0.02, 4000), seed=1)
+    assert 0.012 < mixed < 0.03
+    assert np.isnan(metrics.outliers_at_the_limit(mag[:0], mag[:0], seed=1))
+
+
+def test_robust_scatter_of_a_gaussian_ignores_outliers(rng):
+    values = rng.normal(3, 2, 100_000)
+    assert metrics.robust_scatter(values) == pytest.approx(2, rel=0.02)
+    values[:1000] = 1e6
+    assert metrics.robust_scatter(values) == pytest.approx(2, rel=0.05)
+    assert metrics.plain_scatter(values) > 1e4
+
+
+def test_scatter_over_limit_of_a_perfect_measurement_is_one(rng):
+    limit = 10 ** rng.uniform(-3, -1, 4000)
+    delta = 0.0 + limit * rng.standard_normal(4000)
+    for robust in (True, False):
+        estimate = metrics.scatter_over_limit(delta, limit, seed=1, robust=robust)
+        assert estimate.low < 1 < estimate.high
+        assert estimate.high - estimate.low < 0.12
+        assert metrics.scatter_over_limit(2 * delta, limit, seed=1, robust=robust).value == pytest.approx(
+            2 * estimate.value
+        )
+
+
+def test_bootstrap_interval_of_a_mean_is_the_standard_error(rng):
+    values = rng.normal(0, 1, 2000)
+    estimate = metrics.bootstrap(np.mean, values, seed=3)
+    assert (estimate.high - estimate.low) / 2 == pytest.approx(1.96 / np.sqrt(2000), rel=0.15)
+    assert metrics.bootstrap(np.mean, values, seed=3) == estimate
+    assert metrics.bootstrap(np.mean, values, seed=4) != estimate
+
+
+def test_few_stars_give_a_value_but_no_interval():
+    three = metrics.bootstrap(np.median, np.array([1.0, 2.0, 4.0]), seed=1)
+    assert three.value == 2.0 and np.isnan(three.low) and three.n == 3
+    assert np.isnan(metrics.bootstrap(np.median, np.array([1.0]), seed=1).value)
+    assert metrics.bias(np.array([]), seed=1).n == 0
+
+
+def test_bins_are_half_open_and_the_last_is_closed():
+    members = metrics.by_bin(np.array([13.0, 13.999, 14.0, 15.0, 12.9, 15.1]), np.array([13.0, 14.0, 15.0]))
+    assert [m.tolist() for m in members] == [[1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0]]
+    with pytest.raises(ConfigError, match="edges"):
+        metrics.by_bin(np.array([1.0]), np.array([2.0, 1.0]))
+
+
+def test_distance_and_share_within():
+    distance = metrics.distance(np.array([3.0, 0.0]), np.array([4.0, 0.1]))
+    assert distance == pytest.approx([5, 0.1])
+    assert metrics.within(distance, 0.15).value == 0.5
+
+
+def test_coverage_and_miscalibration_of_perfect_and_wrong_error_bars(rng):
+    n = 14_000
+    truth, sigma = rng.uniform(13, 20, n), 10 ** rng.uniform(-3, -1, n)
+    mean = truth + sigma * rng.standard_normal(n)
+    for level in (0.5, 0.68, 0.95):
+        share = metrics.coverage(truth, mean, sigma, level)
+        assert share.value == pytest.approx(level, abs=4 * np.sqrt(level * (1 - level) / n))
+        assert share.low < share.value < share.high
+    assert metrics.coverage(truth, mean, sigma / 2, 0.95).value == pytest.approx(
+        2 * stats.norm.cdf(1.96 / 2) - 1, abs=0.01
+    )
+    assert metrics.miscalibration_area(truth, mean, sigma) < 0.01
+    # of error bars k times too wide the curve is 2 Φ(k Φ⁻¹((1 + p)/2)) − 1
+    p = np.linspace(0, 1, 2001)[:-1]
+    area = np.mean(2 * stats.norm.cdf(2 * stats.norm.ppf((1 + p) / 2)) - 1 - p)
+    assert metrics.miscalibration_area(truth, mean, 2 * sigma) == pytest.approx(area, abs=0.006)
+
+
+def test_floor_of_the_miscalibration_area_is_that_of_the_design():
+    assert metrics.miscalibration_floor(14_000, seed=1, draws=20) == pytest.approx(0.0028, abs=0.0008)
+    assert np.isnan(metrics.miscalibration_floor(0, seed=1))
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: metrics.standardised([1.0], [1.0], [0.0]), "sigma: 1 values are not positive"),
+        (lambda: metrics.magnitude_error([np.nan], [1.0]), "truth: 1 of 1 values are not finite"),
+        (lambda: metrics.magnitude_error([1.0, 2.0], [1.0]), "measured has shape"),
+        (lambda: metrics.scatter_over_limit([1.0, 2.0], [0.0, 1.0], seed=1), "limit"),
+    ],
+)
+def test_bad_arrays_are_named(call, message):
+    with pytest.raises(DataError, match=message):
+        call()
+
+
+def test_coverage_level_must_be_a_probability():
+    with pytest.raises(ConfigError, match="level"):
+        metrics.coverage([1.0], [1.0], [1.0], 95)

@@ -1,0 +1,55 @@
+"""Provenance: commit, dirty trees, and what a record holds."""
+
+import json
+import subprocess
+
+import pytest
+
+from pnet.common import provenance
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run(["git", "-C", folder, *identity, *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def repository(tmp_path):
+    git(tmp_path, "init", "-q")
+    (tmp_path / "code.py").write_text("1\n")
+    git(tmp_path, "add", "code.py")
+    git(tmp_path, "commit", "-qm", "first")
+    return tmp_path
+
+
+def test_commit_of_a_clean_tree(repository):
+    commit = provenance.commit(repository)
+    assert len(commit) == 40 and int(commit, 16) >= 0
+
+
+def test_a_changed_file_marks_the_commit_a_new_file_does_not(repository):
+    clean = provenance.commit(repository)
+    (repository / "result.json").write_text("{}")
+    assert provenance.commit(repository) == clean
+    (repository / "code.py").write_text("2\n")
+    assert provenance.commit(repository) == clean + "+"
+
+
+def test_outside_git_the_commit_is_unknown(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert provenance.commit(tmp_path) == "unknown"
+
+
+def test_without_git_the_commit_is_unknown(repository, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert provenance.commit(repository) == "unknown"
+
+
+def test_a_record_is_json_and_holds_what_was_given():
+    record = provenance.record("python -m pnet evaluate", 7, "cpu", engine="renderer", frames=["a"])
+    assert json.loads(json.dumps(record)) == record
+    assert (record["seed"], record["engine"], record["frames"]) == (7, "renderer", ["a"])
+    assert {"commit", "date", "versions", "machine"} <= set(record)
+    assert record["versions"]["python"] and record["versions"]["numpy"]
+    assert record["machine"]["cores"] >= 1 and record["machine"]["cpu"]
+    assert record["date"].endswith("+00:00")

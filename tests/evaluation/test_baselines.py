@@ -1,0 +1,320 @@
+"""Baselines on rendered fields with known stars, and the programs on real SkyMaker frames where there are any."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import needs_program
+
+from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.evaluation import baselines
+from pnet.evaluation.baselines import photutils_psf
+from pnet.evaluation.baselines import sextractor as sextractor_module
+from pnet.frame import Frame
+from pnet.sky import matching
+from studies import tuning
+
+sextractor = needs_program(*baselines.PROGRAMS)
+psfex = needs_program("psfex")
+METHODS = [
+    pytest.param(baselines.SExtractor, marks=sextractor, id="sextractor"),
+    pytest.param(baselines.Sep, id="sep"),
+    pytest.param(baselines.PSFEx, marks=[sextractor, psfex], id="psfex"),
+    pytest.param(baselines.Photutils, id="photutils"),
+]
+PSF_METHODS = METHODS[2:]
+SIGMA = 1.6  # px
+
+
+def field(rng, n=20, shape=(200, 300), mask=None, seeing=1.4):
+    """Gaussian stars of 15 to 19 mag on a grid, so that none is near another."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    places = [(x, y) for y in range(30, shape[0] - 20, 45) for x in range(30, shape[1] - 20, 45)][:n]
+    truth = pd.DataFrame(places, columns=["x", "y"]) + rng.uniform(-0.5, 0.5, (len(places), 2))
+    truth["flux"] = 10 ** rng.uniform(4.4, 6, len(truth))
+    expected = np.full(shape, 270.0)
+    for x, y, flux in truth.itertuples(index=False):
+        r2 = (columns - x) ** 2 + (rows - y) ** 2
+        expected += flux * np.exp(-r2 / (2 * SIGMA**2)) / (2 * np.pi * SIGMA**2)
+    image = rng.poisson(expected) + rng.normal(0, 5, shape)
+    mask = np.zeros(shape, bool) if mask is None else mask
+    frame = Frame("field", image, expected + 25, mask, 3.8, 30.0, 5.0, 0.396, seeing=seeing)
+    truth["mag"] = frame.magnitude(truth["flux"])
+    return frame, truth.assign(kind="star", counted=True)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_finds_and_measures_every_star(method, rng):
+    frame, truth = field(rng)
+    found = method()(frame)
+    assert {"x", "y", "confidence", "flux", "mag", "mag_err", "snr", "flags"} <= set(found.columns)
+    rows = matching.compare(truth, found, frame.shape)
+    assert (rows["status"] == "matched").sum() == len(truth)
+    assert (rows["status"] == "false").sum() == 0
+    # 1-based positions of the program arrive counted from 0
+    assert np.abs(rows["x"] - rows["truth_x"]).max() < 0.1 and np.abs(rows["y"] - rows["truth_y"]).max() < 0.1
+    error = rows["mag"] - rows["truth_mag"]
+    assert -0.02 < error.median() < 0.1  # apertures lose a little light
+    assert error.std() < 0.05
+    assert found["confidence"].between(0, 1).all()
+    assert np.corrcoef(found["confidence"].rank(), found["snr"].rank())[0, 1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_mask_and_an_unknown_seeing(method, rng):
+    mask = np.zeros((200, 300), bool)
+    mask[:, 100:110] = True
+    frame, truth = field(rng, mask=mask, seeing=None)
+    frame.image[:, 100:110] = 1e6
+    rows = matching.compare(truth, method()(frame), frame.shape, mask=mask)
+    far = np.abs(rows["truth_x"] - 105) > 20
+    assert (rows.loc[far & rows["counted"], "status"] == "matched").all()
+    error = rows.loc[far & rows["counted"], "mag"] - rows.loc[far & rows["counted"], "truth_mag"]
+    assert error.abs().max() < 0.15  # the mask must not spoil the photometry of the others
+    assert (rows["status"] == "false").sum() == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_empty_frame_gives_an_empty_table(method, rng):
+    image = 270 + rng.normal(0, 5, (128, 128))
+    frame = Frame("empty", image, np.full_like(image, 25.0), np.zeros(image.shape, bool), 3.8, 30.0, 5.0, 0.396)
+    found = method(threshold=10.0)(frame)
+    assert len(found) == 0 and "confidence" in found.columns
+
+
+@pytest.mark.parametrize("method", PSF_METHODS)
+def test_psf_photometry_and_its_errors(method, rng):
+    """Against the truth: errors are as large as they say, and their part in the light is that of the noise."""
+    pulls = []
+    for _ in range(3):
+        frame, truth = field(rng)
+        found = method()(frame)
+        assert (found["psf_stars"] >= 5).all(), "a PSF was made"
+        rows = matching.compare(truth, found, frame.shape)
+        rows = rows[rows["status"] == "matched"]
+        assert len(rows) == len(truth)
+        error = rows["mag"] - rows["truth_mag"]
+        pulls.append(
+            pd.DataFrame(
+                {
+                    "mag": (error - error.median()) / rows["mag_err"],
+                    "x": (rows["x"] - rows["truth_x"]) / rows["x_err"],
+                    "y": (rows["y"] - rows["truth_y"]) / rows["y_err"],
+                }
+            )
+        )
+    scatter = 1.4826 * pd.concat(pulls).abs().median()
+    assert scatter.between(0.5, 2.5).all(), scatter
+
+
+@pytest.mark.parametrize("method", PSF_METHODS)
+def test_too_few_stars_for_a_psf(method, rng):
+    frame, truth = field(rng, n=2)
+    found = method()(frame)
+    assert (found["psf_stars"] == 0).all()
+    rows = matching.compare(truth, found, frame.shape)
+    assert (rows["status"] == "matched").sum() == len(truth)
+    assert (rows["mag"] - rows["truth_mag"]).abs().max() < 0.15
+
+
+def test_width_of_a_gaussian_where_there_is_no_psf(rng):
+    frame, truth = field(rng, seeing=None)
+    image = frame.image.astype(float) - 270
+    found = truth.assign(peak=truth["flux"])
+    width = photutils_psf.fitted_fwhm(image, frame.mask, found, fwhm=3.3)
+    assert width == pytest.approx(2.3548 * SIGMA, rel=0.05)
+    assert photutils_psf.fitted_fwhm(image, np.ones_like(frame.mask), found, fwhm=3.3) == 3.3
+
+
+def test_photutils_leaves_out_saturated_pixels(rng):
+    frame, truth = field(rng)
+    brightest = truth["flux"].idxmax()
+    level = 0.5 * frame.image.max()
+    clipped = Frame(
+        "clipped", np.minimum(frame.image, level), frame.variance, frame.mask, 3.8, 30.0, 5.0, 0.396, level, seeing=1.4
+    )
+    rows = matching.compare(truth, baselines.Photutils()(clipped), frame.shape)
+    assert abs(rows.loc[brightest, "mag"] - truth.loc[brightest, "mag"]) < 0.1
+
+
+@pytest.mark.parametrize("method", [baselines.SExtractor, baselines.Sep, baselines.PSFEx, baselines.Photutils])
+def test_threshold_must_be_positive(method):
+    with pytest.raises(ConfigError, match="threshold"):
+        method(threshold=0)
+
+
+def test_missing_program_is_named_with_the_way_to_get_it(monkeypatch, rng):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    for method in (baselines.SExtractor(), baselines.PSFEx()):
+        with pytest.raises(MissingError, match="conda install"):
+            method(field(rng)[0])
+        assert method.version() == "not installed"
+    assert baselines.baseline().name == "sep"
+    assert baselines.available() == ("sep", "photutils")
+
+
+@sextractor
+def test_psfex_alone_is_missing(monkeypatch, rng):
+    monkeypatch.setattr("pnet.evaluation.baselines.psfex.find_psfex", lambda: None)
+    with pytest.raises(MissingError, match="PSFEx.*conda install"):
+        baselines.PSFEx()(field(rng)[0])
+
+
+def test_class_star_is_asked_for_in_vain(monkeypatch, tmp_path):
+    program = tmp_path / "bin" / "sex"
+    program.parent.mkdir()
+    program.touch(0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+    table = pd.DataFrame({"class_star": [0.1, 0.9]})
+    with pytest.raises(MissingError, match="default.nnw"):
+        sextractor_module.starlike(table, 0.5)
+    assert sextractor_module.starlike(table, 0).equals(table), "nothing is asked for"
+
+
+@pytest.mark.parametrize("name", ["min_class_star", "min_contrast"])
+def test_shares_lie_between_0_and_1(name):
+    with pytest.raises(ConfigError, match=f"{name} is 1.5"):
+        baselines.SExtractor(**{name: 1.5})
+
+
+def test_a_failing_program_names_the_frame(monkeypatch, rng, tmp_path):
+    program = tmp_path / "sex"
+    program.write_text("#!/bin/sh\necho bad luck >&2\nexit 3\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DataError, match=r"frame field: SExtractor: sex failed \(3\): bad luck"):
+        baselines.SExtractor()(field(rng)[0])
+
+
+def test_confidence_rises_from_0_and_is_half_at_5_sigma():
+    confidence = baselines.confidence_of(np.array([-1.0, 0.0, 5.0, 1e9, np.nan]))
+    assert confidence == pytest.approx([0, 0, 0.5, 1, 0])
+
+
+def test_the_offset_is_that_of_matched_stars_only():
+    table = pd.DataFrame(
+        {
+            "status": ["matched", "matched", "matched", "false", "missed"],
+            "truth_x": [1.0, 2.0, 3.0, np.nan, 9.0],
+            "x": [1.1, 2.1, 3.3, 50.0, np.nan],
+            "truth_mag": [15.0, 16.0, 17.0, np.nan, 19.0],
+            "mag": [15.2, 16.2, np.nan, 18.0, np.nan],
+        }
+    )
+    corrected, offsets = baselines.remove_offset(table, ("x", "mag"))
+    assert offsets == pytest.approx({"x": 0.1, "mag": 0.2})
+    assert corrected["x"].iloc[:4].tolist() == pytest.approx([1.0, 2.0, 3.2, 49.9])
+    assert table["x"].iloc[0] == 1.1  # the table given is left alone
+    assert baselines.remove_offset(table.iloc[3:], ("x",))[1] == {"x": 0.0}
+
+
+def test_each_frame_has_an_offset_of_its_own():
+    rng = np.random.default_rng(1)
+    parts = []
+    for frame, offset, n in (("a", 0.2, 9), ("b", -0.1, 7), ("c", 5.0, 4)):
+        truth = rng.uniform(14, 20, n)
+        parts.append(pd.DataFrame({"frame": frame, "status": "matched", "truth_mag": truth, "mag": truth + offset}))
+    table = pd.concat(parts, ignore_index=True)
+    corrected, offsets = baselines.remove_offset(table, ("mag",), per_frame=True)
+    error = (corrected["mag"] - corrected["truth_mag"]).groupby(table["frame"]).median()
+    # four stars are too few: that frame takes the median of all
+    assert error.tolist() == pytest.approx([0, 0, 4.8]) and offsets["mag"] == pytest.approx(0.2)
+
+
+def test_named_and_chosen_methods():
+    chosen = baselines.chosen(("pnet", "photutils", "sep", "sep"))
+    assert list(chosen) == ["photutils", "sep"] and all(name == method.name for name, method in chosen.items())
+    assert chosen["sep"].threshold == tuning.settings("sextractor")["threshold"], "the same algorithm"
+    default = baselines.named("sextractor_default")
+    assert default.name == "sextractor_default" and default.threshold == 1.5, "the program's own"
+    with pytest.raises(ConfigError, match="allowed are sextractor"):
+        baselines.named("dolphot")
+
+
+def test_the_settings_chosen_are_the_best_of_their_curve():
+    import yaml
+
+    for name, entry in yaml.safe_load(tuning.PATH.read_text()).items():
+        best = max(entry["curve"], key=lambda row: row["f1"])
+        assert entry["chosen"] == {key: best[key] for key in tuning.GRIDS[name]} == tuning.settings(name)
+        assert all("test" not in frames for frames in entry["frames"].values())
+        for label in tuning.SETS:
+            row = best[label]
+            detections = row["found"] + row["false"] + row["galaxies"]
+            assert row["precision"] == pytest.approx(row["found"] / detections, abs=1e-4)
+            assert row["recall"] == pytest.approx(row["found"] / (row["found"] + row["missed"]), abs=1e-4)
+
+
+def test_settings_that_are_not_there(tmp_path):
+    with pytest.raises(MissingError, match="git checkout"):
+        tuning.settings("photutils", tmp_path / "none.yml")
+    (tmp_path / "bad.yml").write_text("photutils: 5\n")
+    with pytest.raises(DataError, match="tune-baseline photutils"):
+        tuning.settings("photutils", tmp_path / "bad.yml")
+
+
+def test_tuning_takes_the_threshold_with_the_best_f1(tmp_path):
+    from pnet.simulation import recipe as simulation
+
+    recipe = simulation.Recipe.load()
+    for kind, split in (("paper", "val"), ("realistic", "train")):
+        files = simulation.make_dataset(tmp_path / kind, recipe, split, 1, 3, engine="renderer", kind=kind)
+        folder = tmp_path / "frames" / split
+        folder.mkdir(parents=True)
+        files[0].rename(folder / f"{kind}-1.fits")
+    path = tmp_path / "baselines.yml"
+    path.write_text("psfex: {chosen: {threshold: 2.0}}\n")
+    grid = {"threshold": (5.0, 1000.0)}
+    entry = tuning.tune("photutils", tmp_path / "frames", path=path, grid=grid)
+    assert entry["chosen"] == {"threshold": 5.0} == tuning.settings("photutils", path)
+    assert tuning.settings("psfex", path) == {"threshold": 2.0}, "others stay"
+    good, high = entry["curve"]
+    assert good["paper"]["found"] > high["paper"]["found"] and good["f1"] > high["f1"]
+    total = [good[label]["found"] + good[label]["missed"] for label in ("paper", "realistic")]
+    assert total == [high[label]["found"] + high[label]["missed"] for label in ("paper", "realistic")]
+    with pytest.raises(MissingError, match=r"val/paper-\*.fits"):
+        tuning.tune("photutils", tmp_path / "nothing", path=path)
+    with pytest.raises(ConfigError, match="allowed are"):
+        tuning.tune("sep", tmp_path / "frames", path=path)
+
+
+@sextractor
+@psfex
+def test_psf_fits_are_nearer_to_the_limit_on_real_frames(shared):
+    from pnet.evaluation import frames as evaluation_frames
+    from pnet.evaluation import measurements as evaluation
+    from pnet.evaluation import scores
+
+    files = sorted((shared / "skymaker" / "val").glob("paper-*.fits"))[:4]
+    frames = evaluation.frames_from(files, evaluation_frames.read_simulated)
+    measurers = {"sextractor": baselines.SExtractor(), "psfex": baselines.PSFEx(), "photutils": baselines.Photutils()}
+    table = evaluation.evaluate(frames, measurers, "simulation")
+    ratio = {}
+    for method in measurers:
+        stars = scores.matched(scores.select(table, "simulation", method), "mag")
+        stars = stars[stars["truth_mag"].between(15, 20)]
+        assert len(stars) > 60
+        ratio[method] = 1.4826 * np.median(np.abs(stars["mag"] - stars["truth_mag"]) / stars["limit_mag"])
+    assert ratio["psfex"] < 1.6 and ratio["photutils"] < 1.6 < ratio["sextractor"]
+
+
+@sextractor
+def test_two_implementations_agree_on_real_frames(shared):
+    """SExtractor's numbers on test/paper-* are in shared/README.md; here a few frames, against SEP."""
+    from pnet.evaluation import frames as evaluation_frames
+    from pnet.evaluation import measurements as evaluation
+    from pnet.evaluation import scores
+
+    files = sorted((shared / "skymaker" / "test").glob("paper-*.fits"))[:8]
+    frames = evaluation.frames_from(files, evaluation_frames.read_simulated)
+    measurers = {"sextractor": baselines.SExtractor(), "sep": baselines.Sep()}
+    table = evaluation.evaluate(frames, measurers, "simulation")
+    for method in measurers:
+        precision, recall = scores.rates(table[table["method"] == method])
+        assert precision.value > 0.99 and recall.value > 0.97
+    pair = [scores.select(table, "simulation", method) for method in measurers]
+    both = pair[0].merge(pair[1], on=["frame", "truth_x", "truth_y"]).query("status_x == status_y == 'matched'")
+    assert len(both) > 200
+    assert np.median(np.abs(both["x_x"] - both["x_y"])) < 0.002
+    # Faint stars differ by their skies: SExtractor's median of whole ADU jumps by a step, ours does not.
+    bright = both[both["truth_mag_x"] < 17]
+    assert len(bright) > 50 and np.median(np.abs(bright["mag_x"] - bright["mag_y"])) < 0.01

@@ -1,0 +1,125 @@
+"""Calibration by group: the groups are the right stars, and known faults of error bars are found where they are."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from measured import LIMIT, table
+
+from pnet.common import metrics
+from pnet.common.errors import DataError
+from pnet.evaluation import calibration_metrics, ledger, scores
+from pnet.evaluation import error_bars as calibration_scores
+
+
+@pytest.fixture(scope="module")
+def measured():
+    return table(seed=5, frames={"simulation": 20, "sdss": 1}, scatter=1.0)
+
+
+def test_neighbours_are_counted_by_hand():
+    rows = pd.DataFrame(
+        {
+            "frame": ["a"] * 5 + ["b"],
+            "truth_x": [0.0, 9.0, 25.0, 60.0, np.nan, 20.0],
+            "truth_y": [0.0, 0.0, 0.0, 0.0, np.nan, 0.0],
+        },
+        index=[7, 3, 9, 1, 4, 2],
+    )
+    # 9 px is too near, 35 px too far, another frame is another sky, a false detection has no source
+    assert calibration_scores.neighbours(rows).tolist() == [1, 1, 2, 0, -1, 0]
+
+
+def test_crowding_reaches_the_stars_that_were_matched(measured):
+    stars = calibration_scores.stars_of(measured, "simulation")
+    rows = scores.rows(measured, "simulation", "pnet")
+    for _, star in stars.sample(20, random_state=1).iterrows():
+        frame = rows[(rows["frame"] == star["frame"]) & rows["truth_x"].notna()]
+        distance = np.hypot(frame["truth_x"] - star["truth_x"], frame["truth_y"] - star["truth_y"])
+        assert star["crowding"] == ((distance > 10) & (distance <= 30)).sum()
+
+
+def test_groups_are_disjoint_and_complete(measured):
+    stars = calibration_scores.stars_of(measured, "simulation")
+    stars = stars.assign(seeing=np.where(np.arange(len(stars)) % 2, 1.2, 1.4))
+    found = list(calibration_scores.groups(stars))
+    for kind in calibration_scores.GROUPS:
+        members = np.array([member for key, _, member in found if key.startswith(kind)])
+        assert (members.sum(axis=0) == 1).all(), kind
+    assert {"mag.17", "seeing.1.2", "seeing.1.4"} <= {key for key, _, _ in found}
+    assert len(list(calibration_scores.groups(stars.head(5)))) == 0
+
+
+def test_right_error_bars_pass_everywhere(measured):
+    found = scores.compute(measured, "simulation", "pnet", seed=1, groups=("calibration",))
+    assert found["crps"].estimate.value == pytest.approx(LIMIT / np.sqrt(np.pi), rel=0.1)
+    assert found["crps_over_limit"].estimate.value == pytest.approx(1, abs=0.1) and found["crps"].limit > 0
+    assert found["sharpness"].estimate.value == pytest.approx(LIMIT)
+    assert found["pit_chi2"].estimate.value < 2.5 and found["pit_p"].estimate.value > 1e-3
+    bins = [key for key in found if ".mag." in key]
+    assert len(bins) == 7 * 6
+    assert abs(found["bias_over_allowed.mag.17"].estimate.value) < 3  # of 1 mmag, where the error of one star is 10
+    for key in bins:
+        score = found[key]
+        assert score.estimate.n >= 20 and np.isfinite(score.limit)
+        if key.startswith("z_scatter.") or key.startswith("coverage"):
+            assert score.estimate.low - 0.1 <= score.limit <= score.estimate.high + 0.1, key
+    # one seeing is no group, and no group is without stars
+    assert not any(".seeing." in key for key in found)
+    assert scores.compute(measured, "simulation", "sextractor", seed=1, groups=("calibration",)) == {}
+
+
+def test_a_fault_is_found_in_its_bin_and_nowhere_else(measured):
+    wrong = measured.copy()
+    bright = (wrong["truth_mag"] < 15) & (wrong["truth_mag"] >= 14)
+    wrong.loc[bright, "mag_err"] *= 0.5
+    wrong.loc[bright, "mag"] += 0.005
+    found = scores.compute(wrong, "simulation", "pnet", seed=1, groups=("calibration",))
+    assert found["bias_over_allowed.mag.14"].estimate.value == pytest.approx(-5, abs=2)
+    assert found["z_scatter.mag.14"].estimate.low > 1.5 and found["z_scatter.mag.17"].estimate.high < 1.4
+    area = {key: found[f"miscalibration_area.mag.{key}"] for key in (14, 17)}
+    assert area[14].estimate.value > 3 * area[14].limit and area[17].estimate.value < 3 * area[17].limit
+    stars = calibration_scores.stars_of(wrong, "simulation")
+    stars = stars[stars["truth_mag"].between(14, 15, inclusive="left")]
+    values = (stars[name].to_numpy() for name in ("truth_mag", "mag", "mag_err"))
+    assert area[14].estimate.value == pytest.approx(metrics.miscalibration_area(*values), abs=1e-9)
+
+
+def test_a_catalogue_has_no_limit(measured):
+    found = scores.compute(measured, "sdss", "pnet", seed=1, groups=("calibration",))
+    assert np.isnan(found["crps"].limit) and "crps_over_limit" not in found
+
+
+def test_entries_of_the_ledger(measured):
+    entries = ledger.Ledger(ledger.entries_from_measurements(measured, seed=1, groups=("calibration",)))
+    assert entries["simulation.pnet.z_scatter.mag.17"].limit == 1.0
+    assert len(entries.find("simulation.pnet.miscalibration_area.crowding.*")) >= 2
+    assert entries.find("*.sextractor.*") == []
+
+
+def test_recalibrations_fitted_on_validation_hold_on_other_stars():
+    # the raw σ of these tables is three times the scatter
+    validation, other = (
+        calibration_scores.stars_of(table(seed=seed, frames={"simulation": 18}, scatter=1.0), "simulation")
+        for seed in (1, 2)
+    )
+    fitted = calibration_scores.fit(validation, "frames of val")
+    assert {how.data for how in fitted.values()} == {"frames of val"}
+    found = calibration_scores.compare(fitted, other, seed=1)
+    assert found["coverage_68.raw"].estimate.value > 0.95
+    assert found["half_width_68.raw"].estimate.value == pytest.approx(3 * LIMIT * 0.9945, rel=0.01)
+    for name in ("ratio", "isotonic", "conformal"):
+        estimate = found[f"coverage_68.{name}"].estimate
+        assert estimate.low - 0.03 < 0.68 < estimate.high + 0.03
+        assert found[f"miscalibration_area.{name}"].estimate.value < 0.03
+        assert found[f"half_width_68.{name}"].estimate.value == pytest.approx(LIMIT, rel=0.12)
+    assert found["coverage_68.conformal.mag.16"].estimate.n > 30
+    assert found["miscalibration_area.ratio"].limit == pytest.approx(
+        calibration_metrics.perfect(len(other), seed=1).value
+    )
+
+
+def test_too_few_validation_stars_are_named(measured):
+    stars = calibration_scores.stars_of(measured, "simulation").head(5)
+    with pytest.raises(DataError, match="val frames.*at least 20"):
+        calibration_scores.fit(stars, "val frames")
+    assert calibration_scores.compare({}, stars, seed=1) == {}

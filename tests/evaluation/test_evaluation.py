@@ -1,0 +1,154 @@
+"""The measurement table: its columns, its files, and failures that name their frame."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from measured import Noisy, frame, psf_at, table, truth
+
+from pnet.book import shown as measurements
+from pnet.common import pipeline
+from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.evaluation import measurements as evaluation
+from pnet.simulation import recipe as simulation
+
+
+@pytest.fixture(scope="module")
+def measured():
+    return table(frames={"simulation": 4, "sdss": 1})
+
+
+def test_the_table_holds_what_the_measurers_said(rng):
+    truths = {"a": truth(rng), "b": truth(rng)}
+    noisy = Noisy(truths, rng, loss=0.0, false=0)
+    pairs = [(frame(name), stars) for name, stars in truths.items()]
+    rows = evaluation.evaluate(pairs, {"pnet": noisy}, "simulation", psf_at=psf_at)
+    assert rows.columns.tolist() == list(evaluation.COLUMNS)
+    assert rows.groupby("frame").size().to_dict() == {"a": 40, "b": 40}
+    assert rows["status"].value_counts().to_dict() == {"matched": 74, "ignored": 6}
+    assert (rows["mag"] - rows["truth_mag"]).abs().max() < 0.06
+    assert rows["limit_mag"].notna().all() and (rows["seeing"] == 1.4).all()
+    assert rows.loc[rows["truth_mag"] > 19, "limit_mag"].min() > rows.loc[rows["truth_mag"] < 14, "limit_mag"].max()
+
+
+def test_pnet_is_recorded_down_to_a_confidence_of_one_percent(rng):
+    truths = {"a": truth(rng, 4)}
+
+    def low(measured):
+        found = Noisy(truths, rng, loss=0.0, false=0)(measured)
+        return found.assign(confidence=[0.009, 0.01, 0.5, 0.9])
+
+    rows = evaluation.evaluate([(frame("a"), truths["a"])], {"pnet": low, "sep": low}, "simulation", psf_at=psf_at)
+    assert rows.groupby("method")["confidence"].count().to_dict() == {"pnet": 3, "sep": 4}
+
+
+def test_a_frame_that_fails_names_itself(rng):
+    truths = {"good": truth(rng), "bad": truth(rng)}
+    noisy = Noisy(truths, rng)
+
+    def fragile(measured):
+        if measured.name == "bad":
+            raise ValueError("no such luck")
+        return noisy(measured)
+
+    pairs = [(frame(name), stars) for name, stars in truths.items()]
+    with pytest.raises(DataError, match="frame bad: sep failed: ValueError: no such luck"):
+        evaluation.evaluate(pairs, {"sep": fragile}, "simulation", psf_at=psf_at)
+    with pytest.raises(DataError, match="frame good: pnet failed: detections: column.*confidence"):
+        evaluation.evaluate(pairs, {"pnet": lambda f: noisy(f).drop(columns="confidence")}, "sdss", psf_at=psf_at)
+    with pytest.raises(DataError, match="frame good: the limit failed"):
+        evaluation.evaluate(pairs, {"pnet": noisy}, "sdss", psf_at=lambda *_: None)
+
+
+def test_a_file_that_fails_names_itself(tmp_path):
+    path = tmp_path / "broken.fits"
+    path.write_bytes(b"SIMPLE  =                    T")
+    reader = evaluation.frames_from([path], simulation.read_frame)
+    with pytest.raises(DataError, match="broken.fits"):
+        list(reader)
+
+
+@pytest.mark.parametrize(
+    "measurers, dataset, message",
+    [({}, "sdss", "measurers"), ({"magic": None}, "sdss", "magic"), ({"pnet": None}, "moon", "dataset")],
+)
+def test_unknown_names_are_refused(measurers, dataset, message):
+    with pytest.raises(ConfigError, match=message):
+        evaluation.evaluate([], measurers, dataset)
+
+
+def test_no_frames_is_an_error():
+    with pytest.raises(DataError, match="no frame"):
+        evaluation.evaluate([], {"pnet": lambda f: f}, "sdss")
+
+
+def test_files_come_back_as_they_were(tmp_path, measured):
+    path = tmp_path / "simulation.parquet"
+    evaluation.write(measured, path, {"command": "c", "seed": 1})
+    again, record = evaluation.read(path)
+    pd.testing.assert_frame_equal(again, measured)
+    assert record["command"] == "c" and len(record["frames"]) == 5
+
+
+def test_half_a_result_is_not_taken_for_whole(tmp_path, measured):
+    path = tmp_path / "sdss.parquet"
+    with pytest.raises(MissingError, match="pnet evaluate --dataset sdss"):
+        evaluation.read(path)
+    evaluation.write(measured, path, {})
+    path.with_suffix(".json").unlink()
+    with pytest.raises(MissingError, match="sdss.json"):
+        evaluation.read(path)
+    evaluation.write(measured, path, {})
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match="SHA-256"):
+        evaluation.read(path)
+    evaluation.write(measured.drop(columns="limit_x"), path, {})
+    with pytest.raises(DataError, match="limit_x"):
+        evaluation.read(path)
+    evaluation.write(measured, path, {})
+    path.with_suffix(".json").write_text("{")
+    with pytest.raises(DataError, match="cannot be read"):
+        evaluation.read(path)
+
+
+def test_a_page_falls_back_to_released_measurements_and_says_so(tmp_path, measured):
+    run, released = tmp_path / "run", tmp_path / "released"
+    one = {name: measured[measured["dataset"] == name] for name in ("simulation", "sdss")}
+    nothing = measurements.load(run, released)
+    assert nothing.origin == {"simulation": "missing", "sdss": "missing"} and nothing.table.empty
+    assert "No measurements" in nothing.notice() and nothing.entries(seed=1) == []
+    evaluation.write(one["simulation"], run / "measurements" / "simulation.parquet", {"engine": "renderer"})
+    record = {"date": "2026-01-02T03:04:05+00:00", "commit": "0123456789abcdef", "baseline": "SExtractor 2"}
+    evaluation.write(one["sdss"], released / "sdss.parquet", record)
+    evaluation.write(one["simulation"], released / "simulation.parquet", record)
+    loaded = measurements.load(run, released)
+    assert loaded.origin == {"simulation": "live", "sdss": "released"}
+    assert len(loaded.table) == len(measured)
+    notice = loaded.notice()
+    assert "Released result (2026-01-02, commit 0123456789)" in notice and "SDSS_MIRROR" in notice
+    assert "own renderer" in notice
+    sources = {entry.key.split(".")[0]: entry.source for entry in loaded.entries(seed=1, groups=("detection",))}
+    assert sources == {"simulation": "live", "sdss": "released"}
+
+
+def test_a_damaged_result_does_not_hide_behind_a_released_one(tmp_path, measured):
+    run, released = tmp_path / "run", tmp_path / "released"
+    for place in (run / "measurements", released):
+        evaluation.write(measured, place / "simulation.parquet", {})
+    (run / "measurements" / "simulation.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="simulation.parquet"):
+        measurements.load(run, released)
+
+
+def test_a_run_of_the_baseline_on_rendered_frames(tmp_path):
+    pipeline.simulate(tmp_path, counts={"test": 2}, seed=3, engine="renderer", progress=False)
+    path = evaluation.run("simulation", tmp_path, frames=1, seed=3, methods=("baseline",), progress=False)
+    rows, record = evaluation.read(path)
+    assert rows["frame"].nunique() == 1 and record["engine"] == "renderer"
+    matched = rows[rows["status"] == "matched"]
+    assert len(matched) > 5 and np.hypot(matched["x"] - matched["truth_x"], matched["y"] - matched["truth_y"]).max() < 1
+    assert record["command"].startswith("python -m pnet evaluate --dataset simulation")
+    assert str(tmp_path) not in record["command"]  # released results name no machine
+    with pytest.raises(ConfigError, match="methods"):
+        evaluation.run("simulation", tmp_path, methods=("magic",))
+    with pytest.raises(ConfigError, match="dataset"):
+        evaluation.run("moon", tmp_path, methods=("baseline",))

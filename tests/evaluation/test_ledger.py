@@ -1,0 +1,273 @@
+"""The ledger, the scores in it, and the tables made of it."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from measured import LIMIT, table
+
+from pnet.book import tables
+from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.evaluation import ledger, scores
+from pnet.evaluation.ledger import Entry, Ledger, compare
+from pnet.sky import matching
+
+
+@pytest.fixture(scope="module")
+def measured():
+    return table(seed=11)
+
+
+@pytest.fixture(scope="module")
+def entries(measured):
+    record = {"command": "c", "commit": "abc", "seed": 1, "frames": ["many"]}
+    return Ledger(ledger.entries_from_measurements(measured, seed=5, provenance=record))
+
+
+def test_detection_scores_equal_counts_by_hand(measured, entries):
+    rows = measured[(measured["dataset"] == "simulation") & (measured["method"] == "pnet")]
+    found = rows["confidence"] >= 0.3
+    true = (found & (rows["status"] == "matched")).sum()
+    false = (found & (rows["status"] == "false")).sum()
+    stars = rows["counted"].sum()
+    assert entries["simulation.pnet.precision"].value == pytest.approx(true / (true + false))
+    assert entries["simulation.pnet.recall"].value == pytest.approx(true / stars)
+    assert entries["simulation.pnet.recall"].n == stars
+    on_galaxies = (found & (rows["truth_kind"] == "galaxy") & (rows["status"] == "ignored")).sum()
+    assert on_galaxies > 10
+    strict = entries["simulation.pnet.precision_strict"]
+    assert strict.value == pytest.approx(true / (true + false + on_galaxies))
+    low, high = entries["simulation.pnet.recall"].low, entries["simulation.pnet.recall"].high
+    assert low < entries["simulation.pnet.recall"].value < high
+    assert entries["simulation.pnet.ap"].value >= entries["simulation.pnet.ap_step"].value
+
+
+def test_photometry_recovers_the_noise_that_went_in(entries):
+    pooled = entries["simulation.pnet.mag_over_limit.14-20"]
+    assert pooled.low < 1.5 < pooled.high and pooled.limit == 1
+    assert entries["simulation.pnet.net_mag_over_limit.14-20"].value == pytest.approx(1.5 * math.sqrt(5), rel=0.1)
+    mae = entries["simulation.pnet.mae"]
+    assert mae.value == pytest.approx(1.5 * LIMIT * math.sqrt(2 / math.pi), rel=0.1)
+    assert mae.limit == pytest.approx(LIMIT * math.sqrt(2 / math.pi))
+    assert entries["simulation.pnet.sigma_nmad"].value == pytest.approx(1.5 * LIMIT / 17.5, rel=0.1)
+    bins = [key for key in (f"simulation.pnet.mag_over_limit.{m}" for m in range(13, 20)) if key in entries]
+    assert len(bins) == 7
+    assert abs(entries["simulation.pnet.bias"].value) < 0.002
+
+
+def test_the_baselines_offset_is_taken_off_and_reported(entries):
+    assert entries["simulation.sextractor.offset_mag"].value == pytest.approx(0.08, abs=0.005)
+    assert entries["simulation.sextractor.offset_x"].value == pytest.approx(0.08, abs=0.005)
+    assert entries["simulation.sextractor.mae"].value == pytest.approx(3 * LIMIT * math.sqrt(2 / math.pi), rel=0.1)
+    assert "simulation.sextractor.bias" not in entries and "simulation.pnet.offset_mag" not in entries
+
+
+def test_astrometry(entries):
+    for axis in ("x", "y"):
+        assert entries[f"simulation.pnet.{axis}_over_limit.14-20"].value == pytest.approx(1.5, rel=0.1)
+        mean = entries[f"simulation.pnet.mean_abs_d{axis}"]
+        assert mean.value == pytest.approx(1.5 * LIMIT * math.sqrt(2 / math.pi), rel=0.1)
+    # distances follow Rayleigh's distribution
+    assert entries["simulation.pnet.mean_distance"].value == pytest.approx(
+        1.5 * LIMIT * math.sqrt(math.pi / 2), rel=0.1
+    )
+    assert entries["simulation.pnet.within_0.1_px"].value == 1
+
+
+def test_uncertainty_of_calibrated_error_bars(entries):
+    ratio = entries["simulation.pnet.e_bar_over_mae"]
+    assert ratio.low < math.sqrt(math.pi / 2) < ratio.high
+    assert entries["simulation.pnet.e_bar_over_mae_raw"].value == pytest.approx(3 * ratio.value, rel=1e-6)
+    assert entries["simulation.pnet.e_bar"].value == pytest.approx(1.5 * LIMIT)
+    assert entries["simulation.pnet.coverage_68"].value == pytest.approx(0.68, abs=0.05)
+    assert entries["simulation.pnet.z_scatter"].value == pytest.approx(1, abs=0.08)
+    assert entries["simulation.pnet.miscalibration_area"].value < 0.03
+    assert entries["simulation.pnet.miscalibration_area_raw"].value > 0.15
+    assert entries["simulation.pnet.eta_sigma"].value == pytest.approx(0.317, abs=0.05)
+    assert "simulation.sextractor.e_bar" not in entries
+
+
+def test_sdss_gets_no_scatter_over_limit(entries):
+    assert not entries.find("sdss.*_over_limit*")
+    assert entries["sdss.pnet.mae"].n > 50 and entries.find("sdss.sextractor.recall")
+
+
+def test_paper_values_stand_beside_ours(entries):
+    assert entries["sdss.pnet.precision"].paper == 0.9264
+    assert entries["simulation.pnet.sigma_nmad"].paper == 1.573e-4
+    assert entries["simulation.pnet.mae"].provenance == {"command": "c", "commit": "abc", "seed": 1}
+    stated = [key for key in ledger.paper_values() if not key.startswith("paper.")]
+    assert all(key in entries for key in stated)
+
+
+def test_the_same_seed_gives_the_same_ledger(measured, entries):
+    again = ledger.entries_from_measurements(measured, seed=5, groups=("astrometry",))
+    for entry in again:
+        assert (entry.value, entry.low, entry.high) == (
+            entries[entry.key].value,
+            entries[entry.key].low,
+            entries[entry.key].high,
+        )
+
+
+def test_few_and_no_stars(measured):
+    few = measured[measured["frame"] == "sdss-0"]
+    few = few[few["truth_mag"].isna() | (few["truth_mag"] > 19.5)]
+    found = Ledger(ledger.entries_from_measurements(few, seed=1))
+    assert found["sdss.pnet.recall"].n < 8
+    none = few[few["status"] == "false"]
+    empty = Ledger(ledger.entries_from_measurements(none, seed=1))
+    assert empty["sdss.pnet.recall"].value is None
+    assert ledger.entries_from_measurements(measured.iloc[:0], seed=1) == []
+
+
+def test_a_bright_star_without_a_limit_is_left_out_of_the_ratio(measured):
+    some = measured[(measured["dataset"] == "simulation") & (measured["method"] == "pnet")].copy()
+    some.loc[some["truth_mag"] < 15, "limit_mag"] = np.nan
+    found = scores.compute(some, "simulation", "pnet", seed=1, groups=("photometry",))
+    assert "mag_over_limit.14" not in found and "mag_over_limit.15" in found
+
+
+def test_unknown_names_are_refused(measured):
+    with pytest.raises(ConfigError, match="group"):
+        scores.compute(measured, "sdss", "pnet", seed=1, groups=("weather",))
+    with pytest.raises(ConfigError, match="method"):
+        scores.select(measured, "sdss", "magic")
+
+
+# --- the ledger itself -----------------------------------------------------------------------------
+
+
+def test_a_ledger_survives_the_disk(tmp_path, entries):
+    entries.write(tmp_path / "ledger.json")
+    again = Ledger.read(tmp_path / "ledger.json")
+    assert {entry.key: entry for entry in again} == {entry.key: entry for entry in entries}
+    content = json.loads((tmp_path / "ledger.json").read_text())
+    assert [item["key"] for item in content] == sorted(item["key"] for item in content)
+    wanted = {"key", "value", "low", "high", "n", "unit", "paper", "limit", "title", "source", "provenance"}
+    assert set(content[0]) == wanted
+
+
+def test_numbers_that_json_lacks_become_null():
+    entry = Entry("a.b.c", np.float64("nan"), low=np.float32(0.5), n=np.int64(3))
+    assert entry.value is None and type(entry.low) is float and type(entry.n) is int
+
+
+def test_one_key_one_number():
+    book = Ledger([Entry("a", 1.0)])
+    book.add(Entry("a", 1.0))
+    with pytest.raises(DataError, match="a is given twice"):
+        book.add(Entry("a", 2.0))
+    merged = Ledger.merge([book, Ledger([Entry("b", 2.0)])])
+    assert len(merged) == 2 and merged.value("b") == 2.0 and math.isnan(merged.value("c"))
+
+
+def test_bad_entries_and_files(tmp_path):
+    with pytest.raises(ConfigError, match="key"):
+        Entry("a b", 1.0)
+    with pytest.raises(ConfigError, match="source"):
+        Entry("a", 1.0, source="hearsay")
+    with pytest.raises(MissingError, match="make book"):
+        Ledger.read(tmp_path / "ledger.json")
+    for text in ("[{", '[{"key": "a"}]', '{"a": 1}', '[{"key": "a", "value": 1, "colour": 2}]'):
+        (tmp_path / "ledger.json").write_text(text)
+        with pytest.raises(DataError, match="not a ledger"):
+            Ledger.read(tmp_path / "ledger.json")
+
+
+def test_comparison_with_tolerances():
+    first = Ledger([Entry("s.precision", 0.99), Entry("s.mae", 0.010), Entry("gone", 1.0), Entry("none", None)])
+    second = Ledger([Entry("s.precision", 0.98), Entry("s.mae", 0.0101), Entry("fresh", 1.0), Entry("none", 1.0)])
+    differences = {d.key: d for d in compare(first, second, {"s.*": 0.02, "s.precision": 0.005})}
+    assert set(differences) == {"s.precision", "gone", "fresh", "none"}
+    assert (differences["gone"].kind, differences["fresh"].kind) == ("missing", "new")
+    assert str(differences["s.precision"]) == "s.precision: 0.99 -> 0.98"
+    assert compare(first, first) == []
+    with pytest.raises(ConfigError, match="tolerance"):
+        compare(first, second, {"s.*": -1.0})
+
+
+def test_every_paper_value_has_its_place(tmp_path):
+    values = ledger.paper_values()
+    assert values["simulation.pnet.recall"] == {"value": 0.9998, "where": "Table 1", "relation": "="}
+    assert ledger.paper_value("no.such.key") is None
+    (tmp_path / "p.yml").write_text("a: {value: 1}\n")
+    with pytest.raises(DataError, match="where"):
+        ledger.paper_values(tmp_path / "p.yml")
+    with pytest.raises(MissingError, match="q.yml"):
+        ledger.paper_values(tmp_path / "q.yml")
+
+
+# --- tables ----------------------------------------------------------------------------------------
+
+
+def test_numbers_as_a_reader_wants_them():
+    assert tables.number(6.047e-4, 4) == "6.047 × 10⁻⁴"
+    assert tables.number(0.0102) == "0.0102" and tables.number(7.223) == "7.22" and tables.number(0) == "0.00"
+    assert tables.number(None) == tables.number(math.nan) == tables.percent(None) == "–"
+    assert tables.with_interval(Entry("a", 0.00102, 0.0009, 0.0011)) == "1.02 (0.90 … 1.10) × 10⁻³"
+    assert tables.with_interval(Entry("a", -0.5, -0.6, 0.1)) == "−0.500 (−0.600 … 0.100)"
+    assert tables.with_interval(Entry("a", 0.5, 0.4, 0.6), "percent") == "50.00 (40.00 … 60.00) %"
+
+
+def test_tables_1_and_2(entries):
+    first = tables.table_1(entries)
+    assert first[["data", "method"]].to_numpy().tolist() == [
+        ["SDSS", "PNet"],
+        ["SDSS", "SExtractor"],
+        ["simulation", "PNet"],
+        ["simulation", "SExtractor"],
+    ]
+    assert first["paper's recall"].tolist() == ["98.20 %", "96.12 %", "99.98 %", "–"]
+    assert first["paper's AP"].iloc[0] == "> 98.00 %"
+    second = tables.table_2(entries).set_index("")
+    assert second.loc["η", "SDSS, paper"] == "0.3143 %"
+    assert second.loc["σ_NMAD", "simulation, paper"] == "1.573 × 10⁻⁴"
+    assert second.loc["stars", "simulation, ours (95 %)"] == str(entries["simulation.pnet.mae"].n)
+
+
+def test_tables_without_measurements_show_the_paper_alone():
+    assert set(tables.table_1(Ledger())["recall (95 %)"]) == {"–"}
+    assert set(tables.table_2(Ledger())["SDSS, ours (95 %)"]) == {"–"}
+    assert tables.scorecard(Ledger(), ["sdss.pnet.mae"]).empty
+    assert "Nothing" in tables.to_html(pd.DataFrame())
+
+
+@pytest.mark.parametrize(
+    "key, value, low, high, paper, wanted",
+    [
+        ("sdss.pnet.recall", 0.99, 0.985, 0.995, 0.982, "better"),
+        ("sdss.pnet.recall", 0.97, 0.96, 0.98, 0.982, "worse"),
+        ("sdss.pnet.recall", 0.98, 0.97, 0.99, 0.982, "within interval"),
+        ("sdss.pnet.mae", 0.005, 0.004, 0.006, 0.0097, "better"),
+        ("sdss.pnet.e_bar_over_mae", 1.3, 1.2, 1.4, 7.2, "better"),
+        ("sdss.pnet.e_bar_over_mae", 0.1, 0.09, 0.11, 1.4, "worse"),
+        ("sdss.pnet.ap", 0.99, None, None, 0.98, "agrees"),
+        ("sdss.pnet.ap", 0.97, None, None, 0.98, "worse"),
+        ("sdss.pnet.z_scatter", 1.0, 0.9, 1.1, None, "–"),
+    ],
+)
+def test_verdicts(key, value, low, high, paper, wanted):
+    assert tables.verdict(Entry(key, value, low, high, paper=paper)) == wanted
+
+
+def test_scorecard_and_html(entries):
+    card = tables.scorecard(entries, ["simulation.pnet.recall", "simulation.pnet.mae", "no.such.key"])
+    assert len(card) == 2 and "source" not in card
+    released = Ledger([Entry("sdss.pnet.mae", 0.01, source="released"), Entry("sdss.pnet.eta", 0.01)])
+    assert tables.scorecard(released, ["sdss.pnet.mae", "sdss.pnet.eta"])["source"].tolist() == ["released", "live"]
+    html = tables.to_html(card)
+    assert "<small>" in html and "overflow-x: auto" in html and "&nbsp;%" in html
+    ratios = tables.over_limit(
+        entries, {"PNet": "simulation.pnet.mag_over_limit", "SEP": "simulation.sep.mag_over_limit"}
+    )
+    assert ratios.columns.tolist() == ["mag", "PNet"] and ratios["mag"].tolist()[-2:] == ["14–20", "15–19"]
+
+
+def test_table_of_matching_radii(measured):
+    rows = scores.rows(measured, "simulation", "pnet")
+    shown = tables.by_radius([("simulation", r, *scores.rates(matching.rematch(rows, r))) for r in (0.01, 2.0)])
+    assert shown["radius / px"].tolist() == ["0.01", "2"]
+    assert float(shown["recall (95 %)"][0].split()[0]) < float(shown["recall (95 %)"][1].split()[0])

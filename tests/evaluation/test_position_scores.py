@@ -1,0 +1,126 @@
+"""Error ellipses and pulls of positions, and positions about the place where SkyMaker put the light."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import needs_program
+from measured import LIMIT, table
+
+from pnet.common import metrics
+from pnet.common.errors import ConfigError, DataError
+from pnet.evaluation import ledger, scores
+from pnet.evaluation import positions as position_scores
+from pnet.simulation import recipe as simulation
+from pnet.sky import limits
+
+
+def test_the_ellipse_of_gaussian_errors_holds_what_it_says(rng):
+    sigma = rng.uniform(0.001, 0.1, (2, 40000))
+    dx, dy = sigma * rng.standard_normal((2, 40000))
+    for level in (0.5, 0.68, 0.95):
+        assert metrics.inside_ellipse(dx, dy, *sigma, level=level).value == pytest.approx(level, abs=0.012)
+    assert metrics.inside_ellipse(dx, dy, *(2 * sigma)).value > 0.98
+    assert metrics.pull(dx, sigma[0], seed=1).value == pytest.approx(1, abs=0.02)
+    with pytest.raises(ConfigError, match="level"):
+        metrics.inside_ellipse(dx, dy, *sigma, level=1.0)
+    with pytest.raises(DataError, match="sigma"):
+        metrics.inside_ellipse(dx, dy, 0 * dx, dy)
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """PNet with errors of the detection net that are right, and of the BPNN twice too small."""
+    rows = table(seed=5, frames={"simulation": 40}, scatter=1.0)
+    found = rows["x"].notna() & (rows["method"] == "pnet")
+    rows.loc[found, ["x_err", "y_err"]] = LIMIT
+    rows.loc[found, "mag_net_err"] = 5**0.5 * LIMIT  # measured.Noisy's
+    rows.loc[found, ["x_bpnn", "y_bpnn"]] = rows.loc[found, ["x", "y"]].to_numpy()
+    rows.loc[found, ["x_bpnn_err", "y_bpnn_err"]] = LIMIT / 2
+    return rows
+
+
+def test_scores_tell_right_from_wrong_error_bars(measured):
+    found = scores.compute(measured, "simulation", "pnet", seed=1, groups=("positions",))
+    for name in ("all", "bright", "faint"):
+        score = found[f"ellipse_68.{name}"]
+        assert score.estimate.low < 0.68 < score.estimate.high and score.limit == 0.68
+        # a quarter of the area: 1 − 0.32^(1/4)
+        assert found[f"bpnn_ellipse_68.{name}"].estimate.value == pytest.approx(1 - 0.32**0.25, abs=0.06)
+        low, high = found[f"net_coverage_68.{name}"].estimate.low, found[f"net_coverage_68.{name}"].estimate.high
+        assert low < 0.68 < high
+    assert found["x_pull.14-20"].estimate.value == pytest.approx(1.0, abs=0.06)
+    assert found["bpnn_y_pull.14-20"].estimate.value == pytest.approx(2.0, abs=0.12)
+    assert found["net_mag_pull.14-20"].estimate.value == pytest.approx(1.0, abs=0.06)
+    assert "x_pull.17" in found and "bpnn_x_over_limit.17" in found
+    assert not any("placed" in name for name in found)  # nobody said that SkyMaker made these frames
+    assert "x_over_limit.17" not in found  # the group astrometry has it
+
+
+def test_what_a_method_lacks_has_no_scores(measured):
+    assert scores.compute(measured, "simulation", "sextractor", seed=1, groups=("positions",)) == {}
+    some = measured.copy()
+    some.loc[some.index[::2], "x_err"] = np.nan
+    found = scores.compute(some, "simulation", "pnet", seed=1, groups=("positions",))
+    whole = scores.compute(measured, "simulation", "pnet", seed=1, groups=("positions",))
+    assert found["ellipse_68.all"].estimate.n < whole["ellipse_68.all"].estimate.n
+
+
+def test_the_displacement_is_taken_off_where_skymaker_made_the_frames(measured):
+    moved = measured.copy()
+    for axis in "xy":  # as if SkyMaker's displacement were all the error there is
+        displacement = limits.skymaker_displacement(moved[f"truth_{axis}"].to_numpy())
+        moved[axis] = moved[f"truth_{axis}"] + displacement
+    entries = ledger.entries_from_measurements(moved, seed=1, provenance={"engine": "frames"}, groups=("positions",))
+    found = ledger.Ledger(entries)
+    assert found.value("simulation.pnet.x_over_limit_placed.14-20") == pytest.approx(0, abs=1e-9)
+    entry = found["simulation.pnet.ellipse_68_placed.all"]
+    assert entry.value == 1.0 and "SkyMaker put the light" in entry.title
+    rendered = ledger.entries_from_measurements(moved, seed=1, provenance={"engine": "renderer"}, groups=("positions",))
+    assert not any("placed" in each.key for each in rendered)
+
+
+def test_the_displacement_has_the_period_of_skymakers_samples(rng):
+    x = rng.uniform(0, 500, 20000)
+    displacement = limits.skymaker_displacement(x)
+    assert np.std(displacement) == pytest.approx(0.0013, abs=5e-5) and np.abs(displacement).max() < 0.00185
+    assert np.abs(np.mean(displacement)) < 5e-5
+    assert limits.skymaker_displacement(x + 3 / 11) == pytest.approx(displacement, abs=1e-9)
+    assert limits.skymaker_displacement(np.arange(5) + 0.0) == pytest.approx(0, abs=1e-15)
+    assert limits.skymaker_displacement(-x) == pytest.approx(-displacement, abs=1e-9)
+
+
+@needs_program("sky")
+def test_the_displacement_is_skymakers(rng):
+    import sep
+
+    from pnet.simulation import skymaker
+
+    conditions = replace(simulation.draw_conditions(simulation.Recipe.load(), 1), seeing=1.4, aureole=None)
+    places = np.stack(np.meshgrid(np.arange(60, 460, 50.0), np.arange(60, 460, 50.0))).reshape(2, -1)
+    x, y = places + rng.uniform(-0.5, 0.5, places.shape)
+    stars = pd.DataFrame({"x": x, "y": y, "mag": 15.0, "kind": "star"})
+    settings = skymaker.configuration(conditions, noise=False)
+    with tempfile.TemporaryDirectory() as folder:
+        adu, _ = skymaker._run_sky(
+            skymaker.sky_program(), Path(folder), settings, skymaker.source_list(stars), "frame", 60.0
+        )
+    image = np.ascontiguousarray(adu - np.median(adu), dtype=float)
+    found_x, found_y, _ = sep.winpos(image, x, y, np.full(x.size, 1.5))
+    for found, listed in ((found_x, x), (found_y, y)):
+        assert np.std(found - listed) > 0.001
+        assert np.std(found - listed - limits.skymaker_displacement(listed)) < 5e-5
+
+
+def test_variants_have_keys_of_their_own(measured):
+    found = position_scores.compute(scores.rows(measured, "simulation", "pnet"), "simulation", "pnet", 1, "skymaker")
+    for key in (
+        "x_over_limit_placed.14-20",
+        "ellipse_95_placed.faint",
+        "y_pull_placed.15",
+        "bpnn_x_over_limit_placed.18",
+    ):
+        assert key in found

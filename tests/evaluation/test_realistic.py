@@ -1,0 +1,118 @@
+"""Frames with galaxies: what counts, what is false, and a threshold chosen between the two."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from measured import frame
+
+from pnet.common import pipeline
+from pnet.common.errors import DataError
+from pnet.evaluation import contaminants as realistic
+from pnet.evaluation import frames as evaluation_frames
+from pnet.evaluation import measurements as evaluation
+from pnet.simulation import recipe as simulation
+from pnet.sky import catalogue, matching
+
+
+def sources(rows):
+    return pd.DataFrame(rows, columns=["x", "y", "mag", "kind"]).assign(flux=lambda t: 10 ** (0.4 * (30 - t["mag"])))
+
+
+def test_a_faint_neighbour_does_not_exclude_a_bright_star():
+    table = sources(
+        [
+            (50, 50, 17.0, "star"),  # with a neighbour of a hundredth of its light
+            (55, 50, 22.0, "star"),
+            (120, 50, 17.0, "star"),  # with one of more than a tenth
+            (125, 50, 19.4, "galaxy"),
+            (50, 120, 16.9, "star"),  # with one of just less than a tenth
+            (55, 120, 19.5, "star"),
+            (200, 200, 19.0, "star"),
+            (5, 200, 19.0, "star"),  # in the border
+            (200, 60, 20.5, "star"),
+        ]
+    )
+    counted = realistic.mark_counted(table, frame("a"))["counted"]
+    assert counted.tolist() == [True, False, False, False, True, False, True, False, False]
+    assert catalogue.mark_counted(table, frame("a"))["counted"].sum() == 1  # the rule of the simple frames
+
+
+def test_isolation_equals_a_loop_over_all_pairs(rng):
+    x, y, mag = rng.uniform(0, 60, 40), rng.uniform(0, 60, 40), rng.uniform(13, 23, 40)
+    wanted = [
+        not any(i != j and np.hypot(x[i] - x[j], y[i] - y[j]) <= 10 and mag[j] < mag[i] + 2.5 for j in range(40))
+        for i in range(40)
+    ]
+    assert realistic.isolated(x, y, mag).tolist() == wanted
+    assert realistic.isolated(x[:1], y[:1], mag[:1]).tolist() == [True]
+
+
+@pytest.fixture
+def rows():
+    """Three stars, two galaxies that were found (one listed brighter than 20 mag), one faint star, one false."""
+    truth = sources(
+        [
+            (50, 50, 17.0, "star"),
+            (100, 50, 18.0, "star"),
+            (150, 50, 19.0, "star"),
+            (50, 150, 18.5, "galaxy"),
+            (100, 150, 20.5, "galaxy"),
+            (150, 150, 20.5, "star"),
+            (4, 150, 18.5, "galaxy"),
+        ]
+    )
+    truth = realistic.mark_counted(truth, frame("a"))
+    found = truth.drop(index=2)[["x", "y", "mag", "flux"]].assign(confidence=[0.99, 0.9, 0.6, 0.5, 0.4, 0.8])
+    false = pd.DataFrame({"x": [200.0], "y": [200.0], "mag": 21.0, "flux": 1.0, "confidence": 0.7})
+    table = matching.compare(truth, pd.concat([found, false]), (256, 256))
+    return table.assign(frame="a", method="pnet", dataset="realistic")
+
+
+def test_rates_by_hand(rows):
+    at = realistic.rates(rows, size=256)
+    assert (at["recall"].value, at["recall"].n) == (pytest.approx(2 / 3), 3)
+    assert (at["precision_galaxies_ignored"].value, at["precision_galaxies_ignored"].n) == (pytest.approx(2 / 3), 3)
+    assert at["precision"].value == pytest.approx(2 / 4)  # the galaxy of 18.5 mag; the one in the border is left out
+    assert at["precision_all_galaxies"].value == pytest.approx(2 / 5)
+
+
+def test_the_sweep_and_the_choice(rows):
+    table = realistic.sweep(rows, size=256, thresholds=np.array([0.3, 0.65, 0.75]))
+    assert table["precision"].tolist() == pytest.approx([2 / 4, 2 / 3, 1.0])
+    assert table["recall"].tolist() == pytest.approx([2 / 3] * 3)
+    for threshold, precision in zip(table["threshold"], table["precision"], strict=True):
+        assert realistic.rates(matching.at_threshold(rows, threshold), size=256)["precision"].value == precision
+    chosen = realistic.choose_threshold(rows, size=256)
+    assert 0.7 < chosen <= 0.9  # above the false one, and not so high that a star is lost
+    nothing = rows[rows["x"].isna()]
+    with pytest.raises(DataError, match="no threshold"):
+        realistic.choose_threshold(nothing, size=256)
+    with pytest.raises(DataError, match="2 methods"):
+        realistic.rates(pd.concat([rows, rows.assign(method="sep")]), size=256)
+
+
+def test_frames_with_galaxies_have_their_own_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        simulation, "make_dataset", lambda folder, recipe, split, n, seed, **options: [folder / options["kind"]]
+    )
+    path = pipeline.simulate(tmp_path, counts={"test": 1}, seed=3, kind="realistic", engine="renderer", progress=False)
+    assert path == tmp_path / "realistic" / "simulation.json"
+    assert not (tmp_path / "simulation").exists()
+
+
+def test_a_folder_of_frames_without_galaxies_is_passed_over(tmp_path, monkeypatch):
+    (tmp_path / "test").mkdir()
+    monkeypatch.setenv("SKYMAKER_FRAMES", str(tmp_path))
+    monkeypatch.setattr(simulation.shutil, "which", lambda name: None)
+    assert simulation.find_engine() == "frames" and simulation.find_engine("realistic") == "renderer"
+    (tmp_path / "test" / "realistic-1.fits").touch()
+    assert simulation.find_engine("realistic") == "frames"
+
+
+def test_a_frame_is_made_read_and_marked(tmp_path):
+    pipeline.simulate(tmp_path, counts={"test": 1}, seed=3, kind="realistic", engine="renderer", progress=False)
+    source = evaluation_frames.realistic(tmp_path, 5, 3)
+    ((made, truth),) = evaluation.frames_from(source.items, source.reader)
+    assert source.details["engine"] == "renderer" and made.meta["FIELDKIN"] == "realistic"
+    assert (truth["kind"] == "galaxy").any() and truth["counted"].any()
+    assert truth.loc[truth["counted"], "mag"].between(13, 20).all()

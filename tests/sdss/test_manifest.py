@@ -1,0 +1,481 @@
+"""Manifests and downloads, against a local server that misbehaves and against folders."""
+
+import bz2
+import csv
+import hashlib
+import http.server
+import io
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from astropy.io import fits
+
+from pnet.common import paths
+from pnet.common.errors import ConfigError, MissingError
+from pnet.sdss import download
+from pnet.sdss.manifest import Field, File, Manifest, fetch, find_source, reachable
+from pnet.sdss.source import Reach
+
+FRAME = "dr17/eboss/photoObj/frames/301/{run}/1/frame-g-{run:06d}-1-0011.fits.bz2"
+PSFIELD = "dr17/eboss/photo/redux/301/{run}/objcs/1/psField-{run:06d}-1-0011.fit"
+
+
+def content(seed: int, compress: bool = True) -> bytes:
+    """Bytes of a small FITS file."""
+    stream = io.BytesIO()
+    fits.PrimaryHDU(np.random.default_rng(seed).normal(size=(40, 40))).writeto(stream)
+    return bz2.compress(stream.getvalue()) if compress else stream.getvalue()
+
+
+class Server:
+    """Serves a dict of bytes on 127.0.0.1; `plan[path]` lists what goes wrong at each request of a path."""
+
+    def __init__(self):
+        self.files: dict[str, bytes] = {}
+        self.plan: dict[str, list[str]] = {}
+        self.requests: Counter = Counter()
+        owner = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def log_message(self, *arguments):
+                pass
+
+            def do_HEAD(self):
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def do_GET(self):
+                path = self.path.lstrip("/")
+                owner.requests[path] += 1
+                plan = owner.plan.get(path, [])
+                trick = plan.pop(0) if plan and plan[0] != "always" else plan[1] if plan else "good"
+                body = owner.files.get(path)
+                if trick in ("403", "404", "503") or body is None:
+                    return self.send_error(int(trick) if trick.isdigit() else 404)
+                if trick == "wrong":
+                    body = body[:-7] + bytes(7)
+                if trick == "page":
+                    body = b"<html>moved</html>"
+                if trick == "slow":
+                    owner.release.wait(10)
+                if trick == "drop":
+                    return None  # closes without a word
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                if trick == "cut":
+                    body = body[: len(body) // 2]
+                try:
+                    if trick == "trickle":
+                        for start in range(0, len(body), 50):
+                            self.wfile.write(body[start : start + 50])
+                            self.wfile.flush()
+                            if owner.release.wait(0.1):
+                                break
+                    else:
+                        self.wfile.write(body)
+                except (BrokenPipeError, ConnectionResetError):
+                    pass  # the client gave up, as it should
+                return None
+
+        self.release = threading.Event()
+        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/sas"
+        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self.thread.start()
+
+    def stop(self):
+        self.release.set()
+        self.http.shutdown()
+        self.http.server_close()
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("SDSS_MIRROR", raising=False)
+    server = Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def manifest(tmp_path, server) -> Manifest:
+    """Three fields with a frame and an optional psField each, served whole, with known hashes."""
+    entries = []
+    for run in (1, 2, 3):
+        files = []
+        for role, pattern in (("frame-g", FRAME), ("psField", PSFIELD)):
+            path = pattern.format(run=run)
+            body = content(run, compress=role == "frame-g")
+            server.files[f"sas/{path}"] = body
+            files.append(File(role, path, len(body), hashlib.sha256(body).hexdigest(), required=role == "frame-g"))
+        entries.append(Field(run=run, camcol=1, field=11, files=tuple(files)))
+    manifest = Manifest("sdss-test", "for tests", tuple(entries))
+    manifest.save(tmp_path / "manifests" / "sdss-test.yml")
+    return manifest
+
+
+@pytest.fixture
+def unlocked(tmp_path, manifest) -> Manifest:
+    """The same without hashes."""
+    entries = tuple(
+        Field(e.run, e.camcol, e.field, tuple(File(f.role, f.path, required=f.required) for f in e.files))
+        for e in manifest.fields
+    )
+    other = Manifest("sdss-new", "for tests", entries)
+    other.save(tmp_path / "manifests" / "sdss-new.yml")
+    return other
+
+
+def get(manifest, root, server, **options):
+    options = {"retries": 2, "backoff": 0.01, "timeout": 5.0, "progress": False, "mirror": server.url, **options}
+    return fetch(manifest, root, **options)
+
+
+def whole(manifest, root, server) -> bool:
+    """Whether everything below root is one of the served files, byte for byte."""
+    found = [path for path in Path(root).rglob("*") if path.is_file()]
+    assert not list(Path(root).glob(".partial-*")), "nothing half-written may stay"
+    return all(path.read_bytes() == server.files[f"sas/{path.relative_to(root).as_posix()}"] for path in found)
+
+
+def path_of(manifest, n, role="frame-g"):
+    return "sas/" + manifest.fields[n].file(role).path
+
+
+class TestDownload:
+    def test_all_of_it(self, manifest, server, tmp_path):
+        report = get(manifest, tmp_path / "d", server)
+        assert (len(report.downloaded), len(report.present), report.missing) == (6, 0, [])
+        assert whole(manifest, tmp_path / "d", server)
+        assert report.path("2-1-11", "psField") == tmp_path / "d" / PSFIELD.format(run=2)
+        assert report.path("2-1-11", "photoObj") is None
+        assert "6 files, 0 were there, 6 came from the mirror http" in str(report)
+
+    def test_again_asks_for_nothing(self, manifest, server, tmp_path):
+        get(manifest, tmp_path / "d", server)
+        server.requests.clear()
+        report = get(manifest, tmp_path / "d", server)
+        assert len(report.present) == 6 and not server.requests
+        server.stop()
+        assert len(get(manifest, tmp_path / "d", server).present) == 6, "nor does it need the server"
+
+    def test_resumes_a_partial_set(self, manifest, server, tmp_path):
+        server.plan[path_of(manifest, 1)] = ["always", "cut"]
+        with pytest.raises(MissingError, match="the connection was cut"):
+            get(manifest, tmp_path / "d", server)
+        assert whole(manifest, tmp_path / "d", server)
+        server.plan.clear()
+        server.requests.clear()
+        report = get(manifest, tmp_path / "d", server)
+        assert (len(report.present), len(report.downloaded)) == (5, 1)
+        assert list(server.requests) == [path_of(manifest, 1)]
+
+    @pytest.mark.parametrize("trick", ["cut", "wrong", "503", "drop", "page"])
+    def test_what_goes_wrong_once_is_tried_again(self, manifest, server, tmp_path, trick):
+        server.plan[path_of(manifest, 0)] = [trick, trick]
+        assert len(get(manifest, tmp_path / "d", server).downloaded) == 6
+        assert server.requests[path_of(manifest, 0)] == 3
+        assert whole(manifest, tmp_path / "d", server)
+
+    @pytest.mark.parametrize(
+        "trick, words",
+        [
+            ("cut", r"the connection was cut \(3 attempts\)"),
+            ("drop", r"the connection was cut \(3 attempts\)"),
+            ("wrong", r"wrong bytes: \d+ with SHA-256 .* expected"),
+            ("503", r"the server answers 503 \(3 attempts\)"),
+            ("404", r"not there \(answer 404\)"),
+            ("403", r"not there \(answer 403\)"),
+        ],
+    )
+    def test_what_keeps_going_wrong_is_said(self, manifest, server, tmp_path, trick, words):
+        server.plan[path_of(manifest, 0)] = ["always", trick]
+        with pytest.raises(MissingError, match=words) as caught:
+            get(manifest, tmp_path / "d", server)
+        message = str(caught.value)
+        assert "frame-g-000001-1-0011" in message and "pnet sdss-download" in message and "SDSS_MIRROR" in message
+        assert server.requests[path_of(manifest, 0)] == (1 if trick in ("403", "404") else 3)
+        assert whole(manifest, tmp_path / "d", server)
+        assert len(list((tmp_path / "d").rglob("*.fit*"))) == 5, "what arrived is kept"
+
+    def test_a_server_that_does_not_answer(self, manifest, server, tmp_path):
+        server.plan[path_of(manifest, 0)] = ["slow", "slow"]
+        start = time.monotonic()
+        report = get(manifest, tmp_path / "d", server, timeout=0.3)
+        assert len(report.downloaded) == 6
+        assert time.monotonic() - start < 5
+        server.plan[path_of(manifest, 1)] = ["always", "slow"]
+        with pytest.raises(MissingError, match="no answer in time"):
+            get(manifest, tmp_path / "e", server, timeout=0.2, retries=0)
+
+    def test_a_connection_that_trickles(self, manifest, server, tmp_path, monkeypatch):
+        monkeypatch.setattr(download, "CHUNK", 64)
+        server.plan[path_of(manifest, 0)] = ["always", "trickle"]
+        start = time.monotonic()
+        with pytest.raises(MissingError, match="slower than 2 kB/s"):
+            get(manifest, tmp_path / "d", server, timeout=0.5, retries=0)
+        assert time.monotonic() - start < 5
+        assert whole(manifest, tmp_path / "d", server)
+
+    def test_optional_files_may_be_missing(self, manifest, server, tmp_path):
+        del server.files[path_of(manifest, 2, "psField")]
+        report = get(manifest, tmp_path / "d", server)
+        assert len(report.downloaded) == 5 and report.failures == []
+        assert [entry.file.role for entry in report.missing] == ["psField"]
+        assert report.path("3-1-11", "psField") is None
+        assert "(optional)" in str(report) and "answer 404" in str(report)
+
+    def test_not_strict_only_reports(self, manifest, server, tmp_path):
+        server.plan[path_of(manifest, 0)] = ["always", "404"]
+        report = get(manifest, tmp_path / "d", server, strict=False)
+        assert [entry.file.path for entry in report.failures] == [manifest.fields[0].file("frame-g").path]
+
+    def test_a_damaged_file_is_fetched_again(self, manifest, server, tmp_path):
+        get(manifest, tmp_path / "d", server)
+        victim = tmp_path / "d" / FRAME.format(run=1)
+        victim.write_bytes(victim.read_bytes()[:-1])
+        other = tmp_path / "d" / FRAME.format(run=2)
+        other.write_bytes(bytes(other.stat().st_size))
+        report = get(manifest, tmp_path / "d", server)
+        assert (len(report.downloaded), len(report.present)) == (2, 4)
+        assert whole(manifest, tmp_path / "d", server)
+
+    def test_only_some_roles_and_fields(self, manifest, server, tmp_path):
+        report = get(manifest, tmp_path / "d", server, roles=["frame-g"], fields=["1-1-11", "3-1-11"])
+        assert [file.path for file in report.downloaded] == [FRAME.format(run=1), FRAME.format(run=3)]
+        with pytest.raises(ConfigError, match="no field '9-9-9'"):
+            get(manifest, tmp_path / "d", server, fields=["9-9-9"])
+
+    def test_interruption_leaves_nothing_half_and_can_be_resumed(self, manifest, server, tmp_path, monkeypatch):
+        original = download._get
+        seen = []
+
+        def interrupted(m, file, *rest):
+            seen.append(file)
+            if len(seen) == 3:
+                raise KeyboardInterrupt
+            original(m, file, *rest)
+
+        monkeypatch.setattr(download, "_get", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            get(manifest, tmp_path / "d", server, jobs=1)
+        assert whole(manifest, tmp_path / "d", server)
+        monkeypatch.setattr(download, "_get", original)
+        report = get(manifest, tmp_path / "d", server)
+        assert len(report.present) >= 2 and len(report.present) + len(report.downloaded) == 6
+
+    def test_remains_of_a_killed_download(self, manifest, server, tmp_path):
+        import os
+
+        old, young = tmp_path / "d" / ".partial-old", tmp_path / "d" / ".partial-young"
+        for folder in (old, young):
+            folder.mkdir(parents=True)
+            (folder / "half.fits").write_bytes(b"SIMPLE")
+        os.utime(old, (1, 1))
+        get(manifest, tmp_path / "d", server)
+        assert not old.exists() and young.exists()
+
+    def test_no_server_is_told_at_once(self, manifest, server, tmp_path):
+        server.stop()
+        start = time.monotonic()
+        with pytest.raises(MissingError, match=r"not tried: no connection \(connection refused\)"):
+            get(manifest, tmp_path / "d", server, backoff=10.0)
+        assert time.monotonic() - start < 3
+
+    def test_a_server_that_goes_away(self, manifest, server, tmp_path, monkeypatch):
+        """After the first file fails and the server is gone, the rest is not waited for."""
+        answers = iter([download.reachable(server.url)])
+        monkeypatch.setattr(download, "reachable", lambda *_, **__: next(answers, Reach(False, "", "gone")))
+        for n in range(3):
+            server.plan[path_of(manifest, n)] = ["always", "drop"]
+        report = get(manifest, tmp_path / "d", server, jobs=1, retries=0, strict=False)
+        reasons = [entry.reason for entry in report.missing]
+        assert reasons == ["the connection was cut (1 attempt)"] + ["not tried: gone"] * 5
+
+    def test_a_folder_that_cannot_be_written(self, manifest, server, tmp_path):
+        (tmp_path / "d").write_text("a file where the folder should be")
+        with pytest.raises(Exception, match="cannot be written"):
+            get(manifest, tmp_path / "d", server)
+
+    def test_progress_goes_to_stderr(self, manifest, server, tmp_path, capsys):
+        get(manifest, tmp_path / "d", server, progress=True)
+        captured = capsys.readouterr()
+        assert captured.out == "" and "6/6" in captured.err
+
+    @pytest.mark.parametrize("options", [{"retries": -1}, {"jobs": 0}, {"timeout": 0}, {"backoff": -1}])
+    def test_options(self, manifest, server, tmp_path, options):
+        with pytest.raises(ConfigError, match="retries"):
+            get(manifest, tmp_path / "d", server, **options)
+
+
+class TestLock:
+    def test_first_download_locks(self, unlocked, manifest, server, tmp_path):
+        report = get(unlocked, tmp_path / "d", server)
+        assert len(report.downloaded) == 6
+        again = Manifest.load(unlocked.source)
+        known = {file.path: file.sha256 for file in again.files()}
+        assert known == {file.path: file.sha256 for file in manifest.files()}
+        assert len(get(again, tmp_path / "d", server).present) == 6
+
+    def test_other_bytes_are_refused_later(self, unlocked, server, tmp_path):
+        get(unlocked, tmp_path / "d", server)
+        server.files[path_of(unlocked, 0)] = content(99)
+        again = Manifest.load(unlocked.source)
+        with pytest.raises(MissingError, match="wrong bytes"):
+            get(again, tmp_path / "elsewhere", server)
+
+    @pytest.mark.parametrize("trick", ["page", "wrong", "cut"])
+    def test_what_is_not_whole_is_not_locked(self, unlocked, server, tmp_path, trick):
+        server.plan[path_of(unlocked, 0)] = ["always", trick]
+        with pytest.raises(MissingError):
+            get(unlocked, tmp_path / "d", server)
+        locked = Manifest.load(unlocked.source)
+        assert locked.known(locked.fields[0].file("frame-g")).sha256 is None
+        assert locked.known(locked.fields[1].file("frame-g")).sha256 is not None
+        assert whole(unlocked, tmp_path / "d", server)
+
+    def test_a_file_put_there_by_hand(self, unlocked, server, tmp_path):
+        target = tmp_path / "d" / FRAME.format(run=1)
+        target.parent.mkdir(parents=True)
+        target.write_bytes(server.files[path_of(unlocked, 0)][:-9])
+        assert len(get(unlocked, tmp_path / "d", server).downloaded) == 6, "a truncated one is not believed"
+        target.unlink()
+        unlocked.lock_path.unlink()
+        target.write_bytes(server.files[path_of(unlocked, 0)])
+        assert len(get(Manifest.load(unlocked.source), tmp_path / "d", server).present) == 6
+
+    def test_damaged_lock_file(self, unlocked):
+        unlocked.lock_path.write_text("{")
+        with pytest.raises(ConfigError, match="delete it to lock anew"):
+            Manifest.load(unlocked.source)
+
+
+class TestMirrorFolder:
+    @pytest.fixture
+    def folder(self, manifest, server, tmp_path):
+        for path, body in server.files.items():
+            target = tmp_path / "mirror" / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(body)
+        return tmp_path / "mirror" / "sas"
+
+    def test_by_argument_environment_and_relative(self, manifest, folder, tmp_path, monkeypatch):
+        options = {"progress": False}
+        assert len(fetch(manifest, tmp_path / "a", mirror=folder, **options).downloaded) == 6
+        monkeypatch.setenv("SDSS_MIRROR", str(folder))
+        assert len(fetch(manifest, tmp_path / "b", **options).downloaded) == 6
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("SDSS_MIRROR", "mirror/sas")
+        assert len(fetch(manifest, tmp_path / "c", **options).downloaded) == 6
+        monkeypatch.chdir("/")
+        monkeypatch.setattr(paths, "ROOT", tmp_path)
+        assert len(fetch(manifest, tmp_path / "e", **options).downloaded) == 6
+
+    def test_missing_and_wrong_files(self, manifest, folder, tmp_path):
+        (folder / FRAME.format(run=1)).unlink()
+        (folder / FRAME.format(run=2)).write_bytes(b"other")
+        with pytest.raises(MissingError) as caught:
+            fetch(manifest, tmp_path / "d", mirror=folder, progress=False)
+        assert "not there: dr17" in str(caught.value) and "wrong bytes: 5 with" in str(caught.value)
+        assert len(list((tmp_path / "d").rglob("*.fit*"))) == 4
+        assert not list((tmp_path / "d").glob(".partial-*"))
+
+    def test_reachable(self, folder, server, monkeypatch):
+        assert reachable(folder) and "folder" in reachable(folder).detail
+        assert reachable(server.url) and "200" in reachable(server.url).detail
+        assert not reachable(folder / "nowhere")
+        monkeypatch.setenv("SDSS_MIRROR", server.url)
+        assert reachable().source == f"the mirror {server.url}"
+        server.stop()
+        answer = reachable(timeout=1.0)
+        assert not answer and "no connection" in answer.detail
+
+    def test_sources(self, folder, monkeypatch):
+        monkeypatch.setenv("SDSS_MIRROR", "")
+        assert str(find_source()) == "https://data.sdss.org/sas"
+        assert str(find_source("https://mirror.example/sas/").location) == "https://mirror.example/sas"
+        with pytest.raises(ConfigError, match="must start with http"):
+            find_source("ftp://mirror.example/sas")
+        with pytest.raises(ConfigError, match="no such folder"):
+            find_source("/does/not/exist")
+        with pytest.raises(ConfigError, match="holds a folder named sas"):
+            find_source(folder.parent)
+
+
+class TestManifest:
+    def test_round_trip(self, manifest):
+        again = Manifest.load(manifest.source)
+        assert again.fields == manifest.fields
+        assert (again.name, again.rule, again.rerun) == ("sdss-test", "for tests", 301)
+        assert again.field("2-1-11").file("psField").required is False
+
+    def test_unknown_name_lists_those_there_are(self):
+        with pytest.raises(MissingError, match="known: .*sdss-standard"):
+            Manifest.load("sdss-nothing")
+
+    @pytest.mark.parametrize(
+        "change, words",
+        [
+            ({"fields": None}, "a list named fields"),
+            ({"colour": "red"}, "unknown keys colour"),
+            ({"fields": [{"run": 1, "camcol": 1, "field": 1, "files": [], "camera": 3}]}, "camera"),
+            ({"fields": [{"run": 0, "camcol": 1, "field": 1, "files": []}]}, "run is 0"),
+            ({"fields": [{"run": 1, "camcol": 1, "field": 1, "files": [], "split": "exam"}]}, "split is 'exam'"),
+            ({"fields": [{"run": 1, "camcol": 1, "field": 1, "files": []}] * 2}, "listed twice: 1-1-1"),
+        ],
+    )
+    def test_what_is_not_allowed(self, manifest, change, words):
+        given = {**yaml.safe_load(manifest.source.read_text()), **change}
+        manifest.source.write_text(yaml.safe_dump(given))
+        with pytest.raises(ConfigError, match=words):
+            Manifest.load(manifest.source)
+
+    @pytest.mark.parametrize("path", ["/etc/passwd", "../x.fits", "a/../../x", ""])
+    def test_paths_stay_below_the_root(self, path):
+        with pytest.raises(ConfigError, match="relative path"):
+            File("frame-g", path)
+
+    def test_hashes_and_sizes(self):
+        with pytest.raises(ConfigError, match="64 hexadecimal"):
+            File("frame-g", "a", 3, "abc")
+        with pytest.raises(ConfigError, match="positive integer"):
+            File("frame-g", "a", 0)
+
+    def test_groups_stay_on_one_side(self):
+        fields = tuple(Field(run, 1, 1, (), split, "sky") for run, split in ((1, "train"), (2, "test")))
+        with pytest.raises(ConfigError, match="both sides of a split: sky"):
+            Manifest("m", "", fields)
+
+    def test_no_yaml(self, tmp_path):
+        path = tmp_path / "m.yml"
+        path.write_text("fields: [")
+        with pytest.raises(ConfigError, match="is no YAML"):
+            Manifest.load(path)
+
+    def test_standard_is_complete(self):
+        manifest = Manifest.load("sdss-standard")
+        assert len(manifest.fields) == 14
+        assert all(entry.file("frame-g") is not None for entry in manifest.fields)
+        assert {file.role for file in manifest.field("94-1-12").files} == {
+            "frame-g", "photoObj", "psField", "fpM-g", "photoField"
+        }  # fmt: skip
+        assert all(file.sha256 and file.bytes for file in manifest.files()), "only fields whose bytes somebody has seen"
+        pair = {manifest.field(name).group for name in ("2989-5-22", "6752-5-48")}
+        assert len(pair) == 1, "they overlap"
+
+    def test_standard_is_in_the_mirror(self, shared, tmp_path):
+        rows = csv.DictReader((shared / "sdss" / "MANIFEST.tsv").read_text().splitlines(), delimiter="\t")
+        truth = {row["path"].removeprefix("sas/"): (int(row["bytes"]), row["sha256"]) for row in rows}
+        manifest = Manifest.load("sdss-standard")
+        assert all(truth[file.path] == (file.bytes, file.sha256) for file in manifest.files())
+        report = fetch(manifest, tmp_path, mirror=shared / "sdss" / "sas", progress=False)
+        assert len(report.downloaded) == len(list(manifest.files()))

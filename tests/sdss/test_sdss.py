@@ -1,0 +1,321 @@
+"""SDSS frames, masks and PSF models: electrons, variance, damage."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import sdss_files
+import sep
+from astropy.io import fits
+from scipy.ndimage import map_coordinates
+
+from pnet.common.errors import ConfigError, DataError
+from pnet.common.fits_file import open_fits
+from pnet.sdss import catalogue as sdss_catalogue
+from pnet.sdss import field as sdss_field
+from pnet.sdss import frame as sdss
+from pnet.sdss import selection as sdss_selection
+from pnet.sdss.field import FieldId
+from pnet.sky import background
+
+ID = FieldId(1234, 3, 56, "g")
+SHAPE = (60, 80)
+
+
+@pytest.fixture
+def parts(rng):
+    """Image in nanomaggies, calibration vector and coarse sky of a small frame."""
+    return rng.normal(0.0, 0.02, SHAPE), rng.uniform(0.003, 0.004, SHAPE[1]), rng.uniform(80, 100, (9, 11))
+
+
+@pytest.fixture
+def frame_path(tmp_path, parts):
+    return sdss_files.write_frame(tmp_path / "frame-g-001234-3-0056.fits.bz2", *parts, ID)
+
+
+def expected(parts, gain, dark):
+    """Image and variance in electrons, written down independently: sky by scipy, one pixel formula."""
+    image, calibration, coarse = (np.asarray(part, np.float32).astype(float) for part in parts)
+    rows = np.linspace(-0.4, coarse.shape[0] - 0.6, SHAPE[0]).astype(np.float32)
+    columns = np.linspace(-0.4, coarse.shape[1] - 0.6, SHAPE[1]).astype(np.float32)
+    sky = map_coordinates(coarse, np.meshgrid(rows, columns, indexing="ij"), order=1, mode="nearest")
+    middle = np.median(calibration)
+    counts = image / calibration + sky
+    sigma_nmgy = calibration * np.sqrt(counts / gain + dark)  # as the data model writes it
+    return gain * (image / middle + sky), (sigma_nmgy * gain / middle) ** 2, 22.5 - 2.5 * np.log10(middle / gain)
+
+
+def test_frame_in_electrons(frame_path, parts):
+    frame = sdss.read_frame(frame_path)
+    image, variance, zero_point = expected(parts, 3.845, 1.3225)  # the table's values of g, camera column 3
+    np.testing.assert_allclose(frame.image, image, rtol=1e-5)
+    np.testing.assert_allclose(frame.variance, variance, rtol=1e-5)
+    assert frame.zero_point == pytest.approx(zero_point, abs=1e-6)
+    assert (frame.name, frame.gain, frame.seeing) == ("1234-3-56-g", 3.845, None)
+    assert frame.read_noise == pytest.approx(3.845 * np.sqrt(1.3225))
+    assert frame.meta["field"] == 56, "the header's FRAME is 64; the file name is right"
+    assert frame.meta["airmass"] == 1.2
+    assert frame.meta["exptime"] == pytest.approx(53.907456)
+    assert frame.pixel_scale == pytest.approx(0.396, rel=1e-6)
+    assert not frame.mask.any()
+    # CRPIX counts from 1, ours from 0
+    ra, dec = frame.wcs.all_pix2world(SHAPE[1] / 2, SHAPE[0] / 2, 0)
+    assert (float(ra), float(dec)) == pytest.approx((150.0, 2.0), abs=1e-9)
+
+
+def test_psfield_gives_gain_dark_variance_and_seeing(tmp_path, frame_path, parts):
+    psfield = sdss_files.write_psfield(tmp_path / "psField.fit", ID, gain=5.0, dark_variance=2.0, sigma=1.8)
+    frame = sdss.read_frame(frame_path, psfield=psfield)
+    image, variance, zero_point = expected(parts, 5.0, 2.0)
+    np.testing.assert_allclose(frame.image, image, rtol=1e-5)
+    np.testing.assert_allclose(frame.variance, variance, rtol=1e-5)
+    assert frame.zero_point == pytest.approx(zero_point, abs=1e-6)
+    assert frame.meta["gain_source"] == "psField"
+    # the pixel's integration adds 1/12 to the Gaussian's variance
+    assert frame.seeing == pytest.approx(0.396 * 2.3548 * np.sqrt(1.8**2 + 1 / 12), rel=0.01)
+    assert frame.meta["psf"].at(3, 4).sum() == pytest.approx(1)
+
+
+def test_one_zero_point_serves_every_column(tmp_path):
+    """Two equal stars on columns of different calibration have equal electrons."""
+    image = np.zeros(SHAPE)
+    image[30, 20] = image[30, 60] = 2.0
+    calibration = np.where(np.arange(SHAPE[1]) < 40, 0.003, 0.004)
+    path = sdss_files.write_frame(tmp_path / "frame-g-001234-3-0056.fits", image, calibration, np.full((9, 11), 90), ID)
+    frame = sdss.read_frame(path)
+    electrons = frame.image - 3.845 * 90
+    assert frame.magnitude(electrons[30, 20]) == pytest.approx(22.5 - 2.5 * np.log10(2), abs=1e-4)
+    assert electrons[30, 60] == pytest.approx(electrons[30, 20], rel=1e-6)
+
+
+def test_variance_describes_the_noise(tmp_path, rng):
+    scene = sdss_files.write_field(tmp_path, rng)
+    frame = sdss.read_frame(scene.paths["frame"], scene.paths["psField"], scene.paths["fpM"])
+    assert frame.zero_point == pytest.approx(scene.zero_point, abs=1e-6)
+    assert sdss_selection.noise_ratio(frame) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["frame-g-001234-3-0056.fits", "frame-g-001234-3-0056.fits.bz2"])
+def test_compressed_and_plain_are_the_same(tmp_path, frame_path, parts, name):
+    other = sdss_files.write_frame(tmp_path / "other" / name, *parts, ID, compress=name.endswith("bz2"))
+    np.testing.assert_array_equal(sdss.read_frame(other).image, sdss.read_frame(frame_path).image)
+
+
+def test_identity_from_the_file_name_then_from_astrans(tmp_path, parts):
+    odd = sdss_files.write_frame(tmp_path / "renamed.fits", *parts, ID, compress=False)
+    assert sdss_field.identify(odd) == ID
+    assert sdss_field.identify(tmp_path / "frame-r-000094-1-0012.fits.bz2") == FieldId(94, 1, 12, "r")
+    bare = sdss_files.write_hdus(tmp_path / "bare.fits", [fits.PrimaryHDU(np.zeros((3, 3)))])
+    with pytest.raises(DataError, match="cannot tell run"):
+        sdss_field.identify(bare)
+
+
+def test_server_paths():
+    identity = FieldId(94, 1, 12, "g")
+    assert identity.server_path("frame") == "dr17/eboss/photoObj/frames/301/94/1/frame-g-000094-1-0012.fits.bz2"
+    assert identity.server_path("fpM") == "dr17/eboss/photo/redux/301/94/objcs/1/fpM-000094-g1-0012.fit"
+    with pytest.raises(ConfigError, match="role is 'image'"):
+        identity.server_path("image")
+
+
+def test_nan_pixels_are_masked(tmp_path, parts):
+    parts[0][10, 10] = np.nan
+    frame = sdss.read_frame(sdss_files.write_frame(tmp_path / "frame-g-001234-3-0056.fits", *parts, ID))
+    assert frame.mask.sum() == 1 and frame.mask[10, 10]
+    assert np.isfinite(frame.image).all() and np.isfinite(frame.variance).all()
+
+
+class TestDamage:
+    def test_every_truncation_of_a_plain_file(self, tmp_path, parts):
+        path = sdss_files.write_frame(tmp_path / "frame-g-001234-3-0056.fits", *parts, ID, compress=False)
+        whole = path.read_bytes()
+        for size in (0, 5, 2879, 2880, 2880 * 3, 2880 * 8, len(whole) - 2880, len(whole) - 1):
+            path.write_bytes(whole[:size])
+            with pytest.raises(DataError, match="frame-g-001234-3-0056"):
+                sdss.read_frame(path)
+
+    def test_truncated_bzip2(self, frame_path):
+        frame_path.write_bytes(frame_path.read_bytes()[:-20])
+        with pytest.raises(DataError, match="damaged or truncated"):
+            sdss.read_frame(frame_path)
+
+    def test_corrupted_bzip2(self, frame_path):
+        content = bytearray(frame_path.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        frame_path.write_bytes(bytes(content))
+        with pytest.raises(DataError, match="damaged or truncated"):
+            sdss.read_frame(frame_path)
+
+    def test_no_fits(self, tmp_path):
+        path = tmp_path / "frame-g-001234-3-0056.fits.bz2"
+        path.write_text("<html>Not found</html>")
+        with pytest.raises(DataError, match="not a FITS file"):
+            sdss.read_frame(path)
+        with pytest.raises(DataError, match="cannot be read"):
+            sdss.read_frame(tmp_path / "nothing.fits")
+
+    def test_gzip_is_read(self, tmp_path, parts):
+        import gzip
+
+        plain = sdss_files.write_frame(tmp_path / "a.fits", *parts, ID, compress=False)
+        packed = tmp_path / "a.fits.gz"
+        packed.write_bytes(gzip.compress(plain.read_bytes()))
+        np.testing.assert_array_equal(open_fits(packed)[0].data, open_fits(plain)[0].data)
+
+    def test_wrong_shapes(self, tmp_path, parts):
+        image, calibration, sky = parts
+        name = tmp_path / "frame-g-001234-3-0056.fits"
+        with pytest.raises(DataError, match="vector of 80 calibrations"):
+            sdss.read_frame(sdss_files.write_frame(name, image, calibration[:-1], sky, ID))
+        with pytest.raises(DataError, match="not finite and positive"):
+            sdss.read_frame(sdss_files.write_frame(name, image, np.zeros(80), sky, ID))
+        with pytest.raises(DataError, match="does not fit"):
+            sdss.read_frame(sdss_files.write_frame(name, image, calibration, sky, ID, xinterp=np.zeros(81)))
+        with pytest.raises(DataError, match="3 HDUs|1 HDUs"):
+            sdss.read_frame(sdss_files.write_hdus(name, [fits.PrimaryHDU(image)]))
+
+    def test_ccd_whose_gain_changed_needs_psfield(self, tmp_path, parts):
+        identity = FieldId(1234, 2, 56, "u")
+        path = sdss_files.write_frame(tmp_path / "frame-u-001234-2-0056.fits", *parts, identity)
+        with pytest.raises(DataError, match="give the field's psField"):
+            sdss.read_frame(path)
+
+
+class TestMask:
+    def test_planes_and_what_is_masked(self, tmp_path, frame_path):
+        spans = {
+            "INTERP": [[(0, 0, 0), (1, 3, 5)], [(59, 79, 79)]],
+            "SATUR": [[(7, 2, 2)]],
+            "CR": [[(8, 2, 3)]],
+            "GHOST": [[(9, 0, 79)]],
+            "OBJECT": [[(20, 10, 30)]],
+            "NOTCHECKED": [[(40, 0, 79)]],
+        }
+        fpm = sdss_files.write_fpm(tmp_path / "fpM-001234-g3-0056.fit", ID, SHAPE, spans)
+        planes = sdss.read_mask(fpm)
+        truth = np.zeros(SHAPE, bool)
+        truth[0, 0] = truth[59, 79] = True
+        truth[1, 3:6] = True
+        np.testing.assert_array_equal(planes["INTERP"], truth)
+        assert set(planes) == set(sdss_files.MASKS)
+        assert planes["BINOBJECT"].sum() == 0
+        frame = sdss.read_frame(frame_path, fpm=fpm)
+        np.testing.assert_array_equal(frame.mask, truth | planes["SATUR"] | planes["CR"] | planes["GHOST"])
+        assert frame.meta["planes"]["NOTCHECKED"].sum() == 80
+        only = sdss.read_frame(frame_path, fpm=fpm, unusable=("CR",))
+        np.testing.assert_array_equal(only.mask, planes["CR"])
+        with pytest.raises(ConfigError, match="mask plane 'BAD'"):
+            sdss.read_frame(frame_path, fpm=fpm, unusable=("BAD",))
+
+    @pytest.mark.parametrize("run_of_pixels", [(60, 0, 1), (0, 70, 80), (0, 5, 4)])
+    def test_pixels_outside(self, tmp_path, run_of_pixels):
+        fpm = sdss_files.write_fpm(tmp_path / "m.fit", ID, SHAPE, {"CR": [[run_of_pixels]]})
+        with pytest.raises(DataError, match="CR leaves the image"):
+            sdss.read_mask(fpm)
+
+    def test_of_another_field_band_or_shape(self, tmp_path, frame_path):
+        other = sdss_files.write_fpm(tmp_path / "m.fit", FieldId(1234, 3, 57, "g"), SHAPE, {})
+        with pytest.raises(DataError, match="belongs to 1234-3-57, the frame is 1234-3-56-g"):
+            sdss.read_frame(frame_path, fpm=other)
+        other = sdss_files.write_fpm(tmp_path / "fpM-001234-r3-0056.fit", ID, SHAPE, {})
+        with pytest.raises(DataError, match="band r"):
+            sdss.read_frame(frame_path, fpm=other)
+        other = sdss_files.write_fpm(tmp_path / "m.fit", ID, (60, 81), {})
+        with pytest.raises(DataError, match=r"mask is \(60, 81\)"):
+            sdss.read_frame(frame_path, fpm=other)
+        with pytest.raises(DataError, match="no fpM mask"):
+            sdss.read_mask(frame_path)
+
+
+class TestPSF:
+    def test_polynomials_of_the_position(self, tmp_path, rng):
+        images = np.stack(
+            [sdss_files.gaussian_psf(1.5), 0.1 * sdss_files.gaussian_psf(2.5), rng.normal(0, 1e-5, (51, 51))]
+        )
+        coefficients = rng.uniform(0.5, 1.0, (3, 3, 2))
+        path = sdss_files.write_psfield(tmp_path / "psField.fit", ID, images=images, coefficients=coefficients)
+        x, y = 1200.0, 700.0
+        row, column = (y + 0.5) / 1000, (x + 0.5) / 1000
+        weights = [
+            sum(c[i, j] * row**i * column**j for i in range(3) for j in range(2)) for c in coefficients
+        ]  # fmt: skip
+        truth = sum(w * image for w, image in zip(weights, images, strict=True))
+        psf = sdss.read_psf(path, "g", x, y)
+        assert psf.shape == (51, 51)
+        np.testing.assert_allclose(psf, truth / truth.sum(), rtol=1e-4, atol=1e-9)
+        assert not np.allclose(psf, sdss.read_psf(path, "g", 0, 0), rtol=1e-4, atol=0)
+
+    def test_errors(self, tmp_path, frame_path):
+        path = sdss_files.write_psfield(tmp_path / "psField.fit", FieldId(1, 1, 1, "g"))
+        with pytest.raises(ConfigError, match="band is 'y'"):
+            sdss.read_psf(path, "y", 0, 0)
+        with pytest.raises(DataError, match="belongs to 1-1-1"):
+            sdss.read_frame(frame_path, psfield=path)
+        with pytest.raises(DataError, match="holds no PSF of band g"):
+            sdss.read_psf(frame_path, "g", 0, 0)
+        path = sdss_files.write_psfield(tmp_path / "psField.fit", ID, gain=0.0)
+        with pytest.raises(DataError, match="not physical"):
+            sdss.read_psf(path, "g", 0, 0)
+        path = sdss_files.write_psfield(tmp_path / "psField.fit", ID, images=np.zeros((1, 51, 51)))
+        with pytest.raises(DataError, match="has a sum of 0"):
+            sdss.read_psf(path, "g", 0, 0)
+
+
+def concentration(image, x, y):
+    """Light within 2 px over light within 8 px of the windowed centroid."""
+    image = np.ascontiguousarray(image)
+    x, y, _ = sep.winpos(image, [x], [y], 1.6)
+    return sep.sum_circle(image, x, y, 2.0)[0][0] / sep.sum_circle(image, x, y, 8.0)[0][0]
+
+
+class TestReal:
+    """Field 94-1-12."""
+
+    @pytest.fixture
+    def files(self, shared):
+        identity = FieldId(94, 1, 12, "g")
+        return {
+            role: shared / "sdss/sas" / identity.server_path(role) for role in ("frame", "psField", "fpM", "photoObj")
+        }
+
+    def test_frame(self, files):
+        start = time.process_time()
+        frame = sdss.read_frame(files["frame"], files["psField"], files["fpM"])
+        assert time.process_time() - start < 2, "a frame must be read quickly"
+        assert frame.shape == (1489, 2048)
+        assert frame.name == "94-1-12-g"
+        assert frame.gain == pytest.approx(3.32)
+        assert frame.meta["dark_variance"] == pytest.approx(15.6025)
+        assert frame.zero_point == pytest.approx(30.0425, abs=1e-3)
+        assert frame.seeing == pytest.approx(1.55, abs=0.1)
+        assert frame.meta["airmass"] == pytest.approx(1.2017, abs=1e-4)
+        # psField's own sky noise is 4.4 % above gain and dark variance, so a ratio above 1 is what to expect
+        summary = fits.getdata(files["psField"], 6)[0]
+        predicted = np.sqrt(summary["sky"][1] / frame.gain + frame.meta["dark_variance"])
+        assert summary["skysig"][1] / predicted == pytest.approx(1.044, abs=0.002)
+        assert 1.0 < sdss_selection.noise_ratio(frame) < 1.05
+        # bad columns of the CCD, interpolated in every row
+        assert frame.mask[:, 356].all() and not frame.mask[700, 100:110].any()
+
+    def test_psf_agrees_with_the_stars(self, files):
+        """Share of the light within 2 px of that within 8 px; with the polynomials transposed it fits worse."""
+        frame = sdss.read_frame(files["frame"], files["psField"], files["fpM"])
+        model = frame.meta["psf"]
+        widths = [sdss.fwhm(model.at(x, 700)) * frame.pixel_scale for x in (100, 1000, 1900)]
+        assert all(1.4 < width < 1.7 for width in widths)
+        residual = {}
+        signal = frame.image - background.estimate(frame).level
+        table = sdss_catalogue.select(files["photoObj"], frame)
+        stars = table[table["counted"] & (table["mag"] < 18.5)]
+        stars = stars[stars["x"].between(30, 2010) & stars["y"].between(30, 1450)]
+        transposed = replace(model, coefficients=np.swapaxes(model.coefficients, 1, 2))
+        for name, candidate in (("as read", model), ("transposed", transposed)):
+            ratios = []
+            for x, y in zip(stars["x"], stars["y"], strict=True):
+                psf = candidate.at(x, y)
+                ratios.append(concentration(signal, x, y) / concentration(psf, 25.0, 25.0))
+            residual[name] = np.std(ratios)
+            assert np.median(ratios) == pytest.approx(1, abs=0.02)
+        assert residual["as read"] < 0.03
+        assert residual["as read"] < residual["transposed"]

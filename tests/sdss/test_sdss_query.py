@@ -1,0 +1,151 @@
+"""Choosing fields for the paper-scale manifest, with made-up answers of the database."""
+
+import sys
+import types
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from astropy import units
+from astropy.coordinates import SkyCoord
+from astropy.table import Table
+
+from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.sdss import query as sdss_query
+from pnet.sdss.manifest import Manifest
+
+
+@pytest.fixture
+def answer(rng) -> pd.DataFrame:
+    """Fields of 30 runs, a strip of sky each, in all camera columns; some at low galactic latitude."""
+    rows = []
+    for number in range(30):
+        run = 100 + 37 * number
+        for camcol in range(1, 7):
+            for step in range(8):
+                ra = 120 + 15 * step + rng.uniform(0, 5)
+                rows.append((run, camcol, 15 + 10 * step, ra, -10 + 2.2 * number + 0.21 * camcol))
+    return pd.DataFrame(rows, columns=list(sdss_query.COLUMNS))
+
+
+def build(tmp_path, answer, n, **options):
+    return sdss_query.build_manifest(n, output=tmp_path / "m.yml", query=lambda sql: answer, **options)
+
+
+def test_manifest(tmp_path, answer):
+    asked = []
+
+    def query(sql):
+        asked.append(sql)
+        return answer
+
+    manifest = sdss_query.build_manifest(60, output=tmp_path / "m.yml", query=query)
+    assert len(manifest.fields) == 60
+    again = Manifest.load(tmp_path / "m.yml")
+    assert again.fields == manifest.fields
+    assert again.query == asked[0], "the query is on record"
+    assert "galactic latitude" in again.rule
+    for word in ("rerun = 301", "quality = 3", "calibStatus_g", "imageStatus_g", "primaryArea"):
+        assert word in asked[0]
+    assert all(file.sha256 is None for file in again.files()), "nobody has seen these files yet"
+    first = manifest.fields[0]
+    assert [file.role for file in first.files] == ["frame-g", "photoObj", "psField", "fpM-g"]
+    assert [file.required for file in first.files] == [True, True, False, False]
+    assert first.file("frame-g").path == (
+        f"dr17/eboss/photoObj/frames/301/{first.run}/{first.camcol}/"
+        f"frame-g-{first.run:06d}-{first.camcol}-{first.field:04d}.fits.bz2"
+    )
+
+
+def test_spread_over_runs_columns_and_sky(tmp_path, answer):
+    manifest = build(tmp_path, answer, 60)
+    assert set(Counter(entry.camcol for entry in manifest.fields).values()) == {10}
+    runs = Counter(entry.run for entry in manifest.fields)
+    assert len(runs) >= 28 and max(runs.values()) <= 3
+    where = answer.set_index(["run", "camcol", "field"])
+    chosen = where.loc[[(entry.run, entry.camcol, entry.field) for entry in manifest.fields]]
+    sky = SkyCoord(chosen["ra"].to_numpy() * units.deg, chosen["dec"].to_numpy() * units.deg)
+    assert (np.abs(sky.galactic.b.deg) >= 30).all()
+    assert (
+        np.abs(SkyCoord(answer.ra.to_numpy() * units.deg, answer.dec.to_numpy() * units.deg).galactic.b.deg) < 30
+    ).any()
+    _, nearest, _ = sky.match_to_catalog_sky(sky, nthneighbor=2)
+    assert nearest.min().deg >= 0.3
+
+
+def test_splits_are_by_run(tmp_path, answer):
+    manifest = build(tmp_path, answer, 90)
+    sides = {}
+    for entry in manifest.fields:
+        assert entry.group == f"run-{entry.run}"
+        sides.setdefault(entry.run, set()).add(entry.split)
+    assert all(len(splits) == 1 for splits in sides.values())
+    assert {"train", "test"} <= {entry.split for entry in manifest.fields}
+
+
+def test_does_not_depend_on_the_order_of_the_answer(tmp_path, answer):
+    first = build(tmp_path, answer, 40)
+    shuffled = pd.concat([answer, answer.head(50)]).sample(frac=1, random_state=3)
+    second = build(tmp_path, shuffled, 40, overwrite=True)
+    assert first.fields == second.fields
+    assert build(tmp_path, Table.from_pandas(answer), 40, overwrite=True).fields == first.fields
+
+
+def test_more_fields_keep_the_first(tmp_path, answer):
+    few = {entry.name for entry in build(tmp_path, answer, 30).fields}
+    many = {entry.name for entry in build(tmp_path, answer, 60, overwrite=True).fields}
+    assert few < many
+
+
+def test_existing_manifest_is_not_replaced(tmp_path, answer):
+    build(tmp_path, answer, 6)
+    with pytest.raises(ConfigError, match="exists"):
+        build(tmp_path, answer, 6)
+
+
+def test_more_than_there_are(tmp_path, answer):
+    with pytest.raises(ConfigError, match="the rule gives only"):
+        build(tmp_path, answer, 5000)
+    assert not (tmp_path / "m.yml").exists()
+    with pytest.raises(ConfigError, match="the rule gives only 0"):
+        build(tmp_path, answer.head(0), 1)
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.5, "300"])
+def test_number_of_fields(tmp_path, answer, n):
+    with pytest.raises(ConfigError, match="n_fields is"):
+        build(tmp_path, answer, n)
+
+
+def test_strange_answers(tmp_path, answer):
+    with pytest.raises(DataError, match="lacks camcol"):
+        build(tmp_path, answer.drop(columns="camcol"), 5)
+    with pytest.raises(DataError, match="not numbers"):
+        build(tmp_path, answer.astype({"ra": object}).replace({"ra": {answer["ra"][0]: "–"}}), 5)
+    with pytest.raises(DataError, match="outside 1–6"):
+        build(tmp_path, answer.assign(camcol=7), 5)
+
+
+def test_skyserver_goes_through_astroquery(monkeypatch):
+    """The real call, with astroquery's function replaced: what is asked, and what happens when it fails."""
+    calls = []
+
+    def answers(sql, **options):
+        calls.append((sql, options))
+        return Table({"run": [94], "camcol": [1], "field": [15], "ra": [10.0], "dec": [0.0]})
+
+    module = types.ModuleType("astroquery.sdss")
+    module.SDSS = types.SimpleNamespace(query_sql=answers)
+    monkeypatch.setitem(sys.modules, "astroquery.sdss", module)
+    assert sdss_query.skyserver("SELECT 1")["run"].tolist() == [94]
+    assert calls[0][0] == "SELECT 1" and calls[0][1]["data_release"] == 17
+    module.SDSS = types.SimpleNamespace(query_sql=lambda *_, **__: None)
+    assert len(sdss_query.skyserver("SELECT 1")) == 0
+
+    def fails(*_, **__):
+        raise ConnectionError("no route")
+
+    module.SDSS = types.SimpleNamespace(query_sql=fails)
+    with pytest.raises(MissingError, match="SkyServer did not answer .*no route.*pnet sdss-manifest"):
+        sdss_query.skyserver("SELECT 1")

@@ -1,0 +1,153 @@
+"""The SDSS data set of a run: made live, read back, replaced by the released one, and its figures."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import sdss_files
+from matplotlib.figure import Figure
+
+from pnet.book.figures import magnitudes, patch
+from pnet.common import paths
+from pnet.common.errors import DataError, MissingError
+from pnet.sdss import catalogue as sdss_catalogue
+from pnet.sdss import selection as sdss_selection
+from pnet.sdss.manifest import Field, File, Manifest
+
+
+@pytest.fixture
+def scenes(tmp_path, rng, monkeypatch):
+    """Two fields in a mirror, and a manifest of them plus a frame without a catalogue."""
+    mirror = tmp_path / "mirror" / "sas"
+    monkeypatch.setenv("SDSS_MIRROR", str(mirror))
+    monkeypatch.setenv("PNET_DATA", str(tmp_path / "data"))
+    written = [
+        sdss_files.write_field(mirror, rng, run=1234, stars=60),
+        sdss_files.write_field(mirror, rng, run=1300, camcol=6, stars=20),
+        sdss_files.write_field(mirror, rng, run=1400, camcol=2, stars=5),
+    ]
+    fields = []
+    for number, scene in enumerate(written):
+        i = scene.identity
+        files = [File("frame-g", i.server_path("frame"))]
+        if number < 2:
+            files.append(File("photoObj", i.server_path("photoObj")))
+            files.append(File("psField", i.server_path("psField"), required=False))
+        files.append(File("fpM-g", i.server_path("fpM") + ("" if number == 0 else ".none"), required=False))
+        fields.append(Field(i.run, i.camcol, i.field, tuple(files), split=("test", "val", "train")[number]))
+    manifest = Manifest("sdss-made-up", "for tests", tuple(fields))
+    manifest.save(tmp_path / "sdss-made-up.yml")
+    return manifest, written
+
+
+def test_live(scenes, tmp_path):
+    manifest, written = scenes
+    selection = sdss_selection.make(manifest, tmp_path / "build", seed=7)
+    assert selection.is_live and selection.notice == ""
+    assert selection.table["frame"].unique().tolist() == ["1234-3-56-g", "1300-6-56-g"]
+    assert selection.table["counted"].sum() == 80, "a grid of isolated stars"
+    for scene in written[:2]:
+        rows = selection.table[selection.table["frame"] == scene.identity.name]
+        truth = 22.5 - 2.5 * np.log10(scene.objects["nmgy"])
+        np.testing.assert_allclose(np.sort(rows["mag"]), np.sort(truth), atol=1e-4)
+    frames = selection.frames.set_index("frame")
+    assert frames["split"].tolist() == ["test", "val", "train"]
+    np.testing.assert_allclose(frames["noise_ratio"], 1, atol=0.02)
+    assert frames.loc["1234-3-56-g", "masked"] == pytest.approx(2 / 640)
+    assert frames.loc["1300-6-56-g", "masked"] == 0
+    check = frames.loc["1234-3-56-g", "zero_point_check"]
+    assert abs(check["offset"]) < 4 * check["error"] + 0.003
+    assert check["used"] + check["rejected"] == 60
+    assert frames.loc["1300-6-56-g", "zero_point_check"] is None, "20 stars are too few for a fit"
+    assert {entry["path"][-5:] for entry in selection.record["missing"]} == {".none"}
+    assert (selection.record["seed"], selection.record["manifest"]) == (7, "sdss-made-up")
+
+
+def test_read_back_and_damage(scenes, tmp_path):
+    made = sdss_selection.make(scenes[0], tmp_path / "build")
+    read = sdss_selection.read(tmp_path / "build" / "sdss")
+    pd.testing.assert_frame_equal(read.table, made.table)
+    assert read.record == made.record and not read.is_live
+    table = tmp_path / "build" / "sdss" / sdss_selection.TABLE
+    table.write_bytes(table.read_bytes()[:-1])
+    with pytest.raises(DataError, match="not the table"):
+        sdss_selection.read(tmp_path / "build" / "sdss")
+    with pytest.raises(MissingError, match="pnet sdss-download"):
+        sdss_selection.read(tmp_path)
+
+
+def test_released_stands_in_where_nothing_can_be_had(scenes, tmp_path, monkeypatch):
+    sdss_selection.make(scenes[0], tmp_path / "results")
+    monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
+    monkeypatch.setenv("SDSS_MIRROR", "http://127.0.0.1:9/sas")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("PNET_DATA", str(tmp_path / "elsewhere"))
+    selection = sdss_selection.make_or_released(scenes[0], tmp_path / "build")
+    assert not selection.is_live
+    assert "Released result" in selection.notice and "pnet sdss-download" in selection.notice
+    assert "no connection" in selection.notice
+    assert selection.record["commit"][:10] in selection.notice
+    assert str(tmp_path) not in selection.notice
+    assert not (tmp_path / "build").exists()
+
+
+def test_a_damaged_file_does_not_hide_behind_released_results(scenes, tmp_path):
+    manifest, written = scenes
+    photoobj = written[0].paths["photoObj"]
+    frame = written[1].paths["photoObj"].read_bytes()
+    photoobj.write_bytes(frame)  # a whole file, of another field
+    with pytest.raises(DataError, match="has RUN 1300"):
+        sdss_selection.make_or_released(manifest, tmp_path / "build")
+    assert not (tmp_path / "build" / "sdss" / sdss_selection.RECORD).exists()
+
+
+def test_without_any_catalogue(scenes, tmp_path):
+    manifest, _ = scenes
+    bare = Manifest("bare", "", (manifest.fields[2],))
+    bare.save(tmp_path / "bare.yml")
+    with pytest.raises(DataError, match="no field has a photoObj"):
+        sdss_selection.make(bare, tmp_path / "build")
+
+
+def test_fields_one_at_a_time(scenes, tmp_path):
+    report = sdss_selection.fetch(scenes[0], progress=False)
+    assert [frame.name for frame, _ in sdss_catalogue.load_fields(report)] == ["1234-3-56-g", "1300-6-56-g"]
+    everything = list(sdss_catalogue.load_fields(report, catalogued=False, splits=["val", "train"]))
+    assert [frame.name for frame, _ in everything] == ["1300-6-56-g", "1400-2-56-g"]
+    assert everything[1][1] is None
+    with pytest.raises(DataError, match="was not downloaded"):
+        sdss_catalogue.load_field(report, "1234-3-56", band="r")
+
+
+class TestFigures:
+    def test_histogram_counts(self):
+        table = pd.DataFrame(
+            {
+                "mag": [13.0, 14.1, 14.2, 19.99, 20.0, 21.0, 15.0],
+                "kind": ["star"] * 6 + ["galaxy"],
+                "counted": [True, True, False, True, True, False, False],
+            }
+        )
+        ax = Figure().subplots()
+        assert magnitudes.magnitude_histogram(ax, table) is ax
+        heights = [bar.get_height() for bar in ax.containers[0]]
+        assert heights[0] == 1 and heights[2] == 1 and heights[-1] == 2 and sum(heights) == 4
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+            "stars that count (4)",
+            "all point sources (5)",
+        ]
+
+    def test_no_stars_and_no_columns(self):
+        nothing = pd.DataFrame({"mag": [], "kind": [], "counted": pd.Series([], dtype=bool)})
+        assert magnitudes.figure_1(nothing).axes[0].texts[0].get_text() == "no stars"
+        with pytest.raises(DataError, match="lacks the columns"):
+            magnitudes.figure_1(pd.DataFrame({"mag": [1.0]}))
+
+    def test_patch(self, scenes):
+        report = sdss_selection.fetch(scenes[0], progress=False)
+        frame, table = sdss_catalogue.load_field(report, "1234-3-56")
+        _, part, rows = sdss_catalogue.patches(frame, table, 256)[0]
+        figure = patch.patch_figure(part, rows)
+        shown = figure.axes[0].images[0].get_array()
+        assert shown.shape == (256, 256) and np.ma.getmaskarray(np.ma.masked_invalid(shown))[:, 5].all()
+        points = figure.axes[0].collections[0].get_offsets()
+        np.testing.assert_allclose(points, rows.loc[rows["counted"], ["x", "y"]])

@@ -1,0 +1,228 @@
+"""The Stripe 82 co-add as truth, its files, and the scores against it."""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+import pytest
+from astropy.io import fits
+from sdss_files import wcs
+
+from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.evaluation.measurements import COLUMNS
+from pnet.frame import Frame
+from pnet.sdss import stripe82, stripe82_files
+from studies import coadd_scores
+
+SHAPE, ZERO_POINT = (400, 500), 30.0
+# x, y, g, star, saturated: three that count, then faint, saturated, galaxy, a close pair, and one near a faint source
+SOURCES = [
+    (100.0, 100.0, 16.0, True, False),
+    (200.4, 300.3, 18.0, True, False),
+    (300.0, 150.0, 19.9, True, False),
+    (400.0, 300.0, 20.4, True, False),
+    (50.0, 200.0, 15.0, True, True),
+    (350.0, 350.0, 18.5, False, False),
+    (250.0, 50.0, 18.0, True, False),
+    (256.0, 50.0, 21.0, False, False),
+    (306.0, 150.0, 23.5, False, False),
+    (3.0, 100.0, 18.0, True, False),
+]
+
+
+@pytest.fixture
+def frame():
+    image = np.full(SHAPE, 300.0)
+    return Frame("94-1-12-g", image, image, np.zeros(SHAPE, bool), 4.0, ZERO_POINT, 5.0, 0.396, seeing=1.4, wcs=wcs())
+
+
+def write_coadd(path, sources=SOURCES):
+    x, y, g, star, saturated = (np.array(column) for column in zip(*sources, strict=True))
+    ra, dec = wcs().all_pix2world(x, y, 0)
+    columns = {
+        "objid": np.arange(len(x)) + 8647474690324234433,
+        "ra": ra,
+        "dec": dec,
+        "probpsf": star.astype(float),
+        "psfmag_g": np.where(star, g, g + 0.7),
+        "devmag_g": np.where(star, 0.0, g - 0.1),
+        "expmag_g": np.where(star, 0.0, g),
+        "fracdev_r": np.zeros(len(x)),
+        "galaxy_bool": ~star,
+        "is_saturated": saturated,
+        "x": x + 4.4,  # pixels of the r frame: not to be used
+    }
+    formats = {"objid": "K", "galaxy_bool": "L", "is_saturated": "L"}
+    table = fits.BinTableHDU.from_columns([fits.Column(n, formats.get(n, "D"), array=v) for n, v in columns.items()])
+    fits.HDUList([fits.PrimaryHDU(), table]).writeto(path)
+    return path
+
+
+def test_coadd_truth_has_the_frames_pixels_and_marks_what_counts(frame, tmp_path):
+    truth = stripe82.coadd_truth(write_coadd(tmp_path / "coadd.fits"), frame)
+    assert len(truth) == len(SOURCES)
+    counted = truth[truth["counted"]].sort_values("mag")
+    # not the faint, saturated, edge ones, the galaxy, or the one with a neighbour that the frame sees; the one beside a
+    # source of 23.5 mag counts
+    np.testing.assert_allclose(counted["mag"], [16.0, 18.0, 19.9])
+    np.testing.assert_allclose(counted[["x", "y"]], [[100, 100], [200.4, 300.3], [300, 150]], atol=1e-6)
+    np.testing.assert_allclose(counted["flux"], 10 ** (0.4 * (ZERO_POINT - counted["mag"])))
+    galaxy = truth[(truth["kind"] == "galaxy") & (truth["mag"] < 19)]
+    assert galaxy["mag"].item() == pytest.approx(18.5)  # its model magnitude, not that of the PSF
+
+
+def test_offset_of_two_catalogues(frame, tmp_path):
+    truth = stripe82.coadd_truth(write_coadd(tmp_path / "coadd.fits"), frame)
+    other = truth.assign(x=truth["x"] + 0.1, mag=truth["mag"] - 0.02)
+    found = stripe82.offset(truth, other)
+    assert found["n"] == 3
+    assert (found["x"], found["y"], found["mag"]) == pytest.approx((-0.1, 0.0, 0.02), abs=1e-9)
+    assert np.isnan(stripe82.offset(truth, other.assign(counted=False))["x"])
+
+
+def test_real_detections_are_within_two_pixels(frame, tmp_path):
+    truth = stripe82.coadd_truth(write_coadd(tmp_path / "coadd.fits"), frame)
+    detections = pd.DataFrame({"x": [306.5, 320.0], "y": [151.0, 20.0]}, index=[7, 9])
+    assert stripe82.real_detections(detections, truth).to_dict() == {7: True, 9: False}
+    assert stripe82.real_detections(detections.iloc[:0], truth).empty
+
+
+def test_damaged_catalogues_are_named(frame, tmp_path):
+    path = write_coadd(tmp_path / "coadd.fits")
+    with pytest.raises(DataError, match="no celestial WCS"):
+        frame.wcs = None
+        stripe82.coadd_truth(path, frame)
+    frame.wcs = wcs()
+    far = write_coadd(tmp_path / "far.fits", [(x + 5000, *rest) for x, *rest in SOURCES])
+    with pytest.raises(DataError, match="no source of it lies on frame"):
+        stripe82.coadd_truth(far, frame)
+    fits.BinTableHDU.from_columns([fits.Column("ra", "D", array=[1.0])]).writeto(tmp_path / "short.fits")
+    with pytest.raises(DataError, match="lacks the columns objid, dec"):
+        stripe82.coadd_truth(tmp_path / "short.fits", frame)
+
+
+def test_the_manifest_lists_every_file_with_its_public_copy():
+    files = stripe82_files.load()
+    assert {"coadd", "reference", "fpC-4192", "fpC-6377", "psField-4192", "fpM-6377", "tsField-6377"} <= set(files)
+    for file in files.values():
+        assert len(file.sha256) == 64 and file.bytes > 10_000
+        assert file.url.startswith("https://raw.githubusercontent.com/") and len(file.url.split("/")[5]) == 40
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """A manifest of one file, and folders where it may lie."""
+    content = b"co-add" * 100
+    manifest = tmp_path / "manifests" / "stripe82.yml"
+    manifest.parent.mkdir()
+    digest = hashlib.sha256(content).hexdigest()
+    manifest.write_text(
+        f"files:\n- {{role: coadd, path: stripe82_coadd/c.fits, bytes: {len(content)}, sha256: {digest}, "
+        "url: http://127.0.0.1:9/c.fits}\n"
+    )
+    monkeypatch.setattr("pnet.common.paths.MANIFESTS", manifest.parent)
+    monkeypatch.setenv("PNET_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("SDSS_MIRROR", raising=False)
+    monkeypatch.delenv("STRIPE82_MIRROR", raising=False)
+
+    def put(folder):
+        path = tmp_path / folder / "stripe82_coadd" / "c.fits"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+        return path
+
+    return put
+
+
+@pytest.mark.parametrize("where", ["downloads", "named", "beside"])
+def test_files_are_found_where_they_may_lie(store, tmp_path, monkeypatch, where):
+    if where == "downloads":
+        path = store("data/stripe82")
+    elif where == "named":
+        path = store("mine")
+        monkeypatch.setenv("STRIPE82_MIRROR", str(tmp_path / "mine"))
+    else:
+        path = store("sdss")
+        (tmp_path / "sdss" / "sas").mkdir()
+        monkeypatch.setenv("SDSS_MIRROR", str(tmp_path / "sdss" / "sas"))
+    assert stripe82_files.fetch(["coadd"]) == {"coadd": path}
+
+
+def test_a_missing_file_says_what_to_do(store, tmp_path, monkeypatch):
+    with pytest.raises(MissingError, match=r"STRIPE82_MIRROR=<folder that holds stripe82_coadd/c\.fits>"):
+        stripe82_files.fetch(["coadd"])
+    path = store("mine")
+    path.write_bytes(b"other bytes")  # a damaged copy is none
+    monkeypatch.setenv("STRIPE82_MIRROR", str(tmp_path / "mine"))
+    with pytest.raises(MissingError):
+        stripe82_files.fetch(["coadd"])
+    with pytest.raises(ConfigError, match="it has|has coadd"):
+        stripe82_files.fetch(["fpC-1"])
+    monkeypatch.setenv("STRIPE82_MIRROR", str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match="no such folder"):
+        stripe82_files.fetch(["coadd"])
+
+
+def rows(dataset, status, n, rng, **values):
+    table = pd.DataFrame(np.nan, index=range(n), columns=list(COLUMNS)).astype(object)
+    table["dataset"], table["frame"], table["method"], table["status"] = dataset, "94-1-12-g", "pnet", status
+    table["truth_kind"], table["counted"], table["confidence"] = "star", status == "matched", 0.9
+    for name, value in values.items():
+        table[name] = value
+    text = ("dataset", "frame", "method", "status", "truth_kind")
+    return table.astype({name: float for name in COLUMNS if name not in (*text, "counted")})
+
+
+def measured(rng, own=0.02, sigma=0.01, n=400):
+    """Measurements of stars against both catalogues, and five detections that photoObj does not know."""
+    mag = rng.uniform(15, 20, n)
+    x, y = rng.uniform(0, 2000, n), rng.uniform(0, 1400, n)
+    ours = mag + sigma * rng.standard_normal(n)
+    common = {"truth_x": x, "truth_y": y, "x": x, "y": y, "mag": ours, "mag_err": sigma, "limit_mag": sigma}
+    parts = [
+        rows("sdss", "matched", n, rng, truth_mag=ours, **common),
+        rows("coadd", "matched", n, rng, truth_mag=mag + own * rng.standard_normal(n), **common),
+    ]
+    place = {"x": np.arange(5) * 100.0 + 3000, "y": np.full(5, 30.0), "mag": 19.0}
+    parts.append(rows("sdss", "false", 5, rng, truth_kind=None, **place))
+    parts.append(rows("coadd", "false", 3, rng, truth_kind=None, **{k: np.array(v)[:3] if k != "mag" else v
+                                                                    for k, v in place.items()}))  # fmt: skip
+    # the last two of the five are sources of the co-add that do not count
+    known = {"truth_x": place["x"][3:] + 0.5, "truth_y": place["y"][3:], "truth_mag": 21.0}
+    parts.append(rows("coadd", "ignored", 2, rng, **known, x=place["x"][3:], y=place["y"][3:], mag=19.0))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_false_detections_that_the_coadd_knows(rng):
+    table = measured(rng)
+    false = coadd_scores.false_detections(table)
+    assert len(false) == 5
+    assert false["in_coadd"].sum() == 2 and not false["in_photoobj"].any()
+    found = coadd_scores.compute(table, seed=1)
+    share = found["photoobj_false_real"].estimate
+    assert (share.value, share.n) == (pytest.approx(0.4), 5)
+    precision = found["precision_either"].estimate
+    assert precision.value == pytest.approx(400 / 403) and precision.n == 403
+
+
+def test_the_coadds_own_error_is_recovered(rng):
+    found = coadd_scores.compute(measured(rng), seed=1)
+    own = found["own_error"].estimate
+    assert own.low < 0.02 < own.high
+    assert own.value == pytest.approx(0.02, rel=0.2)
+    assert found["coverage68_alone"].estimate.value == pytest.approx(0.345, abs=0.07)
+    assert found["coverage68_with_own"].estimate.value == pytest.approx(0.683, abs=0.06)
+    assert found["mag_scatter_over_limit"].estimate.value == pytest.approx(np.sqrt(5), rel=0.15)
+
+
+def test_no_error_of_the_coadd_where_ours_explain_all(rng):
+    delta = 0.5 * rng.standard_normal(500)
+    assert coadd_scores.own_error(delta, np.ones(500)) == 0
+    assert np.isnan(coadd_scores.own_error(delta[:2], np.ones(2)))
+
+
+def test_entries_have_keys_of_the_data_set(rng):
+    record = {"seed": 3, "command": "python -m pnet evaluate --dataset coadd", "frames": []}
+    entries = coadd_scores.entries(measured(rng), record, "live")
+    assert {entry.key for entry in entries} >= {"coadd.pnet.own_error", "coadd.pnet.photoobj_false_real"}
+    assert all(entry.provenance == {"seed": 3, "command": record["command"]} for entry in entries)

@@ -1,0 +1,132 @@
+"""Recipe, star lists, the file format, and data sets of the renderer."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from astropy.io import fits
+
+from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.simulation import recipe as simulation
+from pnet.simulation import renderer as fields
+from pnet.simulation.recipe import Recipe
+from pnet.sky import catalogue
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    return Recipe.load()
+
+
+def test_conditions_repeat_with_their_seed_and_span_the_recipe(recipe):
+    assert simulation.draw_conditions(recipe, 5) == simulation.draw_conditions(recipe, 5)
+    drawn = [simulation.draw_conditions(recipe, seed) for seed in range(300)]
+    assert {c.seeing for c in drawn} == set(recipe.seeing) and {c.gain for c in drawn} == set(recipe.gain)
+    assert np.mean([c.sky_mag for c in drawn]) == pytest.approx(recipe.sky_mag[0], abs=0.03)
+    assert np.std([c.sky_mag for c in drawn]) == pytest.approx(recipe.sky_mag[1], rel=0.15)
+
+
+def test_counts_of_stars_rise_as_the_paper_says(recipe):
+    mags = np.concatenate([simulation.draw_stars(recipe, "paper", seed)["mag"] for seed in range(300)])
+    counts, _ = np.histogram(mags, bins=np.arange(13, 21))
+    slope = np.polyfit(np.arange(7), np.log10(counts), 1)[0]
+    assert slope == pytest.approx(0.2, abs=0.02) and mags.min() >= 13 and mags.max() <= 20
+
+
+def test_sky_level_is_that_of_the_physics(recipe):
+    conditions = simulation.draw_conditions(recipe, 1)
+    adu = 10 ** (0.4 * (conditions.mag_zero - conditions.sky_mag)) * conditions.pixel_scale**2 * conditions.exposure
+    assert conditions.sky == pytest.approx(adu * conditions.gain, rel=1e-12)
+
+
+def test_dataset_is_written_read_and_resumed(recipe, tmp_path):
+    paths = simulation.make_dataset(tmp_path, recipe, "test", 2, 7, engine="renderer", progress=False)
+    frame, truth = simulation.read_frame(paths[0])
+    seed = fields.derive(7, "test", "paper", 1)
+    conditions, stars = simulation.draw_conditions(recipe, seed), simulation.draw_stars(recipe, "paper", seed)
+    np.testing.assert_allclose(truth["x"], stars["x"], atol=1e-9)
+    np.testing.assert_allclose(truth["flux"], conditions.flux(stars["mag"]), rtol=1e-9)
+    np.testing.assert_allclose(frame.magnitude(truth["flux"]), truth["mag"], atol=1e-9)
+    assert frame.shape == (512, 512) and frame.seeing == conditions.seeing
+    assert np.median(frame.image) == pytest.approx(conditions.sky, rel=0.05)
+    kept = paths[0].stat().st_mtime_ns
+    again = simulation.make_dataset(tmp_path, recipe, "test", 3, 7, engine="renderer", progress=False)
+    assert again[:2] == paths and paths[0].stat().st_mtime_ns == kept and again[2].exists()
+
+
+def test_same_seed_same_pixels(recipe):
+    conditions, stars = simulation.draw_conditions(recipe, 3), simulation.draw_stars(recipe, "paper", 3)
+    first, second = (fields.render_field(stars, conditions, 9) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_realistic_fields_have_galaxies(recipe, tmp_path):
+    path = simulation.make_dataset(
+        tmp_path, recipe, "train", 1, 7, engine="renderer", kind="realistic", progress=False
+    )[0]
+    frame, truth = simulation.read_frame(path)
+    galaxies = truth[truth["kind"] == "galaxy"]
+    assert len(galaxies) > 3 and galaxies["mag"].between(15, 23).all()
+    assert not catalogue.mark_counted(truth, frame).loc[galaxies.index, "counted"].any()
+
+
+def test_existing_frames_stand_in(recipe, tmp_path, monkeypatch):
+    made = simulation.make_dataset(tmp_path / "made", recipe, "test", 2, 1, engine="renderer", progress=False)
+    monkeypatch.setenv("SKYMAKER_FRAMES", str(tmp_path / "made"))
+    assert simulation.find_engine() == "frames"
+    assert simulation.make_dataset(tmp_path / "other", recipe, "test", 5, 1) == made
+    with pytest.raises(MissingError, match="must name a folder with val/"):
+        simulation.make_dataset(tmp_path / "other", recipe, "val", 1, 1)
+    monkeypatch.setenv("SKYMAKER_FRAMES", str(tmp_path / "nowhere"))
+    with pytest.raises(MissingError, match="is no folder"):
+        simulation.find_engine()
+
+
+@pytest.mark.parametrize("bad", [{"split": "exam"}, {"engine": "magic"}, {"kind": "dense"}])
+def test_bad_parameters_are_named(recipe, tmp_path, bad):
+    options = {"split": "test", "engine": "renderer", "kind": "paper"} | bad
+    with pytest.raises(ConfigError, match=next(iter(bad.values()))):
+        simulation.make_dataset(tmp_path, recipe, n=1, seed=1, progress=False, **options)
+
+
+def test_bad_recipes_are_refused(tmp_path):
+    with pytest.raises(MissingError):
+        Recipe.load(tmp_path / "none.yml")
+    text = (simulation.MANIFESTS / "simulation.yml").read_text()
+    for wrong in (text.replace("size:", "sise:"), text.replace("optics: {m1", "optics: {m7"), "size: [", "just text"):
+        (tmp_path / "bad.yml").write_text(wrong)
+        with pytest.raises(ConfigError, match="bad.yml"):
+            Recipe.load(tmp_path / "bad.yml")
+
+
+def test_damaged_frames_are_refused(recipe, tmp_path):
+    path = simulation.make_dataset(tmp_path, recipe, "test", 1, 1, engine="renderer", progress=False)[0]
+    content = path.read_bytes()
+    cut = tmp_path / "cut.fits"
+    for length in (10, 4000, len(content) // 2, len(content) - 2880):
+        cut.write_bytes(content[:length])
+        with pytest.raises(DataError, match="cut.fits"):
+            frame, truth = simulation.read_frame(cut)
+            assert len(truth), "a file cut between two extensions has lost its truth"
+            raise AssertionError("a truncated frame was taken for whole")
+    fits.PrimaryHDU(np.zeros((5, 5))).writeto(tmp_path / "other.fits")
+    with pytest.raises(DataError, match="no SCI extension"):
+        simulation.read_frame(tmp_path / "other.fits")
+
+
+def test_counted_follows_the_three_criteria(recipe, tmp_path):
+    path = simulation.make_dataset(tmp_path, recipe, "test", 1, 1, engine="renderer", progress=False)[0]
+    frame, _ = simulation.read_frame(path)
+    frame.mask[300, 300] = True
+    table = pd.DataFrame(
+        {
+            "x": [100.0, 109.0, 200.0, 5.0, 300.0, 400.0, 430.0],
+            "y": [100.0, 100.0, 200.0, 50.0, 300.0, 400.0, 430.0],
+            "mag": [15.0, 22.0, 16.0, 15.0, 15.0, 20.5, 15.0],
+            "flux": 1.0,
+            "kind": ["star"] * 6 + ["galaxy"],
+        }
+    )
+    counted = catalogue.mark_counted(table, frame)["counted"].tolist()
+    assert counted == [False, False, True, False, False, False, False]
+    with pytest.raises(DataError, match="lacks the columns"):
+        catalogue.mark_counted(table.drop(columns="kind"), frame)

@@ -1,0 +1,133 @@
+"""Matching: hand-made cases, an independent brute-force matcher, and the rows of the measurement table."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pnet.common.errors import ConfigError, DataError
+from pnet.sky import matching
+from pnet.sky.matching import FALSE, IGNORED, MATCHED, MISSED
+
+
+def truth(*rows, counted=None):
+    table = pd.DataFrame(rows, columns=["x", "y", "mag"])
+    table["flux"] = 10 ** (0.4 * (30 - table["mag"]))
+    table["kind"] = "star"
+    table["counted"] = True if counted is None else counted
+    return table
+
+
+def detections(*rows):
+    table = pd.DataFrame(rows, columns=["x", "y", "confidence"], dtype=float)
+    return table.assign(flux=1e4, mag=20.0)
+
+
+def brute_force(sources, found, confidence, radius):
+    """The same rule in plain loops."""
+    free, result = set(range(len(sources))), [-1] * len(found)
+    for i in sorted(range(len(found)), key=lambda i: -confidence[i]):
+        near = [(np.hypot(*(sources[j] - found[i])), j) for j in free]
+        near = [pair for pair in near if pair[0] <= radius]
+        if near:
+            result[i] = min(near)[1]
+            free.remove(result[i])
+    return result
+
+
+def test_agrees_with_plain_loops_in_a_crowded_field(rng):
+    sources, found = rng.uniform(0, 30, (60, 2)), rng.uniform(0, 30, (80, 2))
+    confidence = rng.random(80)
+    taken = matching.match(*sources.T, *found.T, confidence, 2.0)
+    assert taken.tolist() == brute_force(sources, found, confidence, 2.0)
+    used = taken[taken >= 0]
+    assert len(set(used)) == len(used)
+
+
+def test_the_more_confident_detection_wins_although_it_is_farther():
+    taken = matching.match([10.0], [10.0], [10.1, 11.5], [10.0, 10.0], [0.4, 0.9])
+    assert taken.tolist() == [-1, 0]
+
+
+def test_the_second_detection_takes_the_next_nearest_free_source():
+    taken = matching.match([10.0, 11.5], [10.0, 10.0], [10.1, 10.2], [10.0, 10.0], [0.9, 0.8])
+    assert taken.tolist() == [0, 1]
+
+
+def test_radius_is_inclusive():
+    assert matching.match([0.0], [0.0], [2.0], [0.0], [0.5], 2.0).tolist() == [0]
+    assert matching.match([0.0], [0.0], [2.001], [0.0], [0.5], 2.0).tolist() == [-1]
+
+
+@pytest.mark.parametrize("sources, found", [(0, 3), (3, 0), (0, 0)])
+def test_empty_tables(sources, found):
+    taken = matching.match(np.ones(sources), np.ones(sources), np.ones(found), np.ones(found), np.ones(found))
+    assert taken.shape == (found,)
+
+
+@pytest.mark.parametrize("radius", [0, -1, np.nan])
+def test_radius_must_be_positive(radius):
+    with pytest.raises(ConfigError, match="radius"):
+        matching.match([1.0], [1.0], [1.0], [1.0], [1.0], radius)
+
+
+def test_positions_must_be_finite():
+    with pytest.raises(DataError, match="detections: 1 positions"):
+        matching.match([1.0], [1.0], [np.nan], [1.0], [1.0])
+
+
+def test_every_status():
+    sources = truth((50, 50, 15), (100, 100, 16), (150, 150, 21), counted=[True, True, False])
+    found = detections((50.5, 50, 0.9), (150, 150.5, 0.8), (80, 20, 0.7), (4, 60, 0.6), (60, 3, 0.5))
+    mask = np.zeros((200, 200), bool)
+    rows = matching.compare(sources, found, (200, 200), mask=mask)
+    assert rows["status"].tolist() == [MATCHED, MISSED, IGNORED, FALSE, IGNORED, IGNORED]
+    assert rows["x"].iloc[0] == 50.5 and np.isnan(rows["x"].iloc[1]) and rows["y"].iloc[2] == 150.5
+    assert rows["truth_x"].iloc[3:].isna().all() and (rows["match_radius"] == 2.0).all()
+    assert not rows["counted"].iloc[3:].any()
+    assert np.isnan(rows["mag_err"]).all()  # a measurer without error bars
+
+
+def test_a_detection_on_a_masked_pixel_is_not_false():
+    mask = np.zeros((100, 100), bool)
+    mask[40, 60] = True
+    rows = matching.compare(truth((20, 20, 15)), detections((60.3, 39.8, 0.9)), (100, 100), mask=mask)
+    assert rows["status"].tolist() == [MISSED, IGNORED]
+
+
+def test_no_stars_and_no_detections():
+    assert matching.compare(truth(), detections(), (50, 50)).empty
+    only_found = matching.compare(truth(), detections((25, 25, 0.5)), (50, 50))
+    assert only_found["status"].tolist() == [FALSE]
+    only_truth = matching.compare(truth((25, 25, 15)), detections(), (50, 50))
+    assert only_truth["status"].tolist() == [MISSED]
+
+
+def test_a_missing_column_is_named():
+    with pytest.raises(DataError, match="truth: column.*counted"):
+        matching.compare(truth((1, 1, 15)).drop(columns="counted"), detections(), (50, 50))
+
+
+def test_a_threshold_afterwards_equals_fewer_detections_before(rng):
+    sources = truth(*np.column_stack([rng.uniform(20, 180, (40, 2)), rng.uniform(13, 20, 40)]))
+    sources["counted"] = rng.random(40) < 0.7
+    found = detections(
+        *np.column_stack([sources[["x", "y"]] + rng.normal(0, 0.5, (40, 2)), rng.random(40)]),
+        *np.column_stack([rng.uniform(0, 200, (30, 2)), rng.random(30)]),
+    )
+    late = matching.at_threshold(matching.compare(sources, found, (200, 200)), 0.4)
+    early = matching.compare(sources, found[found["confidence"] >= 0.4], (200, 200))
+    pd.testing.assert_frame_equal(late, early)
+
+
+def test_rematching_equals_matching_with_that_radius(rng):
+    sources = truth(*np.column_stack([rng.uniform(20, 180, (40, 2)), rng.uniform(13, 20, 40)]))
+    found = detections(
+        *np.column_stack([sources[["x", "y"]] + rng.normal(0, 0.7, (40, 2)), rng.random(40)]),
+        *np.column_stack([rng.uniform(20, 180, (20, 2)), rng.random(20)]),
+    )
+    rows = matching.compare(sources, found, (200, 200)).assign(frame="a")
+    for radius in (0.5, 1.0, 4.0):
+        again = matching.rematch(rows, radius)
+        direct = matching.compare(sources, found, (200, 200), radius=radius)
+        assert again["status"].value_counts().to_dict() == direct["status"].value_counts().to_dict()
+        assert (again["match_radius"] == radius).all()

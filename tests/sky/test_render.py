@@ -1,0 +1,126 @@
+"""PSF and renderer against analytic truth, GalSim, and SkyMaker's own files."""
+
+import numpy as np
+import pytest
+import torch
+
+from pnet.common.errors import ConfigError
+from pnet.sky import psf, render
+
+
+def test_psf_without_atmosphere_limits_agrees_with_galsim():
+    """An independent implementation of the same physics, without spider arms, whose wide wings GalSim cuts."""
+    galsim = pytest.importorskip("galsim")
+    optics = psf.Optics(arms=0)
+    ours = psf.psf_map(1.4, 0.396, optics, None, pixel=False)
+    model = galsim.Convolve(galsim.Kolmogorov(fwhm=1.4), galsim.OpticalPSF(lam=477, diam=2.5, obscuration=1.17 / 2.5))
+    n = psf.FIELD * psf.OVERSAMPLING
+    half = 60
+    theirs = model.drawImage(nx=2 * half + 1, ny=2 * half + 1, scale=0.396 / 8, method="no_pixel").array * 64
+    cut = ours[n // 2 - half : n // 2 + half + 1, n // 2 - half : n // 2 + half + 1]
+    assert np.abs(cut - theirs).max() < 0.005 * cut.max()
+
+
+def test_psf_pixels_sum_to_one_at_every_phase():
+    table = psf.psf_map(1.2)
+    for phase in (0, 3, 5):
+        assert table[phase :: psf.OVERSAMPLING, phase :: psf.OVERSAMPLING].sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_aureole_takes_its_light_from_the_star():
+    aureole = psf.Aureole()
+    kernel = aureole.kernel()
+    assert kernel.sum() == pytest.approx(1, abs=1e-12)
+    assert kernel[200, 200] == pytest.approx(1 - 0.05096, abs=1e-4)  # 5.1 % for 16 mag/arcsec² at 1', 200 px
+    assert kernel[200, 260] == pytest.approx(3600 * 10**-6.4 / 60**2, rel=1e-9)  # r^-2
+    core, with_aureole = psf.pixel_psf(1.4, size=9, aureole=None), psf.pixel_psf(1.4, size=9)
+    assert with_aureole.sum() < core.sum()
+    total = psf.pixel_psf(1.4, size=177).sum()
+    assert 0.98 < total < 1
+
+
+def test_scatter_conserves_light_and_agrees_with_direct_convolution():
+    image = torch.zeros(1, 450, 450)
+    image[0, 225, 220] = 1000.0
+    aureole = psf.Aureole()
+    scattered = render.scatter(image, aureole)
+    assert float(scattered.sum()) == pytest.approx(1000, rel=1e-4)
+    np.testing.assert_allclose(scattered[0, 25:426, 20:421], 1000 * aureole.kernel(), atol=2e-4)
+
+
+@pytest.mark.parametrize("bad", [{"seeing": 0.0}, {"seeing": 1.0, "pixel_scale": -1.0}])
+def test_psf_refuses_nonsense(bad):
+    with pytest.raises(ConfigError, match="must be positive"):
+        psf.psf_map(**bad)
+    with pytest.raises(ConfigError, match="odd widths"):
+        psf.pixel_psf(1.0, size=10)
+
+
+def test_rendered_star_is_the_psf_at_its_place():
+    """Positions and fluxes to far below the Cramér-Rao limit of the brightest star (0.0007 px, 0.0005 mag)."""
+    x, y, flux = 100.37, 99.81, 1e6
+    image = torch.zeros(1, 201, 201)
+    star = render.Stars(*(torch.tensor([v]) for v in (0, x, y)), torch.tensor([flux]))
+    render.add_stars(image, star, [1.3])
+    stamp = psf.pixel_psf(1.3, 0.396, x - 100, y - 100, 49, aureole=None) * flux
+    np.testing.assert_allclose(image[0, 76:125, 76:125], stamp, atol=2e-5 * stamp.max())
+    rows, columns = np.indices((201, 201))
+    light = image[0].double().numpy()
+    assert (light * columns).sum() / light.sum() == pytest.approx(x, abs=1e-3)
+    assert (light * rows).sum() / light.sum() == pytest.approx(y, abs=1e-3)
+    assert light.sum() == pytest.approx(flux, rel=3e-3)  # what lies beyond 77 px is missing
+
+
+def test_stars_at_and_beyond_the_border_are_cut():
+    image = torch.zeros(1, 64, 64)
+    where = torch.tensor([-3.0, 63.4, 30.0, 200.0])
+    stars = render.Stars(torch.zeros(4, dtype=torch.long), where, where.flip(0), torch.full((4,), 1e5))
+    render.add_stars(image, stars, [1.4])
+    assert torch.isfinite(image).all() and image.min() > -1
+
+
+def test_bleeding_conserves_charge_and_runs_along_columns():
+    image = torch.full((1, 41, 41), 100.0)
+    image[0, 20, 10] = 1000.0
+    bled = render.bleed(image.clone(), torch.tensor([300.0]))
+    assert float(bled.sum()) == pytest.approx(float(image.sum()), rel=1e-6)
+    assert float(bled.max()) == pytest.approx(300)
+    column = bled[0, :, 10]
+    np.testing.assert_allclose(column, column.flip(0), atol=1e-4)
+    assert torch.equal(bled[0, :, 11], image[0, :, 11])
+    assert float(column[19]) > 100 and float(column[21]) > 100
+
+
+def test_read_out_has_the_stated_noise_and_levels():
+    expected = torch.full((1, 400, 400), 280.0)
+    adu = render.read_out(
+        expected, gain=torch.tensor([4.0]), read_noise=torch.tensor([5.0]), well_capacity=torch.tensor([3e5]),
+        generator=torch.Generator().manual_seed(1),
+    )  # fmt: skip
+    electrons = adu.double() * 4
+    assert float(electrons.mean()) == pytest.approx(280, abs=0.2)
+    assert float(electrons.var()) == pytest.approx(280 + 25 + 16 / 12, rel=0.01)
+    assert torch.equal(adu, adu.round())
+    full = render.read_out(
+        torch.full((1, 4, 4), 5e5), gain=torch.tensor([4.0]), read_noise=torch.tensor([5.0]),
+        well_capacity=torch.tensor([3e5]),
+    )  # fmt: skip
+    assert float(full.max()) == 65535
+
+
+def test_psf_agrees_with_skymakers_own(shared):
+    """SkyMaker's PSF file before the pixel's integration, box-summed to pixels: 0.02 % of the peak everywhere."""
+    from astropy.io import fits
+    from scipy.ndimage import uniform_filter
+
+    for seeing in (1.0, 1.4, 1.8):
+        theirs = (
+            uniform_filter(fits.getdata(shared / f"skymaker/psf/psf-fwhm{seeing:.1f}.fits").astype(float), 11) * 121
+        )
+        table = psf.psf_map(seeing)
+        ours, centre = table[::8, ::8], theirs.shape[0] // 2
+        middle = psf.FIELD // 2
+        for dy in range(-15, 16):
+            for dx in range(-15, 16):
+                difference = theirs[centre + 11 * dy, centre + 11 * dx] - ours[middle + dy, middle + dx]
+                assert abs(difference) < 2e-4 * ours.max()

@@ -1,0 +1,180 @@
+"""The confidence as a probability: fitted maps against known ones, the diagram against counts by hand."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from measured import table
+from typer.testing import CliRunner
+
+from pnet import cli
+from pnet.common import paths
+from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.evaluation import confidence_scores
+from pnet.stars import confidence, weights
+from pnet.stars.confidence import Calibration
+
+
+def drawn(rng, n=20000, slope=0.6, intercept=1.5):
+    """Confidences and stars whose true probability is a logistic map of the confidence."""
+    values = rng.uniform(0.01, 0.99, n)
+    truth = 1 / (1 + np.exp(-(slope * np.log(values / (1 - values)) + intercept)))
+    return values, rng.random(n) < truth, truth
+
+
+def test_platt_finds_the_map_that_made_the_data(rng):
+    values, star, truth = drawn(rng)
+    fitted = confidence.fit(values, star)
+    assert fitted.slope == pytest.approx(0.6, abs=0.05) and fitted.intercept == pytest.approx(1.5, abs=0.06)
+    assert fitted.n == 20000 and fitted.n_stars == star.sum()
+    assert np.abs(fitted.apply(values) - truth).max() < 0.02
+
+
+def test_isotonic_follows_a_map_of_another_shape(rng):
+    values = rng.uniform(0.01, 1.0, 30000)
+    truth = np.where(values < 0.5, 0.2, 0.9)
+    fitted = confidence.fit(values, rng.random(30000) < truth, "isotonic")
+    assert fitted.apply([0.25, 0.75]) == pytest.approx([0.2, 0.9], abs=0.04)
+    assert np.all(np.diff(fitted.apply(np.linspace(0, 1, 200))) >= 0)
+
+
+@pytest.mark.parametrize("method", confidence.METHODS)
+def test_a_calibration_survives_a_card(method, rng):
+    values, star, _ = drawn(rng, 500)
+    fitted = confidence.fit(values, star, method, threshold=0.62, data="30 frames")
+    again = Calibration.from_dict(json.loads(json.dumps(fitted.as_dict())))
+    assert again == fitted and again.threshold == 0.62
+    assert confidence.of_card({confidence.KEY: fitted.as_dict()}) == fitted and confidence.of_card({}) is None
+    assert np.isnan(again.apply([np.nan])).all()
+    assert 0 <= again.apply([0.0])[0] <= again.apply([1.0])[0] <= 1  # single precision rounds to exactly 1
+
+
+def test_the_diagram_equals_counts_by_hand():
+    values = np.array([0.05, 0.05, 0.55, 0.55, 0.95, 0.95, 0.95, 1.0])
+    star = np.array([0, 1, 1, 1, 1, 1, 1, 1])
+    result = confidence.reliability(values, star, seed=1)
+    assert result.table["n"].tolist() == [2, 2, 4]
+    assert result.table["share"].tolist() == [0.5, 1.0, 1.0]
+    assert result.table["mean"].tolist() == pytest.approx([0.05, 0.55, 0.9625])
+    # mean of |share − mean|, weighted with the detections
+    assert result.error.value == pytest.approx((2 * 0.45 + 2 * 0.45 + 4 * 0.0375) / 8)
+    assert result.brier == pytest.approx(np.mean((values - star) ** 2))
+    assert result.error.low <= result.error.value <= result.error.high
+
+
+def test_a_probability_that_is_right_has_a_small_error_and_a_wrong_one_has_not(rng):
+    values, star, truth = drawn(rng, 5000)
+    right = confidence.reliability(truth, star, seed=1, edges=np.linspace(0, 1, 11))
+    wrong = confidence.reliability(values, star, seed=1)
+    assert right.error.value < 0.02 < 0.2 < wrong.error.value
+    detections = pd.DataFrame({"confidence": values, "is_star": star, "frame": rng.integers(0, 20, 5000)})
+    after = confidence.cross_validated(detections, "platt")
+    assert np.isfinite(after).all() and np.abs(after - truth).max() < 0.06
+
+
+def test_fates_of_detections():
+    rows = pd.DataFrame(
+        {
+            "frame": "a",
+            "confidence": [0.9, 0.8, 0.7, 0.005, 0.6, np.nan],
+            "x": [50.0, 60, 70, 80, 3, np.nan],
+            "y": [50.0, 60, 70, 80, 50, np.nan],
+            "truth_kind": ["star", "galaxy", None, "star", "star", "star"],
+        }
+    )
+    known = confidence.label(rows)
+    # below the floor, in the border and not found are left out; on nothing is no star
+    assert known["confidence"].tolist() == [0.9, 0.8, 0.7]
+    assert known["is_star"].tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    "values, star, method, error, message",
+    [
+        ([0.5] * 40, [1] * 40, "platt", DataError, "10 others"),
+        ([0.5] * 40, [1] * 20 + [0] * 20, "magic", ConfigError, "magic"),
+        ([0.9] * 20 + [0.1] * 20, [0] * 20 + [1] * 20, "platt", DataError, "falls"),
+        ([0.5, np.nan], [1, 0], "platt", DataError, "confidence"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_said(values, star, method, error, message):
+    with pytest.raises(error, match=message):
+        confidence.fit(np.array(values), np.array(star), method)
+
+
+def test_bad_cards_are_refused():
+    for content in ({}, {"method": "platt", "n": 5}, {"method": "platt", "n": 1, "n_stars": 1, "slope": "steep"}):
+        with pytest.raises(DataError, match="confidence_calibration"):
+            Calibration.from_dict(content)
+    with pytest.raises(ConfigError, match="magic"):
+        Calibration("magic", 1, 1)
+    with pytest.raises(DataError, match="rising"):
+        Calibration("platt", 1, 1, slope=-1.0)
+    with pytest.raises(DataError, match="knots"):
+        Calibration("isotonic", 1, 1, knots=(0.1, 0.5), values=(0.9, 0.2))
+
+
+def test_a_folder_without_validation_frames_is_named(tmp_path):
+    with pytest.raises(MissingError, match="val/paper"):
+        confidence.validation_frames(tmp_path)
+
+
+def test_validation_frames_are_never_those_of_the_test(tmp_path):
+    for name in ("val/paper-1", "train/realistic-1", "test/paper-1", "test/realistic-1", "train/paper-1"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.fits").touch()
+    found = [file.relative_to(tmp_path).as_posix() for file in confidence.validation_frames(tmp_path)]
+    assert found == ["val/paper-1.fits", "train/realistic-1.fits"]
+
+
+def test_a_card_is_rewritten_with_its_calibration(tmp_path, rng, monkeypatch):
+    for name in ("detection-compact.json", "detection-compact.safetensors"):
+        (tmp_path / name).write_bytes((paths.WEIGHTS / name).read_bytes())
+    card = tmp_path / "detection-compact.json"
+    rows = table(frames={"simulation": 20}, false=4)
+    rows = rows[rows["method"] == "pnet"].assign(frame=lambda t: "train/realistic-" + t["frame"])
+    files = [tmp_path / "train" / f"realistic-{i}.fits" for i in range(3)]
+    monkeypatch.setattr(confidence, "validation_frames", lambda folder: files)
+    monkeypatch.setattr(confidence, "from_frames", lambda model, files, refiner, progress: rows)
+    before = json.loads(card.read_text())
+    result, raw, _ = confidence.calibrate_card(card, tmp_path, refiner=None)
+    after = json.loads(card.read_text())
+    assert confidence.of_card(after) == result and result.data == "3 frames train/realistic-*"
+    assert 0.05 <= result.threshold <= 0.99
+    assert after[confidence.KEY]["expected_calibration_error"]["before"][0] == pytest.approx(raw.error.value)
+    for content in (before, after):
+        content.pop(confidence.KEY, None)
+    assert after == before
+    weights.check(card)
+
+
+def test_scores_of_the_confidence():
+    rows = table(frames={"simulation": 10}, false=3)
+    rows = rows[rows["method"] == "pnet"]
+    fitted = Calibration("platt", 100, 80, 0.8, 0.4, threshold=0.5)
+    plain = confidence_scores.compute(rows, "simulation", 1, None)
+    assert set(plain) == {"confidence_error", "confidence_brier"}
+    more = confidence_scores.compute(rows, "simulation", 1, fitted.as_dict())
+    assert {"probability_error", "probability_brier"} < set(more) and "recall_at_chosen" not in more
+    galaxies = confidence_scores.compute(rows.assign(dataset="realistic"), "realistic", 1, fitted.as_dict())
+    assert galaxies["threshold_chosen"].estimate.value == 0.5
+    found = ((rows["status"] == "matched") & (rows["confidence"] >= 0.5)).sum()
+    assert galaxies["recall_at_chosen"].estimate.value == pytest.approx(
+        found / rows["status"].isin(["matched", "missed"]).sum()
+    )
+
+
+def test_the_command_says_what_it_did(tmp_path, monkeypatch):
+    asked = {}
+
+    def calibrate(card, folder, **options):
+        asked.update(options, card=card, folder=folder)
+        worth = confidence.reliability(np.array([0.5, 0.5]), np.array([0, 1]), seed=1)
+        return Calibration("platt", 40, 30, threshold=0.61, data="3 frames val/paper-*"), worth, worth
+
+    monkeypatch.setattr(confidence, "calibrate_card", calibrate)
+    result = CliRunner().invoke(cli.app, ["calibrate-confidence", "a.json", "--frames", str(tmp_path), "--quiet"])
+    assert result.exit_code == 0, result.output
+    assert "40 detections, 30 of them stars, in 3 frames val/paper-*" in result.output and "0.61" in result.output
+    assert asked["card"] == "a.json" and asked["folder"] == tmp_path and asked["method"] == "platt"

@@ -1,0 +1,249 @@
+"""Eq. 18 against made-up stars of known truth."""
+
+import numpy as np
+import pytest
+
+from pnet.common.errors import ConfigError, DataError
+from pnet.stars import zero_point as photometric_calibration
+from pnet.stars.zero_point import fit, instrumental_magnitude
+
+ZERO, K = 24.7, -0.18
+
+
+@pytest.fixture
+def stars(rng):
+    """80 reference stars: true magnitudes and instrumental ones without noise at airmass 0."""
+    reference = rng.uniform(14, 19, 80)
+    return reference, reference - ZERO
+
+
+def test_without_noise_exact(stars, rng):
+    reference, instrumental = stars
+    result = fit(instrumental, reference)
+    assert result.zero_point == pytest.approx(ZERO, abs=1e-12)
+    assert result.zero_point_error == pytest.approx(0, abs=1e-12)
+    assert (result.n_used, result.n_rejected, result.extinction, result.columns) == (80, 0, 0.0, {})
+    np.testing.assert_allclose(result.magnitude(instrumental), reference)
+
+
+def test_extinction_and_columns_exact(rng):
+    n = 300
+    reference, airmass = rng.uniform(14, 19, n), rng.uniform(1, 2, n)
+    terms = {1: 0.03, 2: -0.01, 5: -0.02}  # sums to zero
+    column = rng.choice(list(terms), n)
+    instrumental = reference - ZERO - K * airmass - np.array([terms[c] for c in column])
+    result = fit(instrumental, reference, airmass=airmass, column=column.tolist())
+    assert result.zero_point == pytest.approx(ZERO, abs=1e-10)
+    assert result.extinction == pytest.approx(K, abs=1e-10)
+    assert result.columns == pytest.approx(terms, abs=1e-10)
+    assert result.names == ("zero_point", "extinction", "column 1", "column 2")
+    np.testing.assert_allclose(result.magnitude(instrumental, airmass, column.tolist()), reference)
+    with pytest.raises(ConfigError, match="airmass is not given"):
+        result.magnitude(instrumental)
+    with pytest.raises(ConfigError, match="column is not given"):
+        result.magnitude(instrumental, airmass)
+    with pytest.raises(ConfigError, match="column holds 7"):
+        result.magnitude(instrumental[:1], airmass[:1], [7])
+
+
+def test_known_extinction(stars):
+    reference, instrumental = stars
+    airmass = np.full(80, 1.3)
+    result = fit(instrumental - K * airmass, reference, airmass=airmass, extinction=K)
+    assert result.zero_point == pytest.approx(ZERO)
+    assert result.extinction == K and result.extinction_error == 0 and result.names == ("zero_point",)
+
+
+def test_column_terms_do_not_depend_on_the_order_of_stars(stars, rng):
+    reference, instrumental = stars
+    column = ["a", "b"] * 40
+    first = fit(instrumental + rng.normal(0, 0.01, 80), reference, column=column)
+    assert sum(first.columns.values()) == pytest.approx(0, abs=1e-15)
+
+
+@pytest.mark.parametrize("method", ["least_squares", "chi_square"])
+def test_covariance_is_the_scatter_of_many_fits(method):
+    """Zero point and extinction, errors of different size; pulls must be standard normal."""
+    rng = np.random.default_rng(5)
+    pulls = []
+    for _ in range(400):
+        reference, airmass = rng.uniform(14, 19, 80), rng.uniform(1, 2, 80)
+        error = rng.uniform(0.01, 0.04, 80) if method == "chi_square" else np.full(80, 0.02)
+        instrumental = reference - ZERO - K * airmass + rng.normal(0, error)
+        result = fit(instrumental, reference, error=error, airmass=airmass, method=method, clip=np.inf)
+        miss = np.array([result.zero_point - ZERO, result.extinction - K])
+        pulls.append(miss @ np.linalg.solve(result.covariance, miss))
+    assert np.mean(pulls) == pytest.approx(2, abs=0.3), "χ² of two parameters"
+    if method == "chi_square":
+        assert result.chi2 == pytest.approx(78, abs=45)
+
+
+def test_weights_matter(rng):
+    reference = rng.uniform(14, 19, 100)
+    error = np.where(np.arange(100) < 50, 0.005, 0.5)
+    chi, plain = [], []
+    for _ in range(50):
+        instrumental = reference - ZERO + rng.normal(0, error)
+        chi.append(fit(instrumental, reference, error=error, method="chi_square").zero_point)
+        plain.append(fit(instrumental, reference, clip=np.inf).zero_point)
+    assert np.std(chi) < 0.1 * np.std(plain)
+
+
+class TestRejection:
+    def test_outliers_go_and_good_stars_stay(self, stars, rng):
+        reference, instrumental = stars
+        noise = rng.normal(0, 0.02, 80)
+        noise[::20] = 0.8  # four variable or blended stars
+        result = fit(instrumental + noise, reference)
+        assert not result.used[::20].any()
+        assert result.n_rejected - 4 <= 2
+        assert result.zero_point == pytest.approx(ZERO, abs=4 * 0.02 / np.sqrt(76))
+        assert result.iterations >= 1
+
+    def test_the_papers_one_sigma(self):
+        """What the docstring says of 1σ: a third of the good stars goes, and precision with it."""
+        rng = np.random.default_rng(1)
+        zero = {key: [] for key in ("3", "1 once", "1 repeated", "3 dirty", "1 once dirty")}
+        share = []
+        for _ in range(600):
+            reference = rng.uniform(14, 19, 80)
+            noise = rng.normal(0, 0.02, 80)
+            dirty = noise + np.where(rng.random(80) < 0.05, rng.uniform(0.2, 1, 80), 0)
+            for key, values, options in (
+                ("3", noise, {}),
+                ("1 once", noise, {"clip": 1, "iterations": 1}),
+                ("1 repeated", noise, {"clip": 1}),
+                ("3 dirty", dirty, {}),
+                ("1 once dirty", dirty, {"clip": 1, "iterations": 1}),
+            ):
+                result = fit(reference - ZERO - values, reference, **options)
+                zero[key].append(result.zero_point - ZERO)
+                if key == "1 once":
+                    share.append(result.n_used / 80)
+        spread = {key: 1000 * np.std(values) for key, values in zero.items()}
+        assert np.mean(share) == pytest.approx(0.68, abs=0.02)
+        assert spread["3"] == pytest.approx(2.3, abs=0.2)
+        assert spread["1 once"] == pytest.approx(2.6, abs=0.25)
+        assert spread["1 repeated"] == pytest.approx(4.0, abs=0.4)
+        assert abs(np.mean(zero["3 dirty"])) < 0.0004
+        assert 1000 * np.mean(zero["1 once dirty"]) == pytest.approx(6, abs=1)
+
+    def test_covariance_after_rejection_is_honest(self):
+        rng = np.random.default_rng(2)
+        pulls = []
+        for _ in range(500):
+            reference = rng.uniform(14, 19, 80)
+            result = fit(reference - ZERO + rng.normal(0, 0.02, 80), reference)
+            pulls.append((result.zero_point - ZERO) / result.zero_point_error)
+        assert np.std(pulls) == pytest.approx(1, abs=0.12)
+
+    def test_too_small_a_clip(self, stars, rng):
+        reference, instrumental = stars
+        with pytest.raises(DataError, match="raise clip"):
+            fit(instrumental + rng.normal(0, 0.02, 80), reference, clip=1e-4)
+
+
+class TestBadInput:
+    def test_too_few_stars(self, stars):
+        reference, instrumental = stars
+        with pytest.raises(DataError, match="49 reference stars; at least 50"):
+            fit(instrumental[:49], reference[:49])
+        assert fit(instrumental[:5], reference[:5], minimum=5).n_used == 5
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    @pytest.mark.parametrize("which", ["instrumental", "reference", "error", "airmass"])
+    def test_values_that_are_not_finite(self, stars, rng, which, value):
+        given = {
+            "instrumental": stars[1].copy(),
+            "reference": stars[0].copy(),
+            "error": np.full(80, 0.02),
+            "airmass": rng.uniform(1, 2, 80),
+        }
+        given[which][3] = value
+        with pytest.raises(DataError, match=f"{which} has 1 values of 80"):
+            fit(given.pop("instrumental"), given.pop("reference"), **given)
+
+    def test_degenerate_airmass(self, stars):
+        reference, instrumental = stars
+        with pytest.raises(DataError, match=r"airmass spans 1\.2000 to 1\.2000"):
+            fit(instrumental, reference, airmass=np.full(80, 1.2))
+
+    def test_airmass_that_goes_with_the_column(self, stars):
+        reference, instrumental = stars
+        column = np.repeat([1, 2], 40)
+        with pytest.raises(DataError, match="vary together"):
+            fit(instrumental, reference, airmass=np.where(column == 1, 1.1, 1.5), column=column.tolist())
+
+    def test_lengths_and_options(self, stars):
+        reference, instrumental = stars
+        with pytest.raises(DataError, match="reference has shape"):
+            fit(instrumental, reference[:-1])
+        with pytest.raises(DataError, match="column has 3 labels for 80"):
+            fit(instrumental, reference, column=[1, 2, 3])
+        with pytest.raises(DataError, match="not positive"):
+            fit(instrumental, reference, error=np.zeros(80))
+        with pytest.raises(ConfigError, match="method is 'mean'"):
+            fit(instrumental, reference, method="mean")
+        with pytest.raises(ConfigError, match="needs error"):
+            fit(instrumental, reference, method="chi_square")
+        with pytest.raises(ConfigError, match="without airmass"):
+            fit(instrumental, reference, extinction=K)
+        with pytest.raises(ConfigError, match="clip -1"):
+            fit(instrumental, reference, clip=-1)
+
+    def test_fluxes_that_are_not_positive(self):
+        assert instrumental_magnitude(100.0) == pytest.approx(-5)
+        assert np.isnan(instrumental_magnitude([0.0, -3.0])).all()
+
+
+def test_a_star_has_no_part_in_its_own_zero_point(rng):
+    reference = rng.uniform(14, 20, 80)
+    measured = reference - 0.3 + rng.normal(0, 0.01, 80)
+    x, y = rng.uniform(0, 2000, (2, 80))
+    isolated = np.ones(80, dtype=bool)
+    isolated[75:] = False
+    offset = photometric_calibration.without_itself(measured, reference, isolated, x, y, (0,))
+    assert offset == pytest.approx(0.3, abs=0.005)
+    shifted = measured.copy()
+    shifted[3] += 0.02
+    again = photometric_calibration.without_itself(shifted, reference, isolated, x, y, (0,))
+    assert again[3] == offset[3] and again[4] != offset[4]
+    few = (values[:30] for values in (measured, reference, isolated, x, y))
+    assert (photometric_calibration.without_itself(*few) == 0).all()
+    measured[10] = np.nan
+    x[10] = np.nan
+    assert np.isfinite(photometric_calibration.without_itself(measured, reference, isolated, x, y)).all()
+
+
+def test_one_zero_point_is_the_fit_of_equation_18(rng):
+    """Degree 0 against the fit for other telescopes, with outliers."""
+    reference = rng.uniform(14, 20, 90)
+    measured = reference - 0.2 + rng.normal(0, 0.02, 90)
+    measured[:4] += 0.5
+    isolated = np.arange(90) < 80
+    offset = photometric_calibration.without_itself(measured, reference, isolated, *rng.uniform(0, 1, (2, 90)), (0,))
+    assert offset[85] == pytest.approx(fit(measured[:80], reference[:80]).zero_point, abs=0.001)
+
+
+def test_a_smooth_pattern_is_taken_off_and_an_outlier_leaves_no_trace(rng):
+    x, y = rng.uniform(0, [[2047], [1488]], (2, 70))
+    pattern = 0.02 * (x / 1000 - 1) ** 2 - 0.015 * (y / 700 - 1) + 0.1
+    reference = rng.uniform(14, 20, 70)
+    measured = reference - pattern + rng.normal(0, 0.002, 70)
+    measured[0] -= 0.4
+    offset = photometric_calibration.without_itself(measured, reference, np.ones(70, dtype=bool), x, y)
+    assert np.std((offset - pattern)[1:]) < 0.0015
+    one = photometric_calibration.without_itself(measured, reference, np.ones(70, dtype=bool), x, y, (0,))
+    assert np.std((one - pattern)[1:]) > 0.008
+
+
+def test_no_pattern_no_polynomial(rng):
+    """Where the zero point is one number, choosing among degrees costs next to nothing."""
+    reference = rng.uniform(14, 20, 70)
+    measured = reference - 0.1 + rng.normal(0, 0.01, 70)
+    place = rng.uniform(0, 2000, (2, 70))
+    chosen, one = (
+        photometric_calibration.without_itself(measured, reference, np.ones(70, dtype=bool), *place, degrees)
+        for degrees in (photometric_calibration.DEGREES, (0,))
+    )
+    assert np.std(chosen) < 0.004 and np.std(one) < 0.001

@@ -1,0 +1,141 @@
+"""The stress study: conditions do what they say, the flag keeps its promise, and a run writes what pages read."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from pnet.common.errors import ConfigError, DataError
+from pnet.evaluation import frames as evaluation_frames
+from pnet.simulation import renderer as fields
+from pnet.simulation.recipe import Recipe, draw_conditions
+from pnet.stars import weights
+from pnet.stars.network import CONFIGS, BayesianPhotometryNet
+from studies import novelty, stress
+
+
+@pytest.fixture(scope="module")
+def model():
+    return BayesianPhotometryNet(CONFIGS["tiny"]).eval()
+
+
+def measured(rng, n, growth=1.0, spread=0.2):
+    """Stars whose ratio of epistemic to aleatoric part falls with magnitude, `growth` times the usual one."""
+    mean = rng.uniform(13, 20, n)
+    aleatoric = 10 ** (0.2 * (mean - 22))
+    ratio = growth * 10 ** (-0.2 * (mean - 10)) * np.exp(spread * rng.standard_normal(n))
+    error = aleatoric * rng.standard_normal(n)
+    return novelty.Measured(error, aleatoric, aleatoric, ratio * aleatoric, aleatoric, mean)
+
+
+def test_flag_keeps_its_promise_at_every_magnitude(rng):
+    flag = novelty.Flag.fit(measured(rng, 5000))
+    others = measured(rng, 20_000)
+    flagged = flag.novelty(others) > flag.threshold
+    assert len(flag.edges) == 6
+    for low in range(13, 20):
+        member = (others.mean >= low) & (others.mean < low + 1)
+        assert np.mean(flagged[member]) == pytest.approx(0.01, abs=0.015)
+    # bright stars have large ratios: one threshold for all would find them alone
+    assert np.mean((others.ratio > np.quantile(others.ratio, 0.99))[others.mean > 15]) < 0.002
+
+
+def test_auc_is_that_of_two_gaussians(rng):
+    validation, other = measured(rng, 8000), measured(rng, 8000, growth=np.exp(0.3))
+    row = stress.row(
+        "other", other, validation, novelty.Flag.fit(validation), novelty.Flag.fit(validation, quantity="sigma")
+    )
+    # ln ratio of two Gaussians 0.3 apart, both 0.2 wide (within a bin the trend widens them a little)
+    assert row["auc"] == pytest.approx(stats.norm.cdf(0.3 / (0.2 * np.sqrt(2))), abs=0.06)
+    same = stress.row(
+        "same",
+        measured(rng, 8000),
+        validation,
+        novelty.Flag.fit(validation),
+        novelty.Flag.fit(validation, quantity="sigma"),
+    )
+    assert same["auc"] == pytest.approx(0.5, abs=0.02) and same["flagged"] == pytest.approx(0.01, abs=0.005)
+    assert same["z_scatter"] == pytest.approx(1, abs=0.03) and same["error_over_limit"] == pytest.approx(1, abs=0.04)
+    assert same["aleatoric_over_limit"] == 1.0
+
+
+def test_flag_joins_small_bins_and_refuses_what_fixes_nothing(rng):
+    stars = measured(rng, 400)
+    few = novelty.Measured(**{name: values[stars.mean > 17] for name, values in vars(stars).items()})
+    assert min(novelty.Flag.fit(few).edges) >= 17
+    with pytest.raises(DataError, match="99 validation stars"):
+        novelty.Flag.fit(measured(rng, 99))
+    with pytest.raises(DataError, match="no epistemic part"):
+        novelty.Flag.fit(measured(rng, 400, growth=0.0))
+
+
+def test_conditions_change_what_they_say():
+    base = draw_conditions(Recipe.load(), 1)
+    changed = {name: condition.change(base, 1) for name, condition in stress.CONDITIONS.items()}
+    assert changed["in_range"] == base
+    assert changed["seeing_wide"].seeing == 2.75 and changed["seeing_sharp"].seeing == 0.55
+    assert changed["sky_bright"].sky == pytest.approx(base.sky * 10**0.8)
+    assert changed["read_noise"].read_noise == 5 * base.read_noise
+
+
+@pytest.mark.parametrize("name", ["blends", "galaxies", "trailed"])
+def test_what_is_drawn_in_place_of_stars_keeps_their_light(name, rng):
+    conditions = draw_conditions(Recipe.load(), 1)
+    stars = fields.draw_sources(Recipe.load(), "paper", 3).head(30)
+    drawn = stress.CONDITIONS[name].sources(stars, conditions, rng)
+    light, wanted = conditions.flux(drawn["mag"]), conditions.flux(stars["mag"])
+    if name == "blends":
+        companions = drawn.iloc[len(stars) :]
+        separation = np.hypot(companions["x"].to_numpy() - stars["x"], companions["y"].to_numpy() - stars["y"])
+        assert separation.between(2, 6).all()
+        assert light[: len(stars)] == pytest.approx(wanted)
+    else:
+        assert light.sum() == pytest.approx(wanted.sum())
+    if name == "galaxies":
+        assert (drawn["kind"] == "galaxy").all() and drawn["disc_radius"].between(0.1, 30).all()
+    if name == "trailed":
+        assert drawn["x"].mean() == pytest.approx(stars["x"].mean())
+        assert np.hypot(np.ptp(drawn["x"][:: len(stars)]), np.ptp(drawn["y"][:: len(stars)])) == pytest.approx(4)
+
+
+def test_cosmic_rays_add_charge_beside_every_star(rng):
+    condition, conditions = stress.CONDITIONS["cosmic_rays"], draw_conditions(Recipe.load(), 1)
+    stars = pd.DataFrame({"x": np.linspace(30, 480, 10), "y": np.linspace(450, 40, 10)})
+    image = np.zeros((512, 512))
+    damaged = condition.damage(image, stars, conditions, rng)
+    assert not image.any() and (damaged > 0).sum() == 30
+    for x, y in stars[["x", "y"]].to_numpy():
+        rows, columns = np.nonzero(damaged)
+        assert np.hypot(columns - x, rows - y).min() < 5
+
+
+def test_frames_are_the_same_for_the_same_seed(model):
+    condition = stress.CONDITIONS["seeing_wide"]
+    (frame, stars), (again, _) = (stress.make_frame(condition, 0, 5) for _ in range(2))
+    np.testing.assert_array_equal(frame.image, again.image)
+    assert frame.seeing == 2.5 and len(stars) == 64
+    distance = np.hypot(*(stars[["x", "y"]].to_numpy()[:, None] - stars[["x", "y"]].to_numpy()).transpose(2, 0, 1))
+    assert np.sort(distance, axis=1)[:, 1].min() > 30
+    found = stress.measure(model, {"recalibration": {"mag": {"ratio": 2.0}}}, frame, stars, seed=1)
+    np.testing.assert_allclose(found.sigma, 2 * np.hypot(found.aleatoric, found.epistemic))
+    assert np.isfinite(found.limit).all() and (found.limit > 0).all()
+
+
+def test_a_run_writes_what_pages_read(tmp_path, model, monkeypatch):
+    card = weights.save(model, tmp_path / "bpnn-tiny", kind="bpnn", card={})
+    frames = [stress.make_frame(stress.CONDITIONS["in_range"], number, 9) for number in range(2)]
+    items = [(frame, stars.assign(counted=True)) for frame, stars in frames]
+    source = evaluation_frames.Source(items, lambda item: item, None, {"engine": "renderer"})
+    monkeypatch.setattr(stress.evaluation_frames, "validation", lambda *_: source)
+    monkeypatch.setattr(stress, "CONDITIONS", {name: stress.CONDITIONS[name] for name in ("in_range", "galaxies")})
+    path = stress.run(tmp_path, bpnn=card, frames=1, path=tmp_path / "studies" / "stress.json", progress=False)
+    content = json.loads(path.read_text())
+    assert [row["name"] for row in content["rows"]] == ["validation", "in_range", "galaxies"]
+    assert set(stress.COLUMNS) <= set(content["rows"][1]) and set(content["columns"]) == set(stress.COLUMNS)
+    assert content["rows"][2]["aleatoric_over_limit"] is None and content["rows"][1]["aleatoric_over_limit"] > 0
+    assert content["flag"]["n"] == 128 and content["provenance"]["weights"]["bpnn"]
+    assert content["provenance"]["command"] == "python -m pnet study stress --seed 2023"
+    with pytest.raises(ConfigError, match="frames"):
+        stress.run(tmp_path, bpnn=card, frames=0, progress=False)
