@@ -183,7 +183,7 @@ def calibrate_confidence(
     """Fit the probability of a star to the confidence on validation frames and keep it on the card."""
     from tqdm import tqdm
 
-    from pnet.stars import confidence
+    from pnet.evaluation import confidence
 
     def bar(files):
         return tqdm(files, desc="calibrate the confidence", disable=not progress(quiet))

@@ -11,7 +11,7 @@ from measured import table
 from pnet.book import beyond_tables
 from pnet.book.figures import positions, reliability, style
 from pnet.common.errors import DataError, MissingError
-from pnet.evaluation import confidence_scores, scores
+from pnet.evaluation import confidence, scores
 from pnet.evaluation import contaminants as realistic
 from pnet.evaluation import measurements as evaluation
 from pnet.evaluation.ledger import Entry, Ledger, entries_from_measurements
@@ -125,7 +125,7 @@ def test_a_study_is_shown_or_named(tmp_path):
 
 
 def drawings(measured, ledger):
-    pair = confidence_scores.pair(measured["simulation"], FITTED, seed=1)
+    pair = confidence.pair(measured["simulation"], FITTED, seed=1)
     rows = scores.rows(measured["realistic"], "realistic", "pnet")
     stars = scores.matched(scores.select(measured["simulation"], "simulation", "pnet"), "x")
     series = {

@@ -15,8 +15,7 @@ from pnet.common.seeds import derive
 from pnet.evaluation import baselines
 from pnet.evaluation import contaminants as realistic
 from pnet.evaluation.measurements import THRESHOLDS
-from pnet.sky import matching
-from pnet.stars import zero_point as photometric_calibration
+from pnet.sky import matching, zero_point
 
 GROUPS = ("detection", "photometry", "astrometry", "uncertainty", "calibration", "positions", "confidence")
 SIMULATED = ("simulation", "realistic", "validation")  # where the truth is the truth
@@ -68,7 +67,7 @@ def select(table: pd.DataFrame, dataset: str, method: str, threshold: float | No
     return calibrated(chosen) if dataset in CALIBRATED else chosen
 
 
-def calibrated(table: pd.DataFrame, degrees: tuple[int, ...] = photometric_calibration.DEGREES) -> pd.DataFrame:
+def calibrated(table: pd.DataFrame, degrees: tuple[int, ...] = zero_point.DEGREES) -> pd.DataFrame:
     """Return the rows with the zero point of every frame fitted (Eq. 18): a polynomial of one of `degrees`."""
     table = table.copy()
     for _, index in table.groupby("frame").groups.items():
@@ -77,7 +76,7 @@ def calibrated(table: pd.DataFrame, degrees: tuple[int, ...] = photometric_calib
         for column in ("mag", "mag_net"):
             values = frame[column].to_numpy(dtype=float)
             reference, x, y = (frame[name].to_numpy(dtype=float) for name in ("truth_mag", "x", "y"))
-            offset = photometric_calibration.without_itself(values, reference, isolated, x, y, degrees)
+            offset = zero_point.without_itself(values, reference, isolated, x, y, degrees)
             table.loc[index, column] = values + offset
     return table
 
@@ -360,9 +359,9 @@ def _confidence(
 ) -> dict[str, Score]:
     if method != "pnet" or dataset not in SIMULATED:  # the others have none; a real catalogue is not complete
         return {}
-    from pnet.evaluation import confidence_scores  # which uses this module
+    from pnet.evaluation import confidence  # which uses this module
 
-    return confidence_scores.compute(table, dataset, seed, calibration)
+    return confidence.compute(table, dataset, seed, calibration)
 
 
 def _calibration(table: pd.DataFrame, dataset: str, method: str, seed: int) -> dict[str, Score]:

@@ -21,8 +21,7 @@ from pnet.frame import Frame
 from pnet.sdss import catalogue as sdss_catalogue
 from pnet.sdss.download import COMMAND, Report, fetch
 from pnet.sdss.manifest import Manifest
-from pnet.sky import background
-from pnet.stars import zero_point as photometric_calibration
+from pnet.sky import background, zero_point
 
 TABLE, RECORD = "selected.parquet", "sdss.json"
 APERTURE = 7.43  # arcsec, radius of SDSS's aperture 7, to which its PSF magnitudes are normalised
@@ -110,7 +109,7 @@ def make(
         described["zero_point_check"] = None
         frames.append(described)
         if table is not None:
-            if described["stars"] >= photometric_calibration.MINIMUM:
+            if described["stars"] >= zero_point.MINIMUM:
                 described["zero_point_check"] = _summary(check_zero_point(frame, table), frame)
             tables.append(table.assign(frame=frame.name)[list(COLUMNS)])
     if not tables:
@@ -206,7 +205,7 @@ def noise_ratio(frame: Frame, sky: background.Background | None = None) -> float
     return float(values[np.abs(values) < limit].std() / 0.98656)  # σ of a Gaussian cut at ±3 σ
 
 
-def check_zero_point(frame: Frame, table: pd.DataFrame, **options) -> photometric_calibration.Calibration:
+def check_zero_point(frame: Frame, table: pd.DataFrame, **options) -> zero_point.Calibration:
     """Fit Eq. 18 to the stars that count, with aperture fluxes, as a check of the frame's zero point.
 
     Parameters
@@ -215,7 +214,7 @@ def check_zero_point(frame: Frame, table: pd.DataFrame, **options) -> photometri
     table : DataFrame
         From :func:`pnet.sdss.catalogue.select`.
     options
-        For :func:`pnet.stars.zero_point.fit`.
+        For :func:`pnet.sky.zero_point.fit`.
 
     Returns
     -------
@@ -233,15 +232,15 @@ def check_zero_point(frame: Frame, table: pd.DataFrame, **options) -> photometri
         mask=frame.mask,
     )
     usable = flux > 0
-    return photometric_calibration.fit(
-        photometric_calibration.instrumental_magnitude(flux[usable]),
+    return zero_point.fit(
+        zero_point.instrumental_magnitude(flux[usable]),
         stars["mag"].to_numpy()[usable],
         error=1.0857 * error[usable] / flux[usable],
         **options,
     )
 
 
-def _summary(fit: photometric_calibration.Calibration, frame: Frame) -> dict:
+def _summary(fit: zero_point.Calibration, frame: Frame) -> dict:
     """Return a zero-point check as numbers for the record, in mag."""
     return {
         "offset": fit.zero_point - float(frame.zero_point),

@@ -6,7 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pnet.book.figures import style
-from pnet.stars.confidence import Calibration, Reliability
+from pnet.evaluation.confidence import Reliability
+from pnet.stars.confidence import Calibration
 
 SERIES = (("as the network says", "purple", "o"), ("calibrated", "pnet", "s"))
 

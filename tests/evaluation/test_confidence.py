@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from pnet import cli
 from pnet.common import paths
 from pnet.common.errors import ConfigError, DataError, MissingError
-from pnet.evaluation import confidence_scores
-from pnet.stars import confidence, weights
-from pnet.stars.confidence import Calibration
+from pnet.evaluation import confidence
+from pnet.stars import weights
+from pnet.stars.confidence import KEY, METHODS, Calibration, of_card
 
 
 def drawn(rng, n=20000, slope=0.6, intercept=1.5):
@@ -39,13 +39,13 @@ def test_isotonic_follows_a_map_of_another_shape(rng):
     assert np.all(np.diff(fitted.apply(np.linspace(0, 1, 200))) >= 0)
 
 
-@pytest.mark.parametrize("method", confidence.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_calibration_survives_a_card(method, rng):
     values, star, _ = drawn(rng, 500)
     fitted = confidence.fit(values, star, method, threshold=0.62, data="30 frames")
     again = Calibration.from_dict(json.loads(json.dumps(fitted.as_dict())))
     assert again == fitted and again.threshold == 0.62
-    assert confidence.of_card({confidence.KEY: fitted.as_dict()}) == fitted and confidence.of_card({}) is None
+    assert of_card({KEY: fitted.as_dict()}) == fitted and of_card({}) is None
     assert np.isnan(again.apply([np.nan])).all()
     assert 0 <= again.apply([0.0])[0] <= again.apply([1.0])[0] <= 1  # single precision rounds to exactly 1
 
@@ -140,11 +140,11 @@ def test_a_card_is_rewritten_with_its_calibration(tmp_path, rng, monkeypatch):
     before = json.loads(card.read_text())
     result, raw, _ = confidence.calibrate_card(card, tmp_path, refiner=None)
     after = json.loads(card.read_text())
-    assert confidence.of_card(after) == result and result.data == "3 frames train/realistic-*"
+    assert of_card(after) == result and result.data == "3 frames train/realistic-*"
     assert 0.05 <= result.threshold <= 0.99
-    assert after[confidence.KEY]["expected_calibration_error"]["before"][0] == pytest.approx(raw.error.value)
+    assert after[KEY]["expected_calibration_error"]["before"][0] == pytest.approx(raw.error.value)
     for content in (before, after):
-        content.pop(confidence.KEY, None)
+        content.pop(KEY, None)
     assert after == before
     weights.check(card)
 
@@ -153,11 +153,11 @@ def test_scores_of_the_confidence():
     rows = table(frames={"simulation": 10}, false=3)
     rows = rows[rows["method"] == "pnet"]
     fitted = Calibration("platt", 100, 80, 0.8, 0.4, threshold=0.5)
-    plain = confidence_scores.compute(rows, "simulation", 1, None)
+    plain = confidence.compute(rows, "simulation", 1, None)
     assert set(plain) == {"confidence_error", "confidence_brier"}
-    more = confidence_scores.compute(rows, "simulation", 1, fitted.as_dict())
+    more = confidence.compute(rows, "simulation", 1, fitted.as_dict())
     assert {"probability_error", "probability_brier"} < set(more) and "recall_at_chosen" not in more
-    galaxies = confidence_scores.compute(rows.assign(dataset="realistic"), "realistic", 1, fitted.as_dict())
+    galaxies = confidence.compute(rows.assign(dataset="realistic"), "realistic", 1, fitted.as_dict())
     assert galaxies["threshold_chosen"].estimate.value == 0.5
     found = ((rows["status"] == "matched") & (rows["confidence"] >= 0.5)).sum()
     assert galaxies["recall_at_chosen"].estimate.value == pytest.approx(

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pnet.common.errors import ConfigError, DataError
-from pnet.stars import zero_point as photometric_calibration
-from pnet.stars.zero_point import fit, instrumental_magnitude
+from pnet.sky import zero_point
+from pnet.sky.zero_point import fit, instrumental_magnitude
 
 ZERO, K = 24.7, -0.18
 
@@ -202,17 +202,17 @@ def test_a_star_has_no_part_in_its_own_zero_point(rng):
     x, y = rng.uniform(0, 2000, (2, 80))
     isolated = np.ones(80, dtype=bool)
     isolated[75:] = False
-    offset = photometric_calibration.without_itself(measured, reference, isolated, x, y, (0,))
+    offset = zero_point.without_itself(measured, reference, isolated, x, y, (0,))
     assert offset == pytest.approx(0.3, abs=0.005)
     shifted = measured.copy()
     shifted[3] += 0.02
-    again = photometric_calibration.without_itself(shifted, reference, isolated, x, y, (0,))
+    again = zero_point.without_itself(shifted, reference, isolated, x, y, (0,))
     assert again[3] == offset[3] and again[4] != offset[4]
     few = (values[:30] for values in (measured, reference, isolated, x, y))
-    assert (photometric_calibration.without_itself(*few) == 0).all()
+    assert (zero_point.without_itself(*few) == 0).all()
     measured[10] = np.nan
     x[10] = np.nan
-    assert np.isfinite(photometric_calibration.without_itself(measured, reference, isolated, x, y)).all()
+    assert np.isfinite(zero_point.without_itself(measured, reference, isolated, x, y)).all()
 
 
 def test_one_zero_point_is_the_fit_of_equation_18(rng):
@@ -221,7 +221,7 @@ def test_one_zero_point_is_the_fit_of_equation_18(rng):
     measured = reference - 0.2 + rng.normal(0, 0.02, 90)
     measured[:4] += 0.5
     isolated = np.arange(90) < 80
-    offset = photometric_calibration.without_itself(measured, reference, isolated, *rng.uniform(0, 1, (2, 90)), (0,))
+    offset = zero_point.without_itself(measured, reference, isolated, *rng.uniform(0, 1, (2, 90)), (0,))
     assert offset[85] == pytest.approx(fit(measured[:80], reference[:80]).zero_point, abs=0.001)
 
 
@@ -231,9 +231,9 @@ def test_a_smooth_pattern_is_taken_off_and_an_outlier_leaves_no_trace(rng):
     reference = rng.uniform(14, 20, 70)
     measured = reference - pattern + rng.normal(0, 0.002, 70)
     measured[0] -= 0.4
-    offset = photometric_calibration.without_itself(measured, reference, np.ones(70, dtype=bool), x, y)
+    offset = zero_point.without_itself(measured, reference, np.ones(70, dtype=bool), x, y)
     assert np.std((offset - pattern)[1:]) < 0.0015
-    one = photometric_calibration.without_itself(measured, reference, np.ones(70, dtype=bool), x, y, (0,))
+    one = zero_point.without_itself(measured, reference, np.ones(70, dtype=bool), x, y, (0,))
     assert np.std((one - pattern)[1:]) > 0.008
 
 
@@ -243,7 +243,7 @@ def test_no_pattern_no_polynomial(rng):
     measured = reference - 0.1 + rng.normal(0, 0.01, 70)
     place = rng.uniform(0, 2000, (2, 70))
     chosen, one = (
-        photometric_calibration.without_itself(measured, reference, np.ones(70, dtype=bool), *place, degrees)
-        for degrees in (photometric_calibration.DEGREES, (0,))
+        zero_point.without_itself(measured, reference, np.ones(70, dtype=bool), *place, degrees)
+        for degrees in (zero_point.DEGREES, (0,))
     )
     assert np.std(chosen) < 0.004 and np.std(one) < 0.001

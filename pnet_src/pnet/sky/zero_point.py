@@ -125,7 +125,7 @@ def fit(
     literal reading. The default is 3, because 1σ throws away a third of perfectly good stars. For 80 stars of 20 mmag
     the zero point scatters by 2.3 mmag at 3σ, by 2.6 mmag after one pass at 1σ and by 4.0 mmag when 1σ is repeated
     until nothing changes (nothing rejected: 2.2); with 5 % of outliers of 0.2–1 mag it is 2.3 mmag without bias at 3σ
-    and 3.6 mmag with a bias of 6 mmag after one pass at 1σ. `tests/test_photometric_calibration.py` checks this. The
+    and 3.6 mmag with a bias of 6 mmag after one pass at 1σ. `tests/test_zero_point.py` checks this. The
     covariance assumes that good stars stay: at a clip below 2 it is too small.
 
     Parameters
