@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 from typer.testing import CliRunner
@@ -14,6 +13,7 @@ from pnet.common import paths, pipeline
 from pnet.common.errors import ConfigError, MissingError
 from pnet.common.files import read_json, write_json
 from pnet.evaluation.ledger import Entry, Ledger
+from pnet.simulation import datasets
 
 runner = CliRunner()
 COMMANDS = (
@@ -94,37 +94,43 @@ def test_simulate_makes_frames_and_a_record(root):
         "val": 1,
         "test": 2,
     }
-    assert [path.exists() for path in pipeline.frames_of("build/x", "test")] == [True, True]
+    assert [path.exists() for path in datasets.frames_of("build/x", "test")] == [True, True]
     assert "pnet simulate --output build/x --seed 2023" in record["command"]
-    assert (root / "build/x/timings/simulate.json").is_file()
 
 
-def test_frames_of_another_recipe_are_made_anew(root, monkeypatch):
-    pipeline.simulate("build/x", counts={"test": 1}, seed=1, engine="renderer", progress=False)
-    (path,) = pipeline.frames_of("build/x", "test")
+def test_frames_of_another_recipe_are_made_anew(root):
+    datasets.simulate("build/x", counts={"test": 1}, seed=1, engine="renderer", progress=False)
+    (path,) = datasets.frames_of("build/x", "test")
     before = path.read_bytes()
     path.write_bytes(before[:-2880])  # a second run with nothing changed keeps what is there
-    pipeline.simulate("build/x", counts={"test": 1}, seed=1, engine="renderer", progress=False)
+    datasets.simulate("build/x", counts={"test": 1}, seed=1, engine="renderer", progress=False)
     assert path.read_bytes() == before[:-2880]
-    pipeline.simulate("build/x", counts={"test": 1}, seed=2, engine="renderer", progress=False)
+    datasets.simulate("build/x", counts={"test": 1}, seed=2, engine="renderer", progress=False)
     assert path.read_bytes() not in (before, before[:-2880])
+    record = root / "build/x/simulation/simulation.json"
+    record.unlink()  # as Snakemake does before it runs the rule again
+    path.write_bytes(b"of other code")
+    datasets.simulate("build/x", counts={"test": 1}, seed=2, engine="renderer", progress=False)
+    assert path.read_bytes() != b"of other code"
+    # an interrupted run keeps what it has made
+    write_json(record, {name: read_json(record)[name] for name in ("engine", "kind", "seed")})
+    with pytest.raises(MissingError, match="pnet simulate"):
+        datasets.frames_of("build/x", "test")
     changed = path.stat().st_mtime_ns
-    time.sleep(0.01)
-    monkeypatch.setattr(pipeline, "fingerprint", lambda module, settings: "other code")
-    pipeline.simulate("build/x", counts={"test": 1}, seed=2, engine="renderer", progress=False)
-    assert path.stat().st_mtime_ns > changed
+    datasets.simulate("build/x", counts={"test": 2}, seed=2, engine="renderer", progress=False)
+    assert path.stat().st_mtime_ns == changed and len(datasets.frames_of("build/x", "test")) == 2
 
 
 def test_frames_that_are_not_there_are_named(root):
     with pytest.raises(MissingError, match=r"pnet simulate --output build/x"):
-        pipeline.frames_of("build/x", "test")
-    pipeline.simulate("build/x", counts={"test": 1}, seed=1, engine="renderer", progress=False)
-    (path,) = pipeline.frames_of("build/x", "test")
+        datasets.frames_of("build/x", "test")
+    datasets.simulate("build/x", counts={"test": 1}, seed=1, engine="renderer", progress=False)
+    (path,) = datasets.frames_of("build/x", "test")
     path.unlink()
     with pytest.raises(MissingError, match=path.name):
-        pipeline.frames_of("build/x", "test")
+        datasets.frames_of("build/x", "test")
     with pytest.raises(ConfigError, match="exam"):
-        pipeline.simulate("build/x", counts={"exam": 1}, seed=1)
+        datasets.simulate("build/x", counts={"exam": 1}, seed=1)
 
 
 # SDSS files
@@ -197,7 +203,7 @@ def test_training_on_other_frames_or_with_another_detection_net_is_another_run(r
     monkeypatch.setattr(star_training, "train", fake)
     monkeypatch.setattr(weights, "WEIGHTS", root)
     write_json(root / "net.json", {"version": 1})
-    pipeline.simulate("build/x", counts={"train": 1, "val": 1}, seed=1, engine="renderer", progress=False)
+    datasets.simulate("build/x", counts={"train": 1, "val": 1}, seed=1, engine="renderer", progress=False)
 
     def runs():
         steps.train("bpnn", "build/x", settings={"detection": "net"}, seed=1, progress=False)
@@ -206,7 +212,7 @@ def test_training_on_other_frames_or_with_another_detection_net_is_another_run(r
     assert (runs(), runs()) == (1, 1)
     write_json(root / "net.json", {"version": 2})
     assert (runs(), runs()) == (2, 2)
-    pipeline.simulate("build/x", counts={"train": 1, "val": 1}, seed=2, engine="renderer", progress=False)
+    datasets.simulate("build/x", counts={"train": 1, "val": 1}, seed=2, engine="renderer", progress=False)
     assert runs() == 3
 
 

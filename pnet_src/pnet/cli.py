@@ -85,10 +85,10 @@ def simulate(
     quiet: Quiet = False,
 ) -> None:
     """Make simulated frames with their truth."""
-    from pnet.common import pipeline
     from pnet.common.files import read_json
+    from pnet.simulation import datasets
 
-    path = pipeline.simulate(
+    path = datasets.simulate(
         output,
         counts={"train": train, "val": val, "test": test},
         seed=seed,

@@ -11,7 +11,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import nn
 
-from pnet.common import metrics, pipeline
+from pnet.common import metrics, paths
 from pnet.common.seeds import derive
 from pnet.detection.losses import detection_loss
 from pnet.detection.network import DetectionConfig, PhotometryDetectionNet
@@ -154,7 +154,7 @@ def run(
     path : path, optional
         Where the table goes instead.
     """
-    folder = pipeline.folder_of(output) / "studies" / "detection"
+    folder = paths.folder_of(output) / "studies" / "detection"
     chosen = trainingsets.simulated(train, val)
     frames, validation = chosen.prepared(), list(chosen.read("val"))
     recipe, data, models, rows = Recipe.load(), {}, {}, []

@@ -281,9 +281,9 @@ def step(output: str | os.PathLike, *, optional: bool = False, **options: Any) -
     options
         See `run`.
     """
-    from pnet.common import pipeline, timings
+    from pnet.common import timings
 
-    folder = pipeline.folder_of(output)
+    folder = paths.folder_of(output)
     state = {"available": True, "reason": ""}
     try:
         with timings.measured("repeat", folder):

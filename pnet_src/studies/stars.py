@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pnet.common import metrics, paths, pipeline, provenance
+from pnet.common import metrics, paths, provenance
 from pnet.common.files import write_json
 from pnet.common.seeds import derive
 from pnet.evaluation.calibration_metrics import crps
@@ -187,7 +187,7 @@ def stars(
     Path
         The JSON: provenance, ``columns`` (key → heading) and ``rows``.
     """
-    folder = pipeline.folder_of(output) / "studies" / name
+    folder = paths.folder_of(output) / "studies" / name
     find, found_by = trainingsets.finder("released", "released")
     chosen = trainingsets.simulated(train, val)
     known = Validation.of(chosen.read("val"), find)

@@ -6,9 +6,9 @@ import pytest
 from measured import Noisy, frame, psf_at, table, truth
 
 from pnet.book import shown as measurements
-from pnet.common import pipeline
 from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.evaluation import measurements as evaluation
+from pnet.simulation import datasets
 from pnet.simulation import recipe as simulation
 
 
@@ -140,7 +140,7 @@ def test_a_damaged_result_does_not_hide_behind_a_released_one(tmp_path, measured
 
 
 def test_a_run_of_the_baseline_on_rendered_frames(tmp_path):
-    pipeline.simulate(tmp_path, counts={"test": 2}, seed=3, engine="renderer", progress=False)
+    datasets.simulate(tmp_path, counts={"test": 2}, seed=3, engine="renderer", progress=False)
     path = evaluation.run("simulation", tmp_path, frames=1, seed=3, methods=("baseline",), progress=False)
     rows, record = evaluation.read(path)
     assert rows["frame"].nunique() == 1 and record["engine"] == "renderer"

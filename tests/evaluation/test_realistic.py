@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from measured import frame
 
-from pnet.common import pipeline
 from pnet.common.errors import DataError
 from pnet.evaluation import contaminants as realistic
 from pnet.evaluation import frames as evaluation_frames
 from pnet.evaluation import measurements as evaluation
+from pnet.simulation import datasets
 from pnet.simulation import recipe as simulation
 from pnet.sky import catalogue, matching
 
@@ -95,7 +95,7 @@ def test_frames_with_galaxies_have_their_own_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(
         simulation, "make_dataset", lambda folder, recipe, split, n, seed, **options: [folder / options["kind"]]
     )
-    path = pipeline.simulate(tmp_path, counts={"test": 1}, seed=3, kind="realistic", engine="renderer", progress=False)
+    path = datasets.simulate(tmp_path, counts={"test": 1}, seed=3, kind="realistic", engine="renderer", progress=False)
     assert path == tmp_path / "realistic" / "simulation.json"
     assert not (tmp_path / "simulation").exists()
 
@@ -110,7 +110,7 @@ def test_a_folder_of_frames_without_galaxies_is_passed_over(tmp_path, monkeypatc
 
 
 def test_a_frame_is_made_read_and_marked(tmp_path):
-    pipeline.simulate(tmp_path, counts={"test": 1}, seed=3, kind="realistic", engine="renderer", progress=False)
+    datasets.simulate(tmp_path, counts={"test": 1}, seed=3, kind="realistic", engine="renderer", progress=False)
     source = evaluation_frames.realistic(tmp_path, 5, 3)
     ((made, truth),) = evaluation.frames_from(source.items, source.reader)
     assert source.details["engine"] == "renderer" and made.meta["FIELDKIN"] == "realistic"

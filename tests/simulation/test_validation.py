@@ -7,12 +7,14 @@ import pandas as pd
 import pytest
 
 from pnet.common.errors import ConfigError, DataError
+from pnet.common.files import read_json
 from pnet.simulation import datasets as engines
 from pnet.simulation import recipe as simulation
 from pnet.simulation import reference, validation
 from pnet.simulation import renderer as fields
 from pnet.sky.psf import Aureole
 
+COUNTS = {"train": 1, "val": 2, "test": 0}
 CONDITIONS = simulation.Conditions(seeing=1.3, sky_mag=21.9, gain=4.0, read_noise=5.0)
 
 
@@ -200,21 +202,21 @@ def test_renderer_and_real_skymaker_agree(shared, recipe):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     output = tmp_path_factory.mktemp("run")
-    return output, engines.dataset(output, {"train": 1, "val": 2, "test": 0}, 5, engine="renderer")
+    return output, read_json(engines.simulate(output, counts=COUNTS, seed=5, engine="renderer", progress=False))
 
 
 def test_dataset_is_made_once(run):
     output, record = run
     assert {split: len(files) for split, files in record["splits"].items()} == {"train": 1, "val": 2}
     written = (output / "simulation" / "simulation.json").stat().st_mtime_ns
-    assert engines.dataset(output, {"train": 1, "val": 2, "test": 0}, 5, engine="renderer") == record
-    assert (output / "simulation" / "simulation.json").stat().st_mtime_ns == written
+    path = engines.simulate(output, counts=COUNTS, seed=5, engine="renderer", progress=False)
+    assert path == output / "simulation" / "simulation.json" and path.stat().st_mtime_ns == written
 
 
 @pytest.mark.parametrize("counts", [{"train": 0, "val": 0}, {"train": 3, "val": -1}])
 def test_dataset_refuses(tmp_path, counts):
     with pytest.raises(ConfigError, match="none may be negative and one must be positive"):
-        engines.dataset(tmp_path, counts, 1)
+        engines.simulate(tmp_path, counts=counts, seed=1)
 
 
 def test_sources_and_checked_frames(run):

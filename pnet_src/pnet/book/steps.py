@@ -1,10 +1,10 @@
 """The steps that train and measure, and the check of what came out, one function per command.
 
-As in `pnet.common.pipeline`, each leaves a small JSON and the seconds that it took. Apart from that module, since this
-one reaches most of the library, and what imports it would be out of date whenever anything changes.
+Each leaves a small JSON and the seconds that it took.
 """
 
 import functools
+import hashlib
 import itertools
 import os
 from collections.abc import Mapping
@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from pnet.common import pipeline, timings
+from pnet.common import paths, timings
 from pnet.common.errors import ConfigError, MissingError
-from pnet.common.files import sha256, write_json
+from pnet.common.files import read_json, sha256, write_json
+from pnet.simulation import datasets
 
 KINDS = ("detection", "refiner", "bpnn")
 SAME = 0.01  # relative difference of two ledgers; on another processor single stars cross a threshold
@@ -55,27 +56,27 @@ def train(
     from pnet.training import detection_run as training
     from pnet.training import star_run as star_training
 
-    folder = pipeline.folder_of(output) / kind
+    folder = paths.folder_of(output) / kind
     frames = {}
     if simulated and settings.get("dataset", "simulation") == "simulation":
         frames = _frames(output, frames_folder)
         frames["val"] = frames["val"][:validation]
-    key = pipeline.fingerprint(
+    key = _fingerprint(
         "pnet.training.star_run", {**settings, **_made_of(output, settings, frames), "kind": kind, "seed": seed}
     )
-    if folder.is_dir() and pipeline.key_of(folder) != key:
+    if folder.is_dir() and _key_of(folder) != key:
         _set_aside(folder)
     write_json(folder / "fingerprint.json", {"key": key})
     options = "" if simulated else " --no-simulated"
-    options += f" --frames {pipeline.shown(frames_folder)}" if frames_folder else ""
+    options += f" --frames {paths.shown(frames_folder)}" if frames_folder else ""
     options += f" --validation {validation}" if validation else ""
     for name, value in settings.items():
         if value is not None:
             is_path = name in ("detection", "refiner", "start") and os.sep in str(value)
-            options += f" --{name.replace('_', '-')} {pipeline.shown(value) if is_path else value}"
-    command = f"python -m pnet train {kind} --output {pipeline.shown(output)} --seed {seed}{options}"
+            options += f" --{name.replace('_', '-')} {paths.shown(value) if is_path else value}"
+    command = f"python -m pnet train {kind} --output {paths.shown(output)} --seed {seed}{options}"
     function = training.train_detection if kind == "detection" else functools.partial(star_training.train, kind)
-    with timings.measured(f"train-{kind}", pipeline.folder_of(output)):
+    with timings.measured(f"train-{kind}", paths.folder_of(output)):
         return function(folder, **frames, **settings, seed=seed, command=command, progress=progress)
 
 
@@ -116,15 +117,15 @@ def study(
     from studies import stars as studies
     from studies import stress
 
-    command = f"python -m pnet study {name} --output {pipeline.shown(output)} --seed {seed}"
-    with timings.measured(f"study-{name}", pipeline.folder_of(output)):
+    command = f"python -m pnet study {name} --output {paths.shown(output)} --seed {seed}"
+    with timings.measured(f"study-{name}", paths.folder_of(output)):
         if name == "stress":
             return stress.run(output, validation=validation or 30, seed=seed, command=command, progress=progress)
         if name == "sampling":
             return studies.sampling(output, seed=seed, command=command, progress=progress)
         frames = _frames(output, frames_folder)
         frames["val"] = frames["val"][:validation]
-        command += f" --frames {pipeline.shown(frames_folder)}" if frames_folder else ""
+        command += f" --frames {paths.shown(frames_folder)}" if frames_folder else ""
         command += f" --validation {validation}" if validation else ""
         command += f" --epochs {epochs} --steps {steps}"
         settings = {**frames, "epochs": epochs, "steps": steps, "seed": seed, "command": command, "progress": progress}
@@ -137,7 +138,7 @@ def study(
 def _frames(output: str | os.PathLike, folder: str | os.PathLike | None) -> dict[str, list[Path]]:
     """Return the simulated frames to train and to validate on."""
     if folder is None:
-        return {split: pipeline.frames_of(output, split) for split in ("train", "val")}
+        return {split: datasets.frames_of(output, split) for split in ("train", "val")}
     return frames_in(folder)
 
 
@@ -168,12 +169,26 @@ def _made_of(
 
     found: dict[str, Any] = {split: [path.name for path in files] for split, files in frames.items()}
     if frames:
-        found["frames made by"] = pipeline.key_of(pipeline.folder_of(output) / "simulation")
+        record = read_json(datasets.simulation_folder(output) / "simulation.json")
+        found["frames made by"] = (record["engine"], record["seed"])
         # what finds the stars in these frames for a network of single stars
         for kind in ("detection", "refiner"):
             if settings.get(kind, "none") != "none":
                 found[f"found by {kind}"] = sha256(weights.resolve(kind, settings[kind]))
     return found
+
+
+def _fingerprint(module: str, settings: Mapping[str, Any]) -> str:
+    """Return a hash of a run's settings."""
+    return hashlib.sha256(repr((module, sorted(settings.items()))).encode()).hexdigest()
+
+
+def _key_of(folder: Path) -> str | None:
+    """Return the fingerprint that a folder was made with, None where it has none."""
+    try:
+        return read_json(folder / "fingerprint.json")["key"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _set_aside(folder: Path) -> Path:
@@ -196,11 +211,11 @@ def evaluate(
     """
     from pnet.evaluation import measurements as evaluation
 
-    folder = pipeline.folder_of(output) / "measurements"
+    folder = paths.folder_of(output) / "measurements"
     state = {"available": True, "reason": ""}
     try:
-        with timings.measured(f"evaluate-{dataset}", pipeline.folder_of(output)):
-            evaluation.run(dataset, pipeline.folder_of(output), progress=progress, **options)
+        with timings.measured(f"evaluate-{dataset}", paths.folder_of(output)):
+            evaluation.run(dataset, paths.folder_of(output), progress=progress, **options)
     except MissingError as error:
         if not optional:
             raise

@@ -35,7 +35,8 @@ def check(profile: profiles.Profile) -> None:
         raise ConfigError(
             f"profile {profile.name}: step {', '.join(unknown)} is not known; allowed are {', '.join(STEPS)}"
         )
-    made = {f"n_{split}": n for split, n in profile.steps.get("simulate", {}).items() if split in pipeline.SPLITS}
+    simulated = profile.steps.get("simulate", {})
+    made = {f"n_{split}": simulated[split] for split in ("train", "val", "test") if split in simulated}
     shown = {name: value for name, value in profile.notebooks.get(SIMULATION, {}).items() if name in made}
     if made != shown:
         raise ConfigError(

@@ -24,3 +24,17 @@ BUILD = ROOT / "build"  # everything that a run makes: build/<profile>/...
 def data_root() -> Path:
     """Return the folder of downloads, shared by all profiles ($PNET_DATA or ``data/`` in the project)."""
     return Path(os.environ.get("PNET_DATA", ROOT / "data"))
+
+
+def folder_of(output: str | os.PathLike) -> Path:
+    """Return a profile's folder; relative ones count from the project's root."""
+    return ROOT / output
+
+
+def shown(output: str | os.PathLike) -> str:
+    """Return a path as commands name it: relative to the project where it lies inside, elsewhere by its name in angle
+    brackets, as records name no machine."""
+    path = Path(output)
+    if not path.is_absolute():
+        return str(path)
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else f"<{path.name}>"

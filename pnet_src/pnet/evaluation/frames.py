@@ -56,9 +56,9 @@ def simulation(output: str | os.PathLike, n: int, seed: int) -> Source:
     MissingError
         If frames that the run made have gone, or the engine's frames are missing.
     """
-    from pnet.common import pipeline
+    from pnet.simulation import datasets
 
-    return _simulated(output, n, seed, pipeline.PAPER, read_simulated)
+    return _simulated(output, n, seed, datasets.PAPER, read_simulated)
 
 
 def read_realistic(path: str | os.PathLike) -> tuple[Frame, pd.DataFrame]:
@@ -80,22 +80,22 @@ def realistic(output: str | os.PathLike, n: int, seed: int) -> Source:
 
 def validation(output: str | os.PathLike, n: int, seed: int) -> Source:
     """Return the first `n` validation frames of the paper's kind: what recalibrations and thresholds are fitted on."""
-    from pnet.common import pipeline
+    from pnet.simulation import datasets
 
-    return _simulated(output, n, seed, pipeline.PAPER, read_simulated, split="val")
+    return _simulated(output, n, seed, datasets.PAPER, read_simulated, split="val")
 
 
 def _simulated(
     output: str | os.PathLike, n: int, seed: int, kind: str, reader: Callable, split: str = "test"
 ) -> Source:
-    from pnet.common import pipeline
+    from pnet.simulation import datasets
     from pnet.simulation import recipe as simulator
 
-    folder = pipeline.simulation_folder(output, kind)
+    folder = datasets.simulation_folder(output, kind)
     if (folder / "simulation.json").is_file():
-        engine, files = read_json(folder / "simulation.json")["engine"], pipeline.frames_of(output, split, kind)
+        engine, files = read_json(folder / "simulation.json")["engine"], datasets.frames_of(output, split, kind)
     else:
-        engine = simulator.find_engine(None if kind == pipeline.PAPER else kind)
+        engine = simulator.find_engine(None if kind == datasets.PAPER else kind)
         recipe = simulator.Recipe.load()
         files = simulator.make_dataset(folder, recipe, split, n, seed, engine=engine, kind=kind)
     if not files:

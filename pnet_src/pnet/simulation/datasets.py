@@ -2,6 +2,7 @@
 
 import html
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +10,17 @@ from typing import Any
 
 import pandas as pd
 
-from pnet.common import paths, pipeline, provenance
-from pnet.common.errors import ConfigError, DataError
+from pnet.common import paths, provenance
+from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.common.files import atomic_path, read_json, write_json
 from pnet.common.seeds import derive
 from pnet.frame import Frame
 from pnet.simulation import recipe as simulation
 from pnet.simulation import validation
-from pnet.simulation.recipe import Recipe
+from pnet.simulation.recipe import SPLITS, Recipe
 
 FRAMES = 24  # compared at most: three errors then lie below every tolerance
+PAPER = "paper"  # the kind of field in data_manifests/simulation.yml that chapters 01 to 08 are about
 RELEASED = paths.RESULTS / "simulation"
 COMMAND = "SKYMAKER_FRAMES=&lt;folder of SkyMaker frames&gt; make book"
 LABELS = {
@@ -62,63 +64,117 @@ class Comparison:
         )
 
 
-def dataset(
+def simulate(
     output: str | os.PathLike,
+    *,
     counts: Mapping[str, int],
     seed: int,
-    *,
+    kind: str = PAPER,
     engine: str = "auto",
-    kind: str = "paper",
-    progress: bool = False,
-) -> dict[str, Any]:
-    """Return the record of the run's simulated frames (`pipeline.simulate`), which are made only if they are not there.
+    workers: int = 2,
+    progress: bool = True,
+) -> Path:
+    """Make the simulated frames of a run and return their record, ``simulation.json`` in `simulation_folder`.
+
+    Where the record tells of the same settings and its frames are there, it returns at once and leaves the record as
+    it is: writing it again would make everything that was trained on these frames look out of date. An interrupted
+    run goes on where it stopped; frames of other settings, or of no record, are made anew.
 
     Parameters
     ----------
     output : path
         Folder of the profile.
     counts : mapping of str to int
-        Frames by split.
-    seed, engine, kind, progress
-        As for `simulation.make_dataset`.
+        Frames by split (train, val, test); a split of 0 frames is left out.
+    seed, kind, engine, workers, progress
+        See `make_dataset`.
+
+    Returns
+    -------
+    Path
+        JSON with ``engine``, ``kind``, ``seed``, ``splits`` (name → list of files) and the provenance.
 
     Raises
     ------
-    ConfigError
-        If a count is negative or all are 0.
+    ConfigError, MissingError
+        If a split is not known, a count is negative or all are 0; and as `make_dataset`.
     """
+    unknown = sorted(set(counts) - set(SPLITS))
+    if unknown:
+        raise ConfigError(f"split {', '.join(unknown)} is not known, allowed are {', '.join(SPLITS)}")
     if any(n < 0 for n in counts.values()) or not any(counts.values()):
         raise ConfigError(f"frames by split are {dict(counts)}; none may be negative and one must be positive")
-    known = _known(paths.ROOT / output / "simulation", counts, seed, engine, kind)
-    if known is not None:
-        return known
-    return read_json(pipeline.simulate(output, counts=counts, seed=seed, engine=engine, kind=kind, progress=progress))
-
-
-def _known(folder: Path, counts: Mapping[str, int], seed: int, engine: str, kind: str) -> dict[str, Any] | None:
-    """Return the record in `folder` if it is of just this data set, made by this code; None otherwise.
-
-    Writing it again would make everything that was trained on these frames look out of date.
-    """
-    try:
-        record, key = read_json(folder / "simulation.json"), read_json(folder / "fingerprint.json")["key"]
-        splits = record["splits"]
-        same = (record["engine"], record["kind"], record["seed"]) == (
-            simulation.find_engine() if engine == "auto" else engine,
-            kind,
-            seed,
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    module = {"skymaker": "pnet.simulation.skymaker", "renderer": "pnet.simulation.renderer"}.get(
-        record["engine"], "pnet.simulation.recipe"
-    )
-    settings = {"engine": record["engine"], "seed": seed, "kind": kind}
-    same = same and key == pipeline.fingerprint(module, settings)
+    if engine == "auto":
+        # a folder of frames without the paper's kind is a mistake; one without the other kinds is not
+        engine = simulation.find_engine(None if kind == PAPER else kind)
+    folder = simulation_folder(output, kind)
+    path = folder / "simulation.json"
+    settings = {"engine": engine, "kind": kind, "seed": seed}
     wanted = {split: n for split, n in counts.items() if n}
-    whole = {split: len(files) for split, files in splits.items()} == wanted
-    there = all(Path(file).is_file() for files in splits.values() for file in files)
-    return record if same and whole and there else None
+    known = _record(path)
+    if {name: known.get(name) for name in settings} != settings:
+        # frames carry no trace of the settings that they were made with
+        for split in SPLITS:
+            shutil.rmtree(folder / split, ignore_errors=True)
+    elif _holds(known.get("splits"), wanted):
+        return path
+    write_json(path, settings)  # without its splits it is the record of a run that is not done
+    recipe = Recipe.load()
+    splits = {
+        split: simulation.make_dataset(
+            folder, recipe, split, n, seed, engine=engine, kind=kind, workers=workers, progress=progress
+        )
+        for split, n in wanted.items()
+    }
+    command = f"python -m pnet simulate --output {paths.shown(output)} --seed {seed}{_of_kind(kind)}"
+    command += "".join(f" --{split} {n}" for split, n in counts.items())
+    files = {split: [str(file) for file in made] for split, made in splits.items()}
+    write_json(path, provenance.record(command, seed, "cpu", engine=engine, kind=kind, splits=files))
+    return path
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """Return the record of a data set; empty where there is none or it cannot be read."""
+    try:
+        return dict(read_json(path))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _holds(splits: Mapping[str, list[str]] | None, wanted: Mapping[str, int]) -> bool:
+    """Return whether a record lists just so many frames, and all of them are there."""
+    if splits is None or {split: len(files) for split, files in splits.items()} != wanted:
+        return False
+    return all(Path(file).is_file() for files in splits.values() for file in files)
+
+
+def simulation_folder(output: str | os.PathLike, kind: str = PAPER) -> Path:
+    """Return where a profile keeps frames of a kind: ``simulation`` for the paper's, else a folder of that name."""
+    return paths.folder_of(output) / ("simulation" if kind == PAPER else kind)
+
+
+def _of_kind(kind: str) -> str:
+    return "" if kind == PAPER else f" --kind {kind}"
+
+
+def frames_of(output: str | os.PathLike, split: str, kind: str = PAPER) -> list[Path]:
+    """Return the simulated frames of a split and a kind of field that `simulate` has made.
+
+    Raises
+    ------
+    MissingError
+        If it has not, or not to its end, or if frames have gone since.
+    """
+    path = simulation_folder(output, kind) / "simulation.json"
+    command = f"`python -m pnet simulate --output {paths.shown(output)}{_of_kind(kind)}` makes them"
+    splits = _record(path).get("splits")
+    if splits is None:
+        raise MissingError(f"{path}: no simulated frames here; {command}")
+    files = [Path(name) for name in splits.get(split, [])]
+    gone = [file for file in files if not file.is_file()]
+    if gone:
+        raise MissingError(f"{gone[0]}, listed in {path}, is gone; {command}")
+    return files
 
 
 def sources(record: Mapping[str, Any]) -> pd.DataFrame:
