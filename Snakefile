@@ -152,14 +152,14 @@ rule measure_sdss:
     shell: "{PNET} evaluate --dataset sdss --output {OUT} --seed {params.seed} --optional {params.weights}"
 
 rule measure_coadd:
-    input: f"{OUT}/sdss/download.json", "data_manifests/stripe82.yml", code("evaluation", without=("training",)), *map(weights, KINDS)
+    input: f"{OUT}/sdss/download.json", "data_manifests/stripe82.yml", code("evaluation", without=("training",)), "pnet_src/studies/coadd.py", "pnet_src/studies/stripe82.py", *map(weights, KINDS)
     output: f"{OUT}/measurements/coadd.state.json"
     params: seed=SEED, baseline=SEXTRACTOR, weights=WEIGHTS
     resources: mem_mb=MEMORY
     shell: "{PNET} evaluate --dataset coadd --output {OUT} --seed {params.seed} --optional {params.weights}"
 
 rule repeat:
-    input: f"{OUT}/sdss/download.json", "data_manifests/stripe82.yml", code("evaluation", without=("training",)), "pnet_src/studies/repeat.py", *map(weights, KINDS)
+    input: f"{OUT}/sdss/download.json", "data_manifests/stripe82.yml", code("evaluation", without=("training",)), "pnet_src/studies/repeat.py", "pnet_src/studies/stripe82.py", *map(weights, KINDS)
     output: f"{OUT}/measurements/repeat.state.json"
     params: seed=SEED, weights=WEIGHTS
     resources: mem_mb=MEMORY

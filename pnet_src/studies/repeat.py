@@ -23,6 +23,7 @@ from pnet.common.seeds import derive
 from pnet.evaluation import measurements as evaluation
 from pnet.frame import Frame
 from pnet.sky import catalogue, limits, matching
+from studies import stripe82
 
 STRIPE82 = ("4192", "6377")  # runs of the two epochs
 OVERLAP = ("2989-5-22", "6752-5-48")  # fields of the standard manifest
@@ -60,11 +61,9 @@ class Pair:
 def stripe82_pair() -> Pair:
     """Return the two epochs of Stripe 82 with the reference catalogue of its stars; MissingError if they cannot be
     had."""
-    from pnet.sdss import fpc, stripe82_files
-
     kinds = ("fpC", "psField", "tsField", "fpM")
-    files = stripe82_files.fetch([f"{kind}-{run}" for run in STRIPE82 for kind in kinds] + ["reference"])
-    first, second = (fpc.read_frame(*(files[f"{kind}-{run}"] for kind in kinds)) for run in STRIPE82)
+    files = stripe82.fetch([f"{kind}-{run}" for run in STRIPE82 for kind in kinds] + ["reference"])
+    first, second = (stripe82.read_fpc(*(files[f"{kind}-{run}"] for kind in kinds)) for run in STRIPE82)
     return Pair("stripe82", first, second, read_reference(files["reference"]))
 
 

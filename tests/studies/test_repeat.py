@@ -9,9 +9,8 @@ from sdss_files import wcs, write_fpm, write_psfield
 from pnet.book.figures import style
 from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.frame import Frame
-from pnet.sdss import fpc
 from pnet.sdss.field import FieldId
-from studies import repeat, repeat_scores
+from studies import repeat, repeat_scores, stripe82
 from studies.figures import repeat as figure
 
 SHAPE = (500, 600)
@@ -47,7 +46,7 @@ def files(tmp_path):
 
 
 def test_fpc_frames_become_electrons(files):
-    frame = fpc.read_frame(*files)
+    frame = stripe82.read_fpc(*files)
     assert frame.name == "4192-4-300-g"
     assert frame.image[0, 0] == 4 * 95 and frame.image[100, 200] == 4 * 5000
     assert frame.variance[0, 0] == pytest.approx(16 * (95 / 4 + 2 + 1 / 12))
@@ -64,14 +63,14 @@ def test_fpc_files_of_another_field_are_refused(files, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     with pytest.raises(DataError, match="is of field 301"):
-        fpc.read_frame(files[0], files[1], write_tsfield(other, field=301))
+        stripe82.read_fpc(files[0], files[1], write_tsfield(other, field=301))
     psfield = write_psfield(other / "psField-004192-4-0301.fit", FieldId(4192, 4, 301, "g"))
     with pytest.raises(DataError, match="belongs to"):
-        fpc.read_frame(files[0], psfield, files[2])
+        stripe82.read_fpc(files[0], psfield, files[2])
     wrong = tmp_path / "image.fit"
     wrong.write_bytes(b"")
     with pytest.raises(DataError, match="not named like fpC"):
-        fpc.read_frame(wrong, *files[1:])
+        stripe82.read_fpc(wrong, *files[1:])
 
 
 def make_frame(name, shift=(0.0, 0.0)):

@@ -12,8 +12,8 @@ from pnet.common.errors import DataError, MissingError
 from pnet.common.files import read_json
 from pnet.evaluation import scores
 from pnet.evaluation.ledger import Ledger
-from pnet.sdss import stripe82
 from pnet.sky import matching
+from studies import coadd, stripe82
 
 DATASETS = {
     "simulation": "simulation",
@@ -182,7 +182,7 @@ def real_in_coadd(table: pd.DataFrame) -> pd.DataFrame:
         if found.empty or deep.empty:
             continue
         alone = found[(found["status"] == matching.FALSE) & found["frame"].str.startswith(f"{stripe82.FIELD}-")]
-        real = stripe82.real_detections(alone[["x", "y"]], deep)
+        real = coadd.real_detections(alone[["x", "y"]], deep)
         rows.append(
             {
                 "method": name,

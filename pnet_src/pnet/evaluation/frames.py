@@ -126,37 +126,10 @@ def sdss(manifest: str, progress: bool = False) -> Source:
     # the place of a mirror is this machine's affair; results that are released must not name it
     where = report.source if report.source.startswith("http") else "a local mirror or files downloaded earlier"
     details = {"source": where, "manifest": manifest}
-    return Source(fields, lambda name: sdss_catalogue.load_field(report, name), _sdss_psf(report), details)
+    return Source(fields, lambda name: sdss_catalogue.load_field(report, name), sdss_psf(report), details)
 
 
-def coadd(manifest: str, progress: bool = False) -> Source:
-    """Return the field that the co-add catalogue of Stripe 82 covers, with the co-add as truth (`pnet.sdss.stripe82`).
-
-    Raises
-    ------
-    MissingError
-        If the frame or the catalogue cannot be had.
-    """
-    from pnet.sdss import catalogue as sdss_catalogue
-    from pnet.sdss import stripe82, stripe82_files
-    from pnet.sdss.manifest import Manifest, fetch
-
-    path = stripe82_files.fetch(["coadd"])["coadd"]
-    report = fetch(Manifest.load(manifest), fields=[stripe82.FIELD], progress=progress)
-    single = sdss_catalogue.load_field(report, stripe82.FIELD)
-
-    def read(name: str) -> tuple[Frame, pd.DataFrame]:
-        return single[0], stripe82.coadd_truth(path, single[0])
-
-    where = "co-add catalogue (Annis et al. 2014) from a public copy; frame as for --dataset sdss"
-    details: dict[str, Any] = {"source": where, "manifest": manifest}
-    if single[1] is not None:
-        offset = stripe82.offset(read(stripe82.FIELD)[1], single[1])
-        details["coadd_minus_photoobj"] = {name: round(value, 4) for name, value in offset.items()}
-    return Source([stripe82.FIELD], read, _sdss_psf(report), details)
-
-
-def _sdss_psf(report: "Report") -> Callable[[Frame, float, float], limits.EffectivePSF]:
+def sdss_psf(report: "Report") -> Callable[[Frame, float, float], limits.EffectivePSF]:
     """Return SDSS's own PSF at a position, from the frame's psField file where there is one."""
 
     def psf_at(frame: Frame, x: float, y: float) -> limits.EffectivePSF:

@@ -14,6 +14,7 @@ from pnet.common.errors import ConfigError, DataError, MissingError, PNetError
 from pnet.common.files import atomic_path, read_json, sha256, write_json
 from pnet.common.seeds import derive
 from pnet.evaluation import baselines
+from pnet.evaluation.frames import Source
 from pnet.frame import Frame
 from pnet.sky import limits, matching
 
@@ -240,6 +241,7 @@ def run(
     seed: int = 2023,
     manifest: str = "sdss-standard",
     methods: tuple[str, ...] = ("pnet", "baselines"),
+    source: Callable[[], Source] | None = None,
     progress: bool = True,
 ) -> Path:
     """Measure a data set with PNet and the baseline and write ``<output>/measurements/<dataset>.parquet``.
@@ -261,6 +263,8 @@ def run(
     methods : tuple of str
         Of `METHODS`; "baseline" is SExtractor where installed, else SEP, with the settings chosen for it, and
         "baselines" all of `pnet.evaluation.baselines.available`.
+    source : callable, optional
+        ``source()`` → the frames of a data set that is a study's own, ``coadd``.
 
     Returns
     -------
@@ -294,28 +298,31 @@ def run(
         details["baseline"] = next(iter(classical.values())).version()
         details["baselines"] = {name: measurer.version() for name, measurer in classical.items()}
     timed = {name: Timed(measurer) for name, measurer in measurers.items()}
-    if dataset == "simulation":
-        source = evaluation_frames.simulation(output, frames, seed)
+    if source is not None:
+        found = source()
+    elif dataset == "simulation":
+        found = evaluation_frames.simulation(output, frames, seed)
     elif dataset == "realistic":
-        source = evaluation_frames.realistic(output, frames, seed)
+        found = evaluation_frames.realistic(output, frames, seed)
     elif dataset == "validation":
-        source = evaluation_frames.validation(output, frames, seed)
-    elif dataset == "coadd":
-        source = evaluation_frames.coadd(manifest, progress)
+        found = evaluation_frames.validation(output, frames, seed)
+    elif dataset == "sdss":
+        found = evaluation_frames.sdss(manifest, progress)
     else:
-        source = evaluation_frames.sdss(manifest, progress)
+        raise ConfigError(f"dataset is {dataset!r}, whose frames must be given; `python -m studies {dataset}` does so")
     table = evaluate(
-        frames_from(source.items, source.reader),
+        frames_from(found.items, found.reader),
         timed,
         dataset,
-        psf_at=source.psf_at,
-        progress=lambda each: tqdm(each, total=len(source.items), desc=f"measure {dataset}", disable=not progress),
+        psf_at=found.psf_at,
+        progress=lambda each: tqdm(each, total=len(found.items), desc=f"measure {dataset}", disable=not progress),
     )
     seconds = {"total": time.perf_counter() - start}
     seconds |= {f"{name} per frame": timer.seconds / timer.frames for name, timer in timed.items()}
     path = Path(output) / "measurements" / f"{dataset}.parquet"
-    command = f"python -m pnet evaluate --dataset {dataset} --output {relative(output)} --seed {seed}"
-    record = provenance.record(command, seed, **details, **source.details, seconds=seconds)
+    command = f"python -m pnet evaluate --dataset {dataset}" if source is None else f"python -m studies {dataset}"
+    command += f" --output {relative(output)} --seed {seed}"
+    record = provenance.record(command, seed, **details, **found.details, seconds=seconds)
     write(table, path, record)
     return path
 

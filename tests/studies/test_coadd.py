@@ -11,8 +11,7 @@ from sdss_files import wcs
 from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.evaluation.measurements import COLUMNS
 from pnet.frame import Frame
-from pnet.sdss import stripe82, stripe82_files
-from studies import coadd_scores
+from studies import coadd, stripe82
 
 SHAPE, ZERO_POINT = (400, 500), 30.0
 # x, y, g, star, saturated: three that count, then faint, saturated, galaxy, a close pair, and one near a faint source
@@ -74,17 +73,17 @@ def test_coadd_truth_has_the_frames_pixels_and_marks_what_counts(frame, tmp_path
 def test_offset_of_two_catalogues(frame, tmp_path):
     truth = stripe82.coadd_truth(write_coadd(tmp_path / "coadd.fits"), frame)
     other = truth.assign(x=truth["x"] + 0.1, mag=truth["mag"] - 0.02)
-    found = stripe82.offset(truth, other)
+    found = coadd.offset(truth, other)
     assert found["n"] == 3
     assert (found["x"], found["y"], found["mag"]) == pytest.approx((-0.1, 0.0, 0.02), abs=1e-9)
-    assert np.isnan(stripe82.offset(truth, other.assign(counted=False))["x"])
+    assert np.isnan(coadd.offset(truth, other.assign(counted=False))["x"])
 
 
 def test_real_detections_are_within_two_pixels(frame, tmp_path):
     truth = stripe82.coadd_truth(write_coadd(tmp_path / "coadd.fits"), frame)
     detections = pd.DataFrame({"x": [306.5, 320.0], "y": [151.0, 20.0]}, index=[7, 9])
-    assert stripe82.real_detections(detections, truth).to_dict() == {7: True, 9: False}
-    assert stripe82.real_detections(detections.iloc[:0], truth).empty
+    assert coadd.real_detections(detections, truth).to_dict() == {7: True, 9: False}
+    assert coadd.real_detections(detections.iloc[:0], truth).empty
 
 
 def test_damaged_catalogues_are_named(frame, tmp_path):
@@ -102,7 +101,7 @@ def test_damaged_catalogues_are_named(frame, tmp_path):
 
 
 def test_the_manifest_lists_every_file_with_its_public_copy():
-    files = stripe82_files.load()
+    files = stripe82.load()
     assert {"coadd", "reference", "fpC-4192", "fpC-6377", "psField-4192", "fpM-6377", "tsField-6377"} <= set(files)
     for file in files.values():
         assert len(file.sha256) == 64 and file.bytes > 10_000
@@ -145,22 +144,22 @@ def test_files_are_found_where_they_may_lie(store, tmp_path, monkeypatch, where)
         path = store("sdss")
         (tmp_path / "sdss" / "sas").mkdir()
         monkeypatch.setenv("SDSS_MIRROR", str(tmp_path / "sdss" / "sas"))
-    assert stripe82_files.fetch(["coadd"]) == {"coadd": path}
+    assert stripe82.fetch(["coadd"]) == {"coadd": path}
 
 
 def test_a_missing_file_says_what_to_do(store, tmp_path, monkeypatch):
     with pytest.raises(MissingError, match=r"STRIPE82_MIRROR=<folder that holds stripe82_coadd/c\.fits>"):
-        stripe82_files.fetch(["coadd"])
+        stripe82.fetch(["coadd"])
     path = store("mine")
     path.write_bytes(b"other bytes")  # a damaged copy is none
     monkeypatch.setenv("STRIPE82_MIRROR", str(tmp_path / "mine"))
     with pytest.raises(MissingError):
-        stripe82_files.fetch(["coadd"])
+        stripe82.fetch(["coadd"])
     with pytest.raises(ConfigError, match="it has|has coadd"):
-        stripe82_files.fetch(["fpC-1"])
+        stripe82.fetch(["fpC-1"])
     monkeypatch.setenv("STRIPE82_MIRROR", str(tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match="no such folder"):
-        stripe82_files.fetch(["coadd"])
+        stripe82.fetch(["coadd"])
 
 
 def rows(dataset, status, n, rng, **values):
@@ -195,10 +194,10 @@ def measured(rng, own=0.02, sigma=0.01, n=400):
 
 def test_false_detections_that_the_coadd_knows(rng):
     table = measured(rng)
-    false = coadd_scores.false_detections(table)
+    false = coadd.false_detections(table)
     assert len(false) == 5
     assert false["in_coadd"].sum() == 2 and not false["in_photoobj"].any()
-    found = coadd_scores.compute(table, seed=1)
+    found = coadd.compute(table, seed=1)
     share = found["photoobj_false_real"].estimate
     assert (share.value, share.n) == (pytest.approx(0.4), 5)
     precision = found["precision_either"].estimate
@@ -206,7 +205,7 @@ def test_false_detections_that_the_coadd_knows(rng):
 
 
 def test_the_coadds_own_error_is_recovered(rng):
-    found = coadd_scores.compute(measured(rng), seed=1)
+    found = coadd.compute(measured(rng), seed=1)
     own = found["own_error"].estimate
     assert own.low < 0.02 < own.high
     assert own.value == pytest.approx(0.02, rel=0.2)
@@ -217,12 +216,12 @@ def test_the_coadds_own_error_is_recovered(rng):
 
 def test_no_error_of_the_coadd_where_ours_explain_all(rng):
     delta = 0.5 * rng.standard_normal(500)
-    assert coadd_scores.own_error(delta, np.ones(500)) == 0
-    assert np.isnan(coadd_scores.own_error(delta[:2], np.ones(2)))
+    assert coadd.own_error(delta, np.ones(500)) == 0
+    assert np.isnan(coadd.own_error(delta[:2], np.ones(2)))
 
 
 def test_entries_have_keys_of_the_data_set(rng):
     record = {"seed": 3, "command": "python -m pnet evaluate --dataset coadd", "frames": []}
-    entries = coadd_scores.entries(measured(rng), record, "live")
+    entries = coadd.entries(measured(rng), record, "live")
     assert {entry.key for entry in entries} >= {"coadd.pnet.own_error", "coadd.pnet.photoobj_false_real"}
     assert all(entry.provenance == {"seed": 3, "command": record["command"]} for entry in entries)

@@ -1,4 +1,4 @@
-"""Scores against the Stripe 82 co-add that its independence makes possible, beside those of `pnet.evaluation.scores`.
+"""The frame that the Stripe 82 co-add covers, measured against it, and the scores that its independence makes possible.
 
 `scores.compute` gives precision, recall, MAE and coverage for the data set ``coadd`` as for every other. Here: which
 false detections are real, and what error of its own the co-add must have for our error bars to hold, since the
@@ -16,14 +16,71 @@ from scipy.spatial import cKDTree
 from pnet.common import metrics
 from pnet.common.seeds import derive
 from pnet.evaluation import scores
+from pnet.evaluation.frames import Source, sdss_psf
 from pnet.evaluation.ledger import Entry, entries_of
 from pnet.evaluation.scores import Score
+from pnet.sdss import catalogue as sdss_catalogue
+from pnet.sdss.manifest import Manifest, fetch
 from pnet.sky import matching
+from studies import stripe82
 
 COVERED = 0.6826894921370859  # of a Gaussian within one σ
 SAME = 1.0  # px
 LARGEST = 0.5  # mag, of an error of the co-add
 DATASET = "coadd"
+
+
+def source(manifest: str = "sdss-standard", progress: bool = False) -> Source:
+    """Return the field that the co-add catalogue covers, with the co-add as truth (`stripe82.coadd_truth`).
+
+    Raises
+    ------
+    MissingError
+        If the frame or the catalogue cannot be had.
+    """
+    path = stripe82.fetch(["coadd"])["coadd"]
+    report = fetch(Manifest.load(manifest), fields=[stripe82.FIELD], progress=progress)
+    frame, own = sdss_catalogue.load_field(report, stripe82.FIELD)
+    truth = stripe82.coadd_truth(path, frame)
+    where = "co-add catalogue (Annis et al. 2014) from a public copy; frame as for --dataset sdss"
+    details: dict[str, Any] = {"source": where, "manifest": manifest}
+    if own is not None:
+        details["coadd_minus_photoobj"] = {name: round(value, 4) for name, value in offset(truth, own).items()}
+    return Source([stripe82.FIELD], lambda name: (frame, truth), sdss_psf(report), details)
+
+
+def offset(truth: pd.DataFrame, other: pd.DataFrame, radius: float = 2.0) -> dict[str, float]:
+    """Return how two catalogues of a frame differ: the median of `truth` minus `other` over stars that both count.
+
+    Parameters
+    ----------
+    truth, other : DataFrame
+        Columns x, y, mag, counted.
+    radius : float
+        Largest distance of a pair, px.
+
+    Returns
+    -------
+    dict
+        ``n``, ``x``, ``y`` (px), ``mag``: medians; ``x_scatter``, ``y_scatter``, ``mag_scatter``: 1.4826 times the
+        median absolute deviation. NaN where there is no pair.
+    """
+    first, second = (table[table["counted"]].reset_index(drop=True) for table in (truth, other))
+    result: dict[str, float] = {"n": 0}
+    difference = pd.DataFrame(columns=["x", "y", "mag"], dtype=float)
+    if len(first) and len(second):
+        distance, index = cKDTree(second[["x", "y"]].to_numpy()).query(first[["x", "y"]].to_numpy())
+        near = distance <= radius
+        columns = ["x", "y", "mag"]
+        difference = first.loc[near, columns].reset_index(drop=True) - second.loc[index[near], columns].reset_index(
+            drop=True
+        )
+        result["n"] = int(near.sum())
+    for name in ("x", "y", "mag"):
+        values = difference[name]
+        result[name] = float(values.median())
+        result[f"{name}_scatter"] = float(1.4826 * (values - values.median()).abs().median())
+    return result
 
 
 def false_detections(table: pd.DataFrame, method: str = "pnet") -> pd.DataFrame:
@@ -156,3 +213,26 @@ def entries(table: pd.DataFrame, record: Mapping[str, Any], source: str, method:
     """
     found = compute(table, method, seed=int(record.get("seed", 0)))
     return entries_of(found, f"{DATASET}.{method}", source, record)
+
+
+def real_detections(detections: pd.DataFrame, truth: pd.DataFrame, radius: float = 2.0) -> pd.Series:
+    """Return which detections are a source of the co-add, of whatever kind, magnitude or saturation.
+
+    Parameters
+    ----------
+    detections : DataFrame
+        Columns x, y: those that the frame's own catalogue calls false.
+    truth : DataFrame
+        From :func:`coadd_truth`.
+    radius : float
+        Pixels.
+
+    Returns
+    -------
+    Series of bool
+        With the index of `detections`.
+    """
+    if detections.empty or truth.empty:
+        return pd.Series(False, index=detections.index)
+    distance, _ = cKDTree(truth[["x", "y"]].to_numpy()).query(detections[["x", "y"]].to_numpy())
+    return pd.Series(distance <= radius, index=detections.index)

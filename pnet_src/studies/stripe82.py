@@ -1,0 +1,343 @@
+"""Stripe 82: its files, its frames of releases up to DR7 (fpC), and its co-add as truth for a single frame.
+
+SDSS observed Stripe 82 some twenty times and added the images up (Annis et al. 2014, ApJ 794, 120): two magnitudes
+deeper than one frame, so a detection that the frame's own catalogue does not know may be real there, and its
+magnitudes do not share the frame's noise. Its stars saturate two magnitudes fainter than a frame's, its positions reach
+the frame through the frame's celestial WCS, which scatters by 0.2 px, and its catalogue here gives no errors.
+
+An fpC frame (DR7 data model of ``fpC`` and the page on flux calibration) holds whole counts with a soft bias of 1000
+and the sky left in, calibrated by a zero point, an extinction and an airmass of each field (tsField).
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+import pooch
+import requests
+import yaml
+from astropy.wcs.utils import proj_plane_pixel_scales
+
+from pnet.common import paths
+from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.common.files import sha256
+from pnet.common.fits_file import open_fits
+from pnet.frame import Frame
+from pnet.sdss.field import BANDS, FieldId
+from pnet.sdss.frame import UNUSABLE, _wcs, read_mask
+from pnet.sdss.psf import PIXEL, PSFModel, fwhm
+from pnet.sdss.source import AGENT, reason
+from pnet.sky import catalogue
+
+FIELD = "94-1-12"  # the field that the catalogue was cut out for
+DEPTH = 22.2  # mag; where a single frame of SDSS finds 95 % of the stars, so what is fainter disturbs no star of it
+NEEDED = (
+    *("objid", "ra", "dec", "probpsf", "psfmag_g", "devmag_g", "expmag_g", "fracdev_r"),
+    *("galaxy_bool", "is_saturated"),
+)
+EXPOSURE = 53.907456  # s; what the zero points of tsField are for
+_NAME = re.compile(r"fpC-(?P<run>\d{6})-(?P<band>[ugriz])(?P<camcol>[1-6])-(?P<field>\d{4})\.fit(\.\w+)?$")
+VARIABLE = "STRIPE82_MIRROR"
+TIMEOUT = 30.0  # s without an answer
+
+
+@dataclass(frozen=True)
+class File:
+    """One file: its role, its path below a mirror, its bytes, and the URL of a public copy at a fixed commit."""
+
+    role: str
+    path: str
+    bytes: int
+    sha256: str
+    url: str
+
+    def __post_init__(self):
+        parts = PurePosixPath(self.path)
+        if parts.is_absolute() or ".." in parts.parts:
+            raise ConfigError(f"path of {self.role} is {self.path!r}; it must be relative, without '..'")
+
+
+def load(path: str | os.PathLike | None = None) -> dict[str, File]:
+    """Return the files of ``data_manifests/stripe82.yml`` by role.
+
+    Raises
+    ------
+    ConfigError
+        If the manifest is not as the released one.
+    """
+    path = paths.MANIFESTS / "stripe82.yml" if path is None else Path(path)
+    try:
+        files = [File(**entry) for entry in yaml.safe_load(path.read_text())["files"]]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: is no list of Stripe 82 files ({error})") from error
+    return {file.role: file for file in files}
+
+
+def folders() -> list[Path]:
+    """Return where files may lie already: the folder of downloads, ``STRIPE82_MIRROR``, and beside a ``sas`` tree.
+
+    A mirror named by ``SDSS_MIRROR`` ends in ``sas``; what does not belong to the server lies beside that.
+
+    Raises
+    ------
+    ConfigError
+        If ``STRIPE82_MIRROR`` names no folder.
+    """
+    found = [paths.data_root() / "stripe82"]
+    named = os.environ.get(VARIABLE)
+    if named:
+        folder = _resolved(named)
+        if folder is None:
+            raise ConfigError(f"{VARIABLE} is {named!r}, and there is no such folder")
+        found.append(folder)
+    mirror = os.environ.get("SDSS_MIRROR", "")
+    if mirror and "://" not in mirror:
+        folder = _resolved(mirror)
+        if folder is not None:
+            found.append(folder.resolve().parent)
+    return found
+
+
+def _resolved(text: str) -> Path | None:
+    """Return a folder named relative to the working folder or, failing that, to the project's root."""
+    folder = Path(text).expanduser()
+    candidates = [folder] if folder.is_absolute() else [folder, paths.ROOT / folder]
+    return next((candidate for candidate in candidates if candidate.is_dir()), None)
+
+
+def fetch(roles: Iterable[str]) -> dict[str, Path]:
+    """Return where the files of these roles lie, whole and verified; those that are nowhere here are downloaded.
+
+    Parameters
+    ----------
+    roles : iterable of str
+        Of ``data_manifests/stripe82.yml``, as in ``coadd``.
+
+    Returns
+    -------
+    dict of str to Path
+
+    Raises
+    ------
+    ConfigError
+        If a role is unknown.
+    MissingError
+        If a file can be had neither here nor from its public copy.
+    """
+    known, found = load(), {}
+    for role in roles:
+        if role not in known:
+            raise ConfigError(f"role is {role!r}; the manifest of Stripe 82 has {', '.join(known)}")
+        found[role] = _find(known[role]) or _download(known[role])
+    return found
+
+
+def _find(file: File) -> Path | None:
+    """Return the file where it lies here with the right bytes."""
+    for folder in folders():
+        path = folder / file.path
+        if path.is_file() and path.stat().st_size == file.bytes and sha256(path) == file.sha256:
+            return path
+    return None
+
+
+def _download(file: File) -> Path:
+    """Download one file into the folder of downloads; pooch moves it there only when its hash is right."""
+    target = paths.data_root() / "stripe82" / file.path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        pooch.retrieve(
+            file.url,
+            known_hash=f"sha256:{file.sha256}",
+            fname=target.name,
+            path=target.parent,
+            downloader=pooch.HTTPDownloader(timeout=TIMEOUT, headers={"User-Agent": AGENT}),
+        )
+    except (requests.RequestException, ValueError, OSError) as error:
+        why = "other bytes came than the manifest tells" if isinstance(error, ValueError) else reason(error)
+        raise MissingError(
+            f"{file.path} of Stripe 82 is not here and did not come from {file.url} ({why}); "
+            f"`{VARIABLE}=<folder that holds {file.path}>` takes it from a folder"
+        ) from error
+    if target.stat().st_size != file.bytes:
+        raise DataError(f"{target}: has {target.stat().st_size} bytes, the manifest tells {file.bytes}")
+    return target
+
+
+def read_fpc(
+    path: str | os.PathLike,
+    psfield: str | os.PathLike,
+    tsfield: str | os.PathLike,
+    fpm: str | os.PathLike | None = None,
+) -> Frame:
+    """Read an fpC frame as electrons with the sky in it.
+
+    With n counts, soft bias b and gain g, the image is g (n − b) and its variance g² ((n − b)/g + dark variance); a
+    source of one electron has the magnitude 2.5 log10(53.907456 s) − (a + k x) + 2.5 log10(g) with zero point a,
+    extinction k and airmass x of the field.
+
+    Parameters
+    ----------
+    path : path
+        ``fpC-004192-g4-0300.fit`` or ``.fit.gz``; the name tells run, band, camera column and field.
+    psfield : path
+        ``psField-….fit`` of the same field: gain, dark variance and seeing.
+    tsfield : path
+        ``tsField-….fit`` of the same field: the calibration.
+    fpm : path, optional
+        ``fpM-….fit`` of the same field and band; without it nothing is masked.
+
+    Returns
+    -------
+    Frame
+        ``meta`` holds run, camcol, field, band, airmass, mjd, ``psf`` (PSFModel) and ``planes`` as
+        :func:`pnet.sdss.frame.read_frame`.
+
+    Raises
+    ------
+    DataError
+        If a file is damaged or belongs to another field.
+    """
+    match = _NAME.search(Path(path).name)
+    if not match:
+        raise DataError(f"{path}: is not named like fpC-004192-g4-0300.fit.gz, so its field is not known")
+    identity = FieldId(int(match["run"]), int(match["camcol"]), int(match["field"]), match["band"])
+    hdus = open_fits(path)
+    header, data = hdus[0].header, hdus[0].data
+    if data is None or data.ndim != 2:
+        raise DataError(f"{path}: HDU 0 holds no 2-d image")
+    for key, wanted in (("RUN", identity.run), ("CAMCOL", identity.camcol), ("FILTER", identity.band)):
+        if str(header.get(key)).strip() != str(wanted):
+            raise DataError(f"{path}: its header says {key} = {header.get(key)!r}, its name {wanted!r}")
+    if "SOFTBIAS" not in header:
+        raise DataError(f"{path}: the header lacks SOFTBIAS; it is no fpC frame")
+    model = PSFModel.read(psfield, identity.band)
+    model.check(identity)
+    zero, extinction, airmass, mjd = _calibration(tsfield, identity)
+    counts = data.astype(np.float64) - float(header["SOFTBIAS"])
+    planes = {} if fpm is None else read_mask(fpm, identity=identity, shape=counts.shape)
+    mask = np.zeros(counts.shape, bool)
+    for plane in UNUSABLE:
+        if planes:
+            mask |= planes[plane]
+    wcs = _wcs(header)
+    height, width = counts.shape
+    return Frame(
+        name=identity.name,
+        image=model.gain * counts,
+        # Whole counts: their rounding adds a twelfth.
+        variance=model.gain**2 * (np.maximum(counts, 0) / model.gain + model.dark_variance + 1 / 12),
+        mask=mask,
+        gain=model.gain,
+        zero_point=2.5 * np.log10(EXPOSURE * model.gain) - (zero + extinction * airmass),
+        read_noise=model.gain * np.sqrt(model.dark_variance),
+        pixel_scale=PIXEL if wcs is None else float(np.mean(proj_plane_pixel_scales(wcs)) * 3600),
+        seeing=PIXEL * fwhm(model.at((width - 1) / 2, (height - 1) / 2)),
+        wcs=wcs,
+        interpolated=planes.get("INTERP"),
+        meta={
+            "run": identity.run,
+            "camcol": identity.camcol,
+            "field": identity.field,
+            "band": identity.band,
+            "airmass": airmass,
+            "mjd": mjd,
+            "psf": model,
+            "planes": {name: plane for name, plane in planes.items() if name in (*UNUSABLE, "NOTCHECKED")},
+        },
+    )
+
+
+def _calibration(path: str | os.PathLike, identity: FieldId) -> tuple[float, float, float, float]:
+    """Return zero point, extinction (mag per airmass), airmass and date (MJD) of a field from its tsField."""
+    hdus = open_fits(path)
+    index = BANDS.index(identity.band)
+    match = re.search(r"tsField-(\d{6})-(\d)-\d+-(\d{4})\.fit", Path(path).name)
+    if match and tuple(map(int, match.groups())) != (identity.run, identity.camcol, identity.field):
+        raise DataError(f"{path}: belongs to another field than {identity.name}")
+    try:
+        row = hdus[1].data[0]
+        if int(row["field"]) != identity.field:
+            raise DataError(f"{path}: is of field {row['field']}, the frame of {identity.field}")
+        values = tuple(float(row[name][index]) for name in ("aa", "kk", "airmass", "mjd"))
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: is no tsField file ({error})") from error
+    if not np.isfinite(values).all():
+        raise DataError(f"{path}: its calibration of band {identity.band} is not finite")
+    return values
+
+
+def coadd_truth(
+    path: str | os.PathLike,
+    frame: Frame,
+    *,
+    magnitudes: tuple[float, float] = catalogue.MAGNITUDES,
+    isolation: float = catalogue.ISOLATION,
+    edge: float = catalogue.EDGE,
+) -> pd.DataFrame:
+    """Return the sources of the co-add on a g-band frame, with the stars that count marked.
+
+    A star counts by the paper's criteria (:func:`pnet.sky.catalogue.mark_counted`); neighbours are the sources down to
+    `DEPTH`, and a source that saturates in the co-add does not count, for there its shape and magnitude are wrong.
+
+    Parameters
+    ----------
+    path : path
+        Co-add catalogue.
+    frame : Frame
+        With its celestial WCS.
+    magnitudes, isolation, edge
+        As in :func:`pnet.sky.catalogue.mark_counted`.
+
+    Returns
+    -------
+    DataFrame
+        x, y (px from 0, through the WCS), mag (AB; PSF magnitude of a star, model magnitude of a galaxy), flux
+        (electrons of the frame), kind, counted, saturated, objid, ra, dec (degrees).
+
+    Raises
+    ------
+    DataError
+        If the file is damaged or lacks a column, the frame has no WCS, or nothing of the catalogue lies on it.
+    """
+    hdus = open_fits(path)
+    table = hdus[1].data if len(hdus) > 1 else None
+    if table is None or getattr(table, "names", None) is None:
+        raise DataError(f"{path}: has no table in HDU 1")
+    missing = [column for column in NEEDED if column not in table.names]
+    if missing:
+        raise DataError(f"{path}: lacks the columns {', '.join(missing)}; it is no co-add catalogue of Stripe 82")
+    if frame.wcs is None:
+        raise DataError(f"frame {frame.name}: has no celestial WCS, so the co-add cannot be placed on it")
+    native = {name: np.asarray(table[name]) for name in NEEDED}
+    # The file's own x and y are pixels of the r frame, 4 and 14 px away from those of g.
+    x, y = frame.wcs.all_world2pix(native["ra"].astype(float), native["dec"].astype(float), 0)
+    star = (native["probpsf"] == 1) & ~native["galaxy_bool"].astype(bool)
+    model = np.where(native["fracdev_r"] > 0.5, native["devmag_g"], native["expmag_g"])
+    mag = np.where(star, native["psfmag_g"], model).astype(float)
+    rows = pd.DataFrame(
+        {
+            "x": x,
+            "y": y,
+            "mag": mag,
+            "flux": frame.flux(mag),
+            "kind": np.where(star, "star", "galaxy"),
+            "saturated": native["is_saturated"].astype(bool),
+            "objid": [str(value) for value in native["objid"]],
+            "ra": native["ra"].astype(float),
+            "dec": native["dec"].astype(float),
+        }
+    )
+    height, width = frame.shape
+    inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
+    if not inside.any():
+        raise DataError(f"{path}: no source of it lies on frame {frame.name}; it was made for field {FIELD}")
+    rows = rows[inside].sort_values("mag", kind="stable").reset_index(drop=True)
+    seen = rows["mag"] <= DEPTH
+    marked = catalogue.mark_counted(rows[seen], frame, magnitudes=magnitudes, isolation=isolation, edge=edge)
+    rows["counted"] = marked["counted"].reindex(rows.index, fill_value=False).astype(bool) & ~rows["saturated"]
+    return rows
