@@ -53,7 +53,7 @@ test: $(READY) ## run the tests
 	@$(RUN) -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 bench: $(READY) ## speed and memory of PNet and of the classical baselines
-	@$(RUN) -m pnet bench
+	@$(RUN) -m studies bench
 
 # All three networks from the start at the size of the paper, one after the other, each resumable; several GPUs share
 # the work of a step. CONFIG=paper trains the paper's widths. ACCELERATOR=cpu EPOCHS=1 STEPS=2 CONFIG=tiny tries it out.

@@ -163,7 +163,7 @@ rule repeat:
     output: f"{OUT}/measurements/repeat.state.json"
     params: seed=SEED, weights=WEIGHTS
     resources: mem_mb=MEMORY
-    shell: "{PNET} repeat --output {OUT} --seed {params.seed} --optional {params.weights}"
+    shell: "'{sys.executable}' -m studies repeat --output {OUT} --seed {params.seed} --optional {params.weights}"
 
 # What a notebook reads besides its own code.
 BEYOND = [f"{OUT}/measurements/{name}.state.json" for name in ("realistic", "coadd", "repeat")] + released("studies")

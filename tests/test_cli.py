@@ -18,7 +18,7 @@ from pnet.simulation import datasets
 runner = CliRunner()
 COMMANDS = (
     "doctor", "measure", "simulate", "sdss-manifest", "sdss-download", "train", "evaluate", "run", "book", "pair",
-    "ledger-check", "bench", "tune-baseline", "make",
+    "ledger-check", "make",
 )  # fmt: skip
 
 
@@ -34,6 +34,14 @@ def test_every_command_has_help():
     for command in COMMANDS:
         assert command in listed
         done = runner.invoke(cli.app, [command, "--help"])
+        assert done.exit_code == 0 and "Usage" in done.output
+
+
+def test_studies_have_a_command_line_of_their_own():
+    from studies.__main__ import app
+
+    for command in ("study", "bench", "tune-baseline", "repeat"):
+        done = runner.invoke(app, [command, "--help"])
         assert done.exit_code == 0 and "Usage" in done.output
 
 
@@ -254,6 +262,7 @@ def test_bench_hands_its_options_on_and_prints_its_tables(root, monkeypatch):
     import inspect
 
     from studies import bench
+    from studies.__main__ import app
 
     calls = []
     known = set(inspect.signature(bench.run).parameters)
@@ -265,7 +274,7 @@ def test_bench_hands_its_options_on_and_prints_its_tables(root, monkeypatch):
         return {"rows": [row], "forward": [], "training": []}
 
     monkeypatch.setattr(bench, "run", run)
-    done = runner.invoke(cli.app, ["bench", "--frames", "2", "--threads", "1", "--no-network", "--output", "build/b"])
+    done = runner.invoke(app, ["bench", "--frames", "2", "--threads", "1", "--no-network", "--output", "build/b"])
     assert done.exit_code == 0, done.output
     assert "SEP" in done.output and "frames per s" in done.output
     (options,) = calls

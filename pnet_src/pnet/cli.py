@@ -7,11 +7,43 @@ from typing import Annotated
 
 import typer
 
-from pnet import cli_networks  # noqa: F401 (it adds its commands)
-from pnet.cli_options import DEFAULT_OUTPUT, Dataset, Manifest, Optional, Output, Quiet, Seed, app, progress
 from pnet.common.errors import PNetError
 
 FAILED = 2  # exit code of an error that PNet explains
+
+
+app = typer.Typer(
+    name="pnet",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Photometry and astrometry of stars with error bars, after Sun, Jia et al. (2023).",
+)
+train_app = typer.Typer(no_args_is_help=True, help="Train a network on simulated fields.")
+app.add_typer(train_app, name="train")
+
+Output = Annotated[Path, typer.Option("--output", "-O", help="Folder of the profile, relative to the project.")]
+Seed = Annotated[int, typer.Option(help="All random numbers follow from it.")]
+Manifest = Annotated[str, typer.Option(help="Name of a manifest in data_manifests/, or the path of one.")]
+Optional = Annotated[bool, typer.Option("--optional", help="Where data is missing, say so and go on.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+DEFAULT_OUTPUT = Path("build/standard")
+
+
+class Dataset(StrEnum):
+    """Data sets that can be measured."""
+
+    simulation = "simulation"
+    realistic = "realistic"
+    validation = "validation"
+    sdss = "sdss"
+    coadd = "coadd"
+
+
+def progress(quiet: bool) -> bool:
+    """Bars are for people: none where nobody watches."""
+    return not quiet and sys.stderr.isatty()
 
 
 class Engine(StrEnum):
@@ -21,6 +53,13 @@ class Engine(StrEnum):
     frames = "frames"
     skymaker = "skymaker"
     renderer = "renderer"
+
+
+class StarNetwork(StrEnum):
+    """Networks of single stars."""
+
+    refiner = "refiner"
+    bpnn = "bpnn"
 
 
 def main() -> None:
@@ -132,6 +171,159 @@ def sdss_download(
     print(state["report"] if state["available"] else f"SDSS files cannot be had here: {state['reason']}")
 
 
+@train_app.command("detection")
+def train_detection(
+    output: Output = DEFAULT_OUTPUT,
+    config: Annotated[str, typer.Option(help="compact or paper.")] = "compact",
+    dataset: Annotated[Dataset, typer.Option(help="Whose frames are mixed in.")] = Dataset.simulation,
+    manifest: Manifest = "sdss-standard",
+    epochs: Annotated[int, typer.Option(min=1)] = 60,
+    steps: Annotated[int, typer.Option(min=1, help="Batches in an epoch.")] = 200,
+    batch_size: Annotated[int, typer.Option(min=1)] = 8,
+    field_size: Annotated[int, typer.Option(min=64, help="Width of a training field in pixels.")] = 256,
+    learning_rate: Annotated[float, typer.Option()] = 2e-3,
+    injected: Annotated[str | None, typer.Option(help="SDSS manifest with frames to add stars to.")] = None,
+    freeze_epochs: Annotated[int, typer.Option(min=0, help="Epochs with hourglasses and flux head held.")] = 0,
+    start: Annotated[str | None, typer.Option(help="Pre-trained weights to begin with.")] = None,
+    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    devices: Annotated[str, typer.Option(help="How many, or auto.")] = "auto",
+    simulated: Annotated[bool, typer.Option(help="Mix in the profile's simulated frames.")] = True,
+    frames: Annotated[Path | None, typer.Option(help="Folder with train/ and val/ in place of the profile's.")] = None,
+    validation: Annotated[int | None, typer.Option(min=1, help="Validate on so many frames at most.")] = None,
+    seed: Seed = 2023,
+    quiet: Quiet = False,
+) -> None:
+    """Train the Photometry-Detection Net; an interrupted run goes on where it stopped."""
+    _train("detection", output, simulated, seed, quiet, locals())
+
+
+@train_app.command("refiner")
+def train_refiner(
+    output: Output = DEFAULT_OUTPUT,
+    config: Annotated[str, typer.Option(help="compact or paper.")] = "compact",
+    dataset: Annotated[Dataset, typer.Option(help="Whose frames are mixed in.")] = Dataset.simulation,
+    manifest: Manifest = "sdss-standard",
+    epochs: Annotated[int, typer.Option(min=1)] = 30,
+    steps: Annotated[int, typer.Option(min=1, help="Batches in an epoch.")] = 100,
+    batch_size: Annotated[int, typer.Option(min=1)] = 2048,
+    learning_rate: Annotated[float, typer.Option()] = 2e-3,
+    detection: Annotated[str, typer.Option(help="Weights of the net that finds the stars.")] = "released",
+    freeze_epochs: Annotated[int, typer.Option(min=0, help="Epochs with the feature extraction held.")] = 0,
+    start: Annotated[str | None, typer.Option(help="Pre-trained weights to begin with.")] = None,
+    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    devices: Annotated[str, typer.Option(help="How many, or auto.")] = "auto",
+    simulated: Annotated[bool, typer.Option(help="Mix in the profile's simulated frames.")] = True,
+    frames: Annotated[Path | None, typer.Option(help="Folder with train/ and val/ in place of the profile's.")] = None,
+    validation: Annotated[int | None, typer.Option(min=1, help="Validate on so many frames at most.")] = None,
+    seed: Seed = 2023,
+    quiet: Quiet = False,
+) -> None:
+    """Train the refinement step of the detection net; an interrupted run goes on where it stopped."""
+    _train("refiner", output, simulated, seed, quiet, locals())
+
+
+@train_app.command("bpnn")
+def train_bpnn(
+    output: Output = DEFAULT_OUTPUT,
+    config: Annotated[str, typer.Option(help="compact or paper.")] = "compact",
+    dataset: Annotated[Dataset, typer.Option(help="Whose frames are mixed in.")] = Dataset.simulation,
+    manifest: Manifest = "sdss-standard",
+    epochs: Annotated[int, typer.Option(min=1)] = 30,
+    steps: Annotated[int, typer.Option(min=1, help="Batches in an epoch.")] = 100,
+    batch_size: Annotated[int, typer.Option(min=1)] = 2048,
+    learning_rate: Annotated[float, typer.Option()] = 2e-3,
+    temperature: Annotated[float, typer.Option(help="Weight of the KL term; 1 is Eq. 12.")] = 1.0,
+    detection: Annotated[str, typer.Option(help="Weights of the net that finds the stars.")] = "released",
+    refiner: Annotated[str, typer.Option(help="Weights of its refinement step; none for none.")] = "released",
+    freeze_epochs: Annotated[int, typer.Option(min=0, help="Epochs with the feature extraction held.")] = 0,
+    start: Annotated[str | None, typer.Option(help="Pre-trained weights to begin with.")] = None,
+    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    devices: Annotated[str, typer.Option(help="How many, or auto.")] = "auto",
+    simulated: Annotated[bool, typer.Option(help="Mix in the profile's simulated frames.")] = True,
+    frames: Annotated[Path | None, typer.Option(help="Folder with train/ and val/ in place of the profile's.")] = None,
+    validation: Annotated[int | None, typer.Option(min=1, help="Validate on so many frames at most.")] = None,
+    seed: Seed = 2023,
+    quiet: Quiet = False,
+) -> None:
+    """Train the Bayesian net; an interrupted run goes on where it stopped."""
+    _train("bpnn", output, simulated, seed, quiet, locals())
+
+
+def _train(kind: str, output: Path, simulated: bool, seed: int, quiet: bool, given: dict) -> None:
+    """Hand the options of a training command on and say where the card is."""
+    from pnet.book import steps
+
+    own = ("output", "simulated", "frames", "validation", "seed", "quiet")
+    settings = {name: value for name, value in given.items() if name not in own}
+    settings["dataset"] = settings["dataset"].value
+    if settings["devices"].isdigit():
+        settings["devices"] = int(settings["devices"])
+    card = steps.train(
+        kind,
+        output,
+        settings=settings,
+        seed=seed,
+        simulated=simulated,
+        frames_folder=given["frames"],
+        validation=given["validation"],
+        progress=progress(quiet),
+    )
+    print(f"weights and card: {card}")
+
+
+@app.command()
+def recalibrate(
+    network: Annotated[StarNetwork, typer.Argument(help="Whose errors.")],
+    frames: Annotated[Path, typer.Option(help="Folder with val/ of simulated frames.")],
+    card: Annotated[str, typer.Option(help="Card of the network, or 'released'.")] = "released",
+    seed: Seed = 2023,
+) -> None:
+    """Fit the scale of a network's errors to validation frames anew and keep it on its card."""
+    from pnet.book import steps
+    from pnet.training import star_run as star_training
+
+    val = steps.frames_in(frames)["val"]
+    print(star_training.recalibrate(network.value, card, val, seed=seed))
+
+
+@app.command()
+def calibrate_confidence(
+    card: Annotated[str, typer.Argument(help="Card of a detection net, or 'released'.")],
+    frames: Annotated[Path, typer.Option(help="Folder with val/ (and train/) of simulated frames.")],
+    refiner: Annotated[str, typer.Option(help="Weights of the refinement step: 'released', name, card.")] = "released",
+    method: Annotated[str, typer.Option(help="platt or isotonic.")] = "platt",
+    seed: Seed = 2023,
+    quiet: Quiet = False,
+) -> None:
+    """Fit the probability of a star to the confidence on validation frames and keep it on the card."""
+    from tqdm import tqdm
+
+    from pnet.evaluation import confidence
+
+    def bar(files):
+        return tqdm(files, desc="calibrate the confidence", disable=not progress(quiet))
+
+    result, before, after = confidence.calibrate_card(
+        card, frames, refiner=refiner, method=method, seed=seed, progress=bar
+    )
+    print(f"{result.n} detections, {result.n_stars} of them stars, in {result.data}")
+    print(f"expected calibration error {before.error.value:.4f}, calibrated (cross-validated) {after.error.value:.4f}")
+    print(f"threshold for fields with galaxies: {result.threshold}")
+
+
+@app.command()
+def release_weights(
+    card: Annotated[Path, typer.Argument(help="Card of a training run, <output>/<network>/<network>-….json.")],
+) -> None:
+    """Copy a run's weights, card and history into weights/."""
+    from pnet.training import record as training_record
+
+    print(training_record.release(card))
+
+
 @app.command()
 def evaluate(
     dataset: Annotated[Dataset, typer.Option(help="What to measure.")],
@@ -167,26 +359,6 @@ def evaluate(
         source=(lambda: coadd.source(manifest, progress(quiet))) if dataset == "coadd" else None,
     )
     print(f"{dataset.value}: " + ("measured" if state["available"] else f"not measured: {state['reason']}"))
-
-
-@app.command()
-def repeat(
-    output: Output = DEFAULT_OUTPUT,
-    detection: Annotated[
-        str, typer.Option(help="Weights of the detection net: 'released', a name or a card.")
-    ] = "released",
-    refiner: Annotated[str, typer.Option(help="Weights of its refinement step, likewise.")] = "released",
-    bpnn: Annotated[str, typer.Option(help="Weights of the Bayesian net: 'released', a name or a card.")] = "released",
-    manifest: Manifest = "sdss-standard",
-    optional: Optional = False,
-    seed: Seed = 2023,
-) -> None:
-    """Measure the same stars at two epochs: do the error bars explain what differs?"""
-    from studies import repeat as epochs
-
-    weights = {"detection": detection, "refiner": refiner, "bpnn": bpnn}
-    state = epochs.step(output, optional=optional, seed=seed, manifest=manifest, **weights)
-    print("repeat: " + ("measured" if state["available"] else f"not measured: {state['reason']}"))
 
 
 @app.command()

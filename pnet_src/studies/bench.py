@@ -87,7 +87,7 @@ def run(
         from studies import bench_network
 
         content["training"] = in_process(bench_network.training, threads[-1], threads[-1], seed)
-    command = f"python -m pnet bench --frames {frames} --seed {seed}" + (" --training" if training else "")
+    command = f"python -m studies bench --frames {frames} --seed {seed}" + (" --training" if training else "")
     devices = sorted({row["device"] for row in rows})
     content = provenance.record(command, seed, ", ".join(devices), load=round(os.getloadavg()[0], 1), **content)
     write_json(Path(folder) / FILE, content)

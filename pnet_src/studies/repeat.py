@@ -265,7 +265,7 @@ def run(
     if left_out:
         details["left_out"] = left_out
     options = "".join(f" --{name} {value}" for name, value in weights.items() if value != "released")
-    command = f"python -m pnet repeat --output {evaluation.relative(output)} --seed {seed}{options}"
+    command = f"python -m studies repeat --output {evaluation.relative(output)} --seed {seed}{options}"
     evaluation.write(table, path, provenance.record(command, seed, **details))
     return path
 
@@ -311,7 +311,7 @@ def read(path: str | os.PathLike) -> tuple[pd.DataFrame, dict[str, Any]]:
     beside = path.with_suffix(".json")
     for needed in (path, beside):
         if not needed.exists():
-            raise MissingError(f"{needed}: no measurements of two epochs here; `python -m pnet repeat` makes them")
+            raise MissingError(f"{needed}: no measurements of two epochs here; `python -m studies repeat` makes them")
     record: Mapping[str, Any] = read_json(beside)
     if record.get("sha256") != sha256(path):
         raise DataError(f"{path}: is not the table that {beside.name} tells of (SHA-256 differs); measure again")
@@ -336,7 +336,7 @@ def load(output: str | os.PathLike) -> tuple[pd.DataFrame, dict[str, Any], str]:
         if path.exists():
             return (*read(path), origin)
     raise MissingError(
-        "neither this run nor results/ holds measurements of two epochs; `python -m pnet repeat` makes them"
+        "neither this run nor results/ holds measurements of two epochs; `python -m studies repeat` makes them"
     )
 
 

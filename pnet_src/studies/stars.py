@@ -277,6 +277,6 @@ def write(
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     # JSON knows no NaN: what could not be measured is null.
     rows = [{key: None if value != value else value for key, value in row.items()} for row in rows]
-    record = provenance.record(command or f"python -m pnet study {name}", seed, device, **details)
+    record = provenance.record(command or f"python -m studies study {name}", seed, device, **details)
     write_json(path, {"provenance": record, "columns": dict(columns), "rows": rows})
     return path

@@ -68,7 +68,7 @@ def settings(name: str, path: Path = PATH) -> dict[str, float]:
     except FileNotFoundError as error:
         raise MissingError(f"{path}: the settings are missing; `git checkout -- {Path(path).name}`") from error
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: no settings of {name} in it; `python -m pnet tune-baseline {name}`") from error
+        raise DataError(f"{path}: no settings of {name} in it; `python -m studies tune-baseline {name}`") from error
 
 
 def tuned(name: str, path: Path = PATH) -> SExtractor | Sep | PSFEx | Photutils:
@@ -132,7 +132,7 @@ def tune(
     counts = _counts(name, frames, grid, progress)
     curve = [_row(setting, counts, tuple(frames)) for setting in _settings(grid)]
     best = max(curve, key=lambda row: row["f1"])  # the first of equals, the one nearest to the default
-    command = f"python -m pnet tune-baseline {name} --frames {Path(folder).name}"
+    command = f"python -m studies tune-baseline {name} --frames {Path(folder).name}"
     command += f" --limit {limit}" if limit else ""
     record = provenance.record(command, 0, "cpu")
     chosen = {key: best[key] for key in grid}
@@ -151,7 +151,7 @@ def tune(
     return entry
 
 
-_HEADER = """# Settings of the classical baselines, chosen by `pnet tune-baseline` on validation and training frames.
+_HEADER = """# Settings of the classical baselines, chosen by `tune-baseline` on validation and training frames.
 # curve: stars found and missed, false detections and those on galaxies for every setting that was tried, by set.
 """
 

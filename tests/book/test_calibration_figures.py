@@ -46,7 +46,7 @@ def study(names=("validation", "in_range", "galaxies")):
             | {"flagged": 0.1, "flagged_low": 0.05, "flagged_high": 0.2, "quantiles": [-2, -1, 0, 1 + number, 3]}
         )
     columns = {"title": "condition", "n": "stars", "flagged": "flagged", "auc": "AUC", "aleatoric_over_limit": "a/l"}
-    provenance = {"command": "python -m pnet study stress", "date": "2026-01-01T", "commit": "abc", "seed": 1}
+    provenance = {"command": "python -m studies study stress", "date": "2026-01-01T", "commit": "abc", "seed": 1}
     return {"rows": rows, "columns": columns, "flag": {"threshold": 2.5}, "provenance": provenance}
 
 
@@ -118,7 +118,7 @@ def test_areas_inside_the_range_of_perfect_error_bars_are_counted(book):
 
 def test_studies_are_shown_with_their_command_or_the_one_that_makes_them(tmp_path):
     assert calibration_tables.study("stress", tmp_path) is None
-    assert "pnet study stress" in calibration_tables.study_html("stress", tmp_path)
+    assert "python -m studies study stress" in calibration_tables.study_html("stress", tmp_path)
     assert calibration_tables.study_entries(tmp_path) == []
     (tmp_path / "stress.json").write_text(json.dumps(study()))
     shown = calibration_tables.study_html("stress", tmp_path)

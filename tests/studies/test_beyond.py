@@ -112,7 +112,7 @@ def test_epochs_show_bins_for_stripe_82_only():
 
 
 def test_a_study_is_shown_or_named(tmp_path):
-    with pytest.raises(MissingError, match="pnet study detection"):
+    with pytest.raises(MissingError, match="python -m studies study detection"):
         beyond_tables.study("detection", tmp_path)
     content = {"columns": {"name": "variant", "recall": "recall", "ap": "AP", "steps": "steps"}}
     content["rows"] = [{"name": "ours", "recall": 0.999, "ap": None, "steps": 400}]

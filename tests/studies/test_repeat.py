@@ -184,7 +184,7 @@ def test_scores_and_entries(table):
     assert found["stripe82.mag_z.14-20"].estimate.value == pytest.approx(1, abs=0.15)
     assert found["stripe82.zero_point"].estimate.value == pytest.approx(0.01, abs=0.003)
     assert not any("mag_net" in key or "reference" in key for key in found)
-    entries = repeat_scores.entries(table, {"seed": 1, "command": "python -m pnet repeat"}, "live")
+    entries = repeat_scores.entries(table, {"seed": 1, "command": "python -m studies repeat"}, "live")
     assert all(entry.key.startswith("repeat.pnet.stripe82.") for entry in entries)
     with pytest.raises(ConfigError, match="quantity is 'flux'"):
         repeat_scores.differences(table, "stripe82", "flux")
@@ -214,7 +214,7 @@ def test_run_writes_a_table_that_read_believes(rng, tmp_path, monkeypatch):
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(DataError, match="SHA-256 differs"):
         repeat.read(path)
-    with pytest.raises(MissingError, match="python -m pnet repeat"):
+    with pytest.raises(MissingError, match="python -m studies repeat"):
         repeat.read(tmp_path / "nowhere.parquet")
 
 

@@ -140,7 +140,7 @@ def epochs(ledger: Ledger, pair: str, quantity: str = "mag") -> pd.DataFrame:
 
 
 def study(name: str, folder: Path = STUDIES) -> dict[str, Any] | None:
-    """Return what `pnet study` wrote, None where it has not been made.
+    """Return what `python -m studies study` wrote, None where it has not been made.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def study(name: str, folder: Path = STUDIES) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: not the result of `pnet study`: {error!r}") from error
+        raise DataError(f"{path}: not the result of `python -m studies study`: {error!r}") from error
 
 
 def study_html(name: str, folder: Path = STUDIES) -> str:
@@ -166,7 +166,8 @@ def study_html(name: str, folder: Path = STUDIES) -> str:
         record = study(name, folder)["provenance"]
     except MissingError:
         return (
-            f"<p>Study {name} has not been made: <code>python -m pnet study {name}</code> makes it ({TAKES[name]}).</p>"
+            f"<p>Study {name} has not been made: <code>python -m studies study {name}</code> makes it "
+            f"({TAKES[name]}).</p>"
         )
     where = f"Released result ({str(record.get('date', ''))[:10]}, commit {str(record.get('commit', ''))[:10]}): "
     return f"{table}<p><small>{where}<code>{html.escape(str(record.get('command', '')))}</code></small></p>"

@@ -117,7 +117,7 @@ def study(
     from studies import stars as studies
     from studies import stress
 
-    command = f"python -m pnet study {name} --output {paths.shown(output)} --seed {seed}"
+    command = f"python -m studies study {name} --output {paths.shown(output)} --seed {seed}"
     with timings.measured(f"study-{name}", paths.folder_of(output)):
         if name == "stress":
             return stress.run(output, validation=validation or 30, seed=seed, command=command, progress=progress)
