@@ -8,7 +8,7 @@ import numpy as np
 
 from pnet.common import metrics
 from pnet.common.errors import DataError
-from pnet.stars import recalibration
+from studies import recalibrations
 
 QUANTILE = 0.99  # of the novelty of validation stars: beyond it a star is flagged
 SMALLEST = 20  # validation stars of a magnitude bin
@@ -83,7 +83,7 @@ class Flag:
             raise DataError(f"{n} validation stars do not fix a quantile of {quantile:g}; give more validation frames")
         if not (validation.ratio > 0).all():
             raise DataError("validation stars have no epistemic part: a plain head knows nothing of its ignorance")
-        edges = list(recalibration.EDGES[1:-1])
+        edges = list(recalibrations.EDGES[1:-1])
         while edges:  # a bin with few stars joins its neighbour
             counts = np.bincount(np.searchsorted(edges, validation.mean, side="right"), minlength=len(edges) + 1)
             few = int(np.argmin(counts))

@@ -15,6 +15,7 @@ from pnet.common.metrics import Estimate
 from pnet.evaluation import error_bars as calibration_scores
 from pnet.evaluation import ledger, scores
 from pnet.evaluation.scores import Score
+from studies import recalibrations
 from studies.figures import stress
 
 
@@ -34,7 +35,7 @@ def book(measured):
 @pytest.fixture(scope="module")
 def compared(measured):
     stars = calibration_scores.stars_of(measured, "simulation")
-    return calibration_scores.compare(calibration_scores.fit(stars, "frames of val"), stars, seed=1)
+    return recalibrations.compare(recalibrations.fit(stars, "frames of val"), stars, seed=1)
 
 
 def study(names=("validation", "in_range", "galaxies")):
@@ -90,14 +91,6 @@ def test_quality_is_that_of_the_ledger(book):
     assert float(shown.loc["CRPS / mmag", "simulation"].split()[0]) == pytest.approx(expected, rel=5e-3)
     assert shown.loc["CRPS over that of a perfect measurement", "SDSS, photoObj"] == "–"
     assert calibration_tables.quality(ledger.Ledger()).empty
-
-
-def test_recalibrations_name_the_worst_bin(compared):
-    shown = calibration_tables.recalibrations(compared)
-    assert list(shown["recalibration"]) == list(calibration_scores.METHODS.values())
-    bins = {key: score.estimate.value for key, score in compared.items() if key.startswith("coverage_68.raw.mag.")}
-    worst = max(bins, key=lambda key: abs(bins[key] - 0.68)).rpartition(".")[2]
-    assert shown.loc[0, "68 %, worst bin"].endswith(f"at {worst} mag")
 
 
 def test_sdss_and_epochs_from_the_ledger(book):

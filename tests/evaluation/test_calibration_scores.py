@@ -6,9 +6,8 @@ import pytest
 from measured import LIMIT, table
 
 from pnet.common import metrics
-from pnet.common.errors import DataError
-from pnet.evaluation import calibration_metrics, ledger, scores
 from pnet.evaluation import error_bars as calibration_scores
+from pnet.evaluation import ledger, scores
 
 
 @pytest.fixture(scope="module")
@@ -94,32 +93,3 @@ def test_entries_of_the_ledger(measured):
     assert entries["simulation.pnet.z_scatter.mag.17"].limit == 1.0
     assert len(entries.find("simulation.pnet.miscalibration_area.crowding.*")) >= 2
     assert entries.find("*.sextractor.*") == []
-
-
-def test_recalibrations_fitted_on_validation_hold_on_other_stars():
-    # the raw σ of these tables is three times the scatter
-    validation, other = (
-        calibration_scores.stars_of(table(seed=seed, frames={"simulation": 18}, scatter=1.0), "simulation")
-        for seed in (1, 2)
-    )
-    fitted = calibration_scores.fit(validation, "frames of val")
-    assert {how.data for how in fitted.values()} == {"frames of val"}
-    found = calibration_scores.compare(fitted, other, seed=1)
-    assert found["coverage_68.raw"].estimate.value > 0.95
-    assert found["half_width_68.raw"].estimate.value == pytest.approx(3 * LIMIT * 0.9945, rel=0.01)
-    for name in ("ratio", "isotonic", "conformal"):
-        estimate = found[f"coverage_68.{name}"].estimate
-        assert estimate.low - 0.03 < 0.68 < estimate.high + 0.03
-        assert found[f"miscalibration_area.{name}"].estimate.value < 0.03
-        assert found[f"half_width_68.{name}"].estimate.value == pytest.approx(LIMIT, rel=0.12)
-    assert found["coverage_68.conformal.mag.16"].estimate.n > 30
-    assert found["miscalibration_area.ratio"].limit == pytest.approx(
-        calibration_metrics.perfect(len(other), seed=1).value
-    )
-
-
-def test_too_few_validation_stars_are_named(measured):
-    stars = calibration_scores.stars_of(measured, "simulation").head(5)
-    with pytest.raises(DataError, match="val frames.*at least 20"):
-        calibration_scores.fit(stars, "val frames")
-    assert calibration_scores.compare({}, stars, seed=1) == {}

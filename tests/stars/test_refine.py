@@ -8,7 +8,7 @@ import torch
 from pnet.frame import Frame
 from pnet.sky.psf import pixel_psf
 from pnet.stars import refine as refinement
-from pnet.stars.error_scale import ErrorScale, Scales, fit, scales_of
+from pnet.stars.error_scale import ErrorScale, Scales
 from pnet.stars.network import BayesianPhotometryNet, refiner_config
 from pnet.stars.refine import refine
 
@@ -90,20 +90,3 @@ def test_weak_peaks_beside_a_star_need_pixels_to_show_for(scene, neutral, confid
 def test_no_star_is_no_star(scene, neutral):
     frame, _, found = scene
     assert len(refine(neutral, frame, found.iloc[:0])) == 0
-
-
-def test_scales_of_a_card():
-    scales = scales_of({"recalibration": {"x": {"ratio": 3.0, "floor": 4.0}}})
-    assert scales["x"](1.0) == 5.0 and scales["y"](1.0) == 1.0
-    assert scales_of({"recalibration": None}) == scales_of({}) == {}
-
-
-def test_ratio_and_floor_are_found_again(rng):
-    """Errors of 1.2 σ and a floor of 0.002 in quadrature, one in a hundred spoilt."""
-    sigma = 10 ** rng.uniform(-3, -1, 4000)
-    error = np.hypot(1.2 * sigma, 0.002) * rng.normal(size=sigma.size)
-    error[:40] *= 20
-    found = fit(np.zeros_like(error), sigma, error, floor=True, data="test")
-    assert found.ratio == pytest.approx(1.2, rel=0.04) and found.floor == pytest.approx(0.002, rel=0.1)
-    plain = fit(np.zeros_like(error), sigma, 1.2 * sigma * rng.normal(size=sigma.size), floor=False, data="test")
-    assert plain.ratio == pytest.approx(1.2, rel=0.04) and plain.floor == 0

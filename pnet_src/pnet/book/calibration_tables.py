@@ -1,20 +1,18 @@
 """Tables of chapter 10, and the studies that it shows: error bars, recalibrations, SDSS, two epochs, stress, speed."""
 
 import html
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from pnet.book import beyond_tables
-from pnet.book.tables import NO_VALUE, number, percent, to_html, with_interval
+from pnet.book.tables import NO_VALUE, number, to_html, with_interval
 from pnet.common import paths
 from pnet.common.errors import DataError, MissingError
 from pnet.common.files import read_json
 from pnet.common.metrics import Estimate
 from pnet.evaluation import calibration_metrics
-from pnet.evaluation import error_bars as calibration_scores
 from pnet.evaluation.ledger import Entry, Ledger, entries_of
 from pnet.evaluation.scores import Score
 
@@ -67,31 +65,6 @@ def _cell(entry: Entry | None, unit: int) -> str:
         return with_interval(entry, "percent")
     low, high = (None if end is None else unit * end for end in (entry.low, entry.high))
     return with_interval(Entry(entry.key, unit * entry.value, low, high, entry.n))
-
-
-def recalibrations(compared: Mapping[str, Score]) -> pd.DataFrame:
-    """Coverage before and after each recalibration of `calibration_scores.compare`, pooled and in its worst bin."""
-    rows = []
-    for name, label in calibration_scores.METHODS.items():
-        if f"coverage_68.{name}" not in compared:
-            continue
-        row = {"recalibration": label}
-        for level in calibration_scores.LEVELS:
-            what = f"coverage_{100 * level:.0f}"
-            row[f"inside {100 * level:.0f} % (95 %)"] = _share(compared[f"{what}.{name}"].estimate)
-            bins = {key: score for key, score in compared.items() if key.startswith(f"{what}.{name}.mag.")}
-            if bins:
-                worst = max(bins, key=lambda key: abs(bins[key].estimate.value - bins[key].limit))
-                magnitude = worst.rpartition(".")[2]
-                row[f"{100 * level:.0f} %, worst bin"] = f"{percent(bins[worst].estimate.value, 1)} at {magnitude} mag"
-        row["area"] = number(compared[f"miscalibration_area.{name}"].estimate.value)
-        row["half of the 68 % interval / mmag"] = number(MILLI * compared[f"half_width_68.{name}"].estimate.value)
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _share(estimate: Estimate) -> str:
-    return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f} … {100 * estimate.high:.1f}) %"
 
 
 def sdss(ledger: Ledger) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Do the error bars hold for every star? Calibration of PNet's magnitudes by magnitude, seeing and crowding.
 
-The σ of these scores is ``mag_err`` as it is released, recalibrated; what other recalibrations would give is
-`compare`, always fitted on validation frames and shown on others.
+The σ of these scores is ``mag_err`` as it is released, recalibrated; what other recalibrations would give is a study,
+`studies.recalibrations`.
 """
 
 from collections.abc import Iterator
@@ -11,13 +11,11 @@ import pandas as pd
 from scipy.spatial import cKDTree
 
 from pnet.common import metrics
-from pnet.common.errors import DataError
 from pnet.common.metrics import Estimate
 from pnet.common.seeds import derive
 from pnet.evaluation import calibration_metrics, scores
 from pnet.evaluation.calibration_metrics import INVERSE_ROOT_PI
 from pnet.evaluation.scores import Score
-from pnet.stars import recalibration
 
 SMALLEST = 20  # stars of a group: below it the scatter is not even known to 16 %
 NEAR, FAR = 10.0, 30.0  # px; nearer neighbours exclude a star, farther ones leave no light in its stamp
@@ -25,14 +23,6 @@ CROWDED = 2  # so many neighbours and more are one group
 LEVELS = (0.68, 0.95)
 TOLERATED = (0.1, 1e-3)  # bias of a magnitude bin: share of the limit, mag
 GROUPS = {"mag": "true magnitude", "seeing": "seeing / arcsec", "crowding": "neighbours within 10 to 30 px"}
-Fitted = recalibration.Recalibration | recalibration.Ratios | recalibration.Conformal
-METHODS = {
-    "raw": "as the network says",
-    "ratio": "one ratio",
-    "ratios": "a ratio by magnitude",
-    "isotonic": "isotonic",
-    "conformal": "conformal by magnitude",
-}
 
 
 def neighbours(table: pd.DataFrame) -> np.ndarray:
@@ -178,76 +168,3 @@ def _group(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, key: str, lab
             limit=level,
         )
     return found
-
-
-# --- other recalibrations --------------------------------------------------------------------------
-
-
-def raw(stars: pd.DataFrame) -> np.ndarray:
-    """Return the σ that the network gave, before any recalibration (Eq. 15)."""
-    return np.hypot(stars["mag_aleatoric"], stars["mag_epistemic"]).to_numpy(dtype=float)
-
-
-def fit(stars: pd.DataFrame, data: str) -> dict[str, Fitted]:
-    """Fit every kind of recalibration to validation stars that have both parts of σ.
-
-    Raises
-    ------
-    DataError
-        If too few of the stars have them.
-    """
-    stars = stars.dropna(subset=["mag_aleatoric", "mag_epistemic"])
-    truth, mean = stars["truth_mag"].to_numpy(dtype=float), stars["mag"].to_numpy(dtype=float)
-    sigma = raw(stars)
-    found = {}
-    for method in recalibration.METHODS:
-        try:
-            found[method] = recalibration.fit(mean, sigma, truth, method, data=data)
-        except DataError as error:
-            raise DataError(f"validation stars of {data}: {error}") from error
-    return found
-
-
-def compare(fitted: dict[str, Fitted], stars: pd.DataFrame, seed: int) -> dict[str, Score]:
-    """Return the coverage, by method of recalibration, of stars that had no part in the fit.
-
-    Keys are ``<what>.<method>`` with the methods of `METHODS`: ``coverage_68``, ``coverage_95``, their values for
-    each magnitude bin (``coverage_68.conformal.mag.17``), ``miscalibration_area`` and ``half_width_68``, the mean
-    half-width of the 68 % interval.
-    """
-    stars = stars.dropna(subset=["mag_aleatoric", "mag_epistemic"])
-    if len(stars) < SMALLEST:
-        return {}
-    truth, mean, sigma = stars["truth_mag"].to_numpy(float), stars["mag"].to_numpy(float), raw(stars)
-    bins = [(key, label, member) for key, label, member in groups(stars) if key.startswith("mag.")]
-    unchanged = recalibration.Recalibration("ratio", len(stars), 1.0)
-    result: dict[str, Score] = {}
-    for name, title in METHODS.items():
-        how = unchanged if name == "raw" else fitted[name]
-        for level in LEVELS:
-            low, high = how.interval(mean, sigma, level)
-            inside = (low <= truth) & (truth <= high)
-            what = f"coverage_{100 * level:.0f}"
-            text = f"share inside the {100 * level:.0f} % interval, {title}"
-            result[f"{what}.{name}"] = Score(metrics.rate(int(inside.sum()), len(stars)), text, limit=level)
-            for key, label, member in bins:
-                share = metrics.rate(int(inside[member].sum()), int(member.sum()))
-                result[f"{what}.{name}.{key}"] = Score(share, f"{text}, {label}", limit=level)
-        low, high = how.interval(mean, sigma, LEVELS[0])
-        result[f"half_width_68.{name}"] = Score(
-            metrics.bootstrap(np.mean, (high - low) / 2, seed=seed),
-            f"mean half-width of the 68 % interval, {title}",
-            "mag",
-        )
-        expected, observed = how.proportions(mean, sigma, truth)
-        result[f"miscalibration_area.{name}"] = Score(
-            Estimate(_between(expected, observed), n=len(stars)),
-            f"miscalibration area, {title}",
-            limit=calibration_metrics.perfect(len(stars), seed=seed).value,
-        )
-    return result
-
-
-def _between(expected: np.ndarray, observed: np.ndarray) -> float:
-    """Return the area between a calibration curve and the diagonal, by uncertainty-toolbox."""
-    return float(metrics.toolbox().metrics_calibration.miscalibration_area_from_proportions(expected, observed))

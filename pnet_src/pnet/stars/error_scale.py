@@ -4,12 +4,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import optimize
 
 from pnet.common.errors import DataError
-from pnet.common.metrics import flat
-from pnet.stars import recalibration
+from pnet.common.metrics import flat, toolbox
 
+MIN_STARS = 20  # below it a fitted ratio is noise: its relative error is 1 / sqrt(2 n)
+BOUNDS = (1e-2, 1e2)  # range of ratios searched, uncertainty-toolbox's own
+MEDIAN = 0.6744897501960817  # of |z| of a Gaussian
 OUTLIER = 9.0  # z²; beyond 3 σ a star says nothing of the others' errors
 LOWEST_FLOOR = 1e-6  # px
 
@@ -44,19 +45,57 @@ class ErrorScale:
         return asdict(self)
 
 
-def fit(mean: np.ndarray, sigma: np.ndarray, truth: np.ndarray, *, floor: bool, data: str) -> ErrorScale:
-    """Fit the scale of an error to validation stars.
-
-    Without a floor the ratio is that of the least miscalibration area (uncertainty-toolbox, through
-    `pnet.stars.recalibration`); with one, both follow from the likelihood of the errors, those beyond 3 σ capped.
+def checked(mean: np.ndarray, sigma: np.ndarray, truth: np.ndarray) -> list[np.ndarray]:
+    """Return predictions of validation stars and their truth as flat float arrays.
 
     Raises
     ------
     DataError
-        If there are fewer than `recalibration.MIN_STARS` stars or a σ is not positive.
+        If there are fewer than `MIN_STARS` stars, a value is not finite, or a σ is not positive.
     """
     mean, sigma, truth = flat(mean=mean, sigma=sigma, truth=truth)
-    ratio = recalibration.fit(mean, sigma, truth, data=data).ratio
+    if (sigma <= 0).any():
+        raise DataError(f"sigma: {int((sigma <= 0).sum())} values are not positive")
+    if mean.size < MIN_STARS:
+        raise DataError(f"recalibration needs at least {MIN_STARS} validation stars, got {mean.size}")
+    return [mean, sigma, truth]
+
+
+def best_ratio(mean: np.ndarray, sigma: np.ndarray, truth: np.ndarray) -> float:
+    """Return the factor on σ with the smallest miscalibration area, by uncertainty-toolbox (section 4.2).
+
+    Raises
+    ------
+    DataError
+        If half of the predictions equal the truth, or the factor lies outside 0.01 to 100.
+    """
+    # The search is local: start it from σ scaled to the observed spread, so that a factor of 50 is no obstacle.
+    start = float(np.median(np.abs(truth - mean) / sigma) / MEDIAN)
+    if not start > 0:
+        raise DataError("half of the predictions equal the truth exactly: no ratio of σ can be fitted")
+    ratio = start * toolbox().optimize_recalibration_ratio(
+        mean, start * sigma, truth, criterion="miscal", optimizer_bounds=(0.2, 5.0)
+    )
+    if not BOUNDS[0] < ratio < BOUNDS[1]:
+        raise DataError(f"the best ratio is {ratio:.3g}, outside {BOUNDS[0]} to {BOUNDS[1]}: check the units of σ")
+    return float(ratio)
+
+
+def fit(mean: np.ndarray, sigma: np.ndarray, truth: np.ndarray, *, floor: bool, data: str) -> ErrorScale:
+    """Fit the scale of an error to validation stars.
+
+    Without a floor the ratio is that of the least miscalibration area (`best_ratio`); with one, both follow from the
+    likelihood of the errors, those beyond 3 σ capped.
+
+    Raises
+    ------
+    DataError
+        As from `checked` and `best_ratio`.
+    """
+    from scipy import optimize  # which only a fit needs
+
+    mean, sigma, truth = checked(mean, sigma, truth)
+    ratio = best_ratio(mean, sigma, truth)
     if not floor:
         return ErrorScale(ratio, 0.0, mean.size, data)
     square = (truth - mean) ** 2

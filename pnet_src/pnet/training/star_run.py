@@ -15,7 +15,7 @@ from pnet.common.files import write_json
 from pnet.common.seeds import derive
 from pnet.simulation.recipe import Recipe
 from pnet.stars import error_scale as scale
-from pnet.stars import recalibration, weights
+from pnet.stars import weights
 from pnet.stars.elbo import ELBO
 from pnet.stars.network import CONFIGS, BayesianPhotometryNet, refiner_config
 from pnet.stars.predict import predict
@@ -194,7 +194,7 @@ def train(
     device = str(next(model.parameters()).device)
     model = model.cpu()
     ratios = None
-    if validation is not None and len(validation) >= recalibration.MIN_STARS:
+    if validation is not None and len(validation) >= scale.MIN_STARS:
         ratios = recalibrated(model, validation, seed, f"{len(chosen.val)} validation frames of {dataset}")
     card = provenance.record(
         command,
