@@ -1,31 +1,28 @@
 """The classical programs' detection settings, chosen on frames that nothing is reported on.
 
 `tune` measures validation frames of pure star fields and training frames with galaxies over a grid of settings; the
-choice and the curves behind it are written to ``data_manifests/baselines.yml``, which `tuned` reads.
+choice and the curves behind it are written to ``data_manifests/baselines.yml``, from which they
+are read (`pnet.evaluation.baselines`).
 """
 
 import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from pnet.common import paths, provenance
-from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.common import provenance
+from pnet.common.errors import ConfigError, MissingError
 from pnet.common.files import atomic_path
-from pnet.evaluation.baselines.photutils_psf import Photutils
-from pnet.evaluation.baselines.psfex import PSFEx
-from pnet.evaluation.baselines.sep import Sep
-from pnet.evaluation.baselines.sextractor import SExtractor
+from pnet.evaluation.baselines import CLASSES, SETTINGS, settings
+from pnet.evaluation.frames import read_simulated
 from pnet.frame import Frame
 from pnet.sky import matching
 
-CLASSES = {"sextractor": SExtractor, "sep": Sep, "psfex": PSFEx, "photutils": Photutils}
 GRIDS: dict[str, dict[str, Sequence[float]]] = {
     "sextractor": {
         "threshold": (1.5, 2.0, 3.0, 4.0, 5.0, 7.0),
@@ -43,53 +40,15 @@ GRIDS: dict[str, dict[str, Sequence[float]]] = {
 CUTS = {"min_class_star": "class_star"}
 SETS = {"paper": ("val", "paper-*.fits"), "realistic": ("train", "realistic-*.fits")}
 FAINTEST = 20.0  # mag; the paper's range ends there, and so does what counts as a false star on a galaxy
-PATH = paths.MANIFESTS / "baselines.yml"
 
 FrameWithTruth = tuple[Frame, pd.DataFrame]
-
-
-@lru_cache(maxsize=8)
-def settings(name: str, path: Path = PATH) -> dict[str, float]:
-    """Return the settings chosen for a method.
-
-    Raises
-    ------
-    ConfigError
-        For a method without settings.
-    MissingError, DataError
-        If the file is missing, or is not what `tune` writes.
-    """
-    if name not in CLASSES:
-        raise ConfigError(f"method is {name!r}, allowed are {', '.join(CLASSES)}")
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-        chosen = dict(content[name]["chosen"])
-        return {key: float(value) for key, value in chosen.items()}
-    except FileNotFoundError as error:
-        raise MissingError(f"{path}: the settings are missing; `git checkout -- {Path(path).name}`") from error
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: no settings of {name} in it; `python -m studies tune-baseline {name}`") from error
-
-
-def tuned(name: str, path: Path = PATH) -> SExtractor | Sep | PSFEx | Photutils:
-    """Return a method with the settings chosen for it; SEP, which has SExtractor's algorithms, takes its threshold.
-
-    Raises
-    ------
-    ConfigError, MissingError, DataError
-        As `settings`.
-    """
-    if name == "sep":
-        return Sep(threshold=settings("sextractor", path)["threshold"])
-    chosen = settings(name, path)
-    return CLASSES[name](**chosen)
 
 
 def tune(
     name: str,
     folder: str | os.PathLike,
     *,
-    path: Path = PATH,
+    path: Path = SETTINGS,
     grid: Mapping[str, Sequence[float]] | None = None,
     limit: int | None = None,
     progress: Callable[[Iterable], Iterable] | None = None,
@@ -194,8 +153,6 @@ def _counts(
     progress: Callable[[Iterable], Iterable] | None,
 ) -> dict[tuple, list[int]]:
     """Return [true, missed, false, on galaxies] by set and setting."""
-    from pnet.evaluation.frames import read_simulated
-
     counts: dict[tuple, list[int]] = {}
     runs = _settings({key: values for key, values in grid.items() if key not in CUTS})
     cuts = _settings({key: values for key, values in grid.items() if key in CUTS})

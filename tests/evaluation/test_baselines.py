@@ -6,12 +6,12 @@ import pytest
 from conftest import needs_program
 
 from pnet.common.errors import ConfigError, DataError, MissingError
-from pnet.evaluation import baselines
-from pnet.evaluation.baselines import photutils_psf
+from pnet.evaluation import baselines, measurements, scores
+from pnet.evaluation.baselines import common, photutils_psf
 from pnet.evaluation.baselines import sextractor as sextractor_module
+from pnet.evaluation.frames import read_simulated
 from pnet.frame import Frame
 from pnet.sky import matching
-from studies import tuning
 
 sextractor = needs_program(*baselines.PROGRAMS)
 psfex = needs_program("psfex")
@@ -148,8 +148,7 @@ def test_missing_program_is_named_with_the_way_to_get_it(monkeypatch, rng):
         with pytest.raises(MissingError, match="conda install"):
             method(field(rng)[0])
         assert method.version() == "not installed"
-    assert baselines.baseline().name == "sep"
-    assert baselines.available() == ("sep", "photutils")
+    assert baselines.available() == ("sep", "photutils") and list(baselines.chosen(["baseline"])) == ["sep"]
 
 
 @sextractor
@@ -186,7 +185,7 @@ def test_a_failing_program_names_the_frame(monkeypatch, rng, tmp_path):
 
 
 def test_confidence_rises_from_0_and_is_half_at_5_sigma():
-    confidence = baselines.confidence_of(np.array([-1.0, 0.0, 5.0, 1e9, np.nan]))
+    confidence = common.confidence_of(np.array([-1.0, 0.0, 5.0, 1e9, np.nan]))
     assert confidence == pytest.approx([0, 0, 0.5, 1, 0])
 
 
@@ -200,11 +199,11 @@ def test_the_offset_is_that_of_matched_stars_only():
             "mag": [15.2, 16.2, np.nan, 18.0, np.nan],
         }
     )
-    corrected, offsets = baselines.remove_offset(table, ("x", "mag"))
+    corrected, offsets = scores.remove_offset(table, ("x", "mag"))
     assert offsets == pytest.approx({"x": 0.1, "mag": 0.2})
     assert corrected["x"].iloc[:4].tolist() == pytest.approx([1.0, 2.0, 3.2, 49.9])
     assert table["x"].iloc[0] == 1.1  # the table given is left alone
-    assert baselines.remove_offset(table.iloc[3:], ("x",))[1] == {"x": 0.0}
+    assert scores.remove_offset(table.iloc[3:], ("x",))[1] == {"x": 0.0}
 
 
 def test_each_frame_has_an_offset_of_its_own():
@@ -214,7 +213,7 @@ def test_each_frame_has_an_offset_of_its_own():
         truth = rng.uniform(14, 20, n)
         parts.append(pd.DataFrame({"frame": frame, "status": "matched", "truth_mag": truth, "mag": truth + offset}))
     table = pd.concat(parts, ignore_index=True)
-    corrected, offsets = baselines.remove_offset(table, ("mag",), per_frame=True)
+    corrected, offsets = scores.remove_offset(table, ("mag",), per_frame=True)
     error = (corrected["mag"] - corrected["truth_mag"]).groupby(table["frame"]).median()
     # four stars are too few: that frame takes the median of all
     assert error.tolist() == pytest.approx([0, 0, 4.8]) and offsets["mag"] == pytest.approx(0.2)
@@ -223,71 +222,32 @@ def test_each_frame_has_an_offset_of_its_own():
 def test_named_and_chosen_methods():
     chosen = baselines.chosen(("pnet", "photutils", "sep", "sep"))
     assert list(chosen) == ["photutils", "sep"] and all(name == method.name for name, method in chosen.items())
-    assert chosen["sep"].threshold == tuning.settings("sextractor")["threshold"], "the same algorithm"
+    assert chosen["sep"].threshold == baselines.settings("sextractor")["threshold"], "the same algorithm"
     default = baselines.named("sextractor_default")
     assert default.name == "sextractor_default" and default.threshold == 1.5, "the program's own"
     with pytest.raises(ConfigError, match="allowed are sextractor"):
         baselines.named("dolphot")
 
 
-def test_the_settings_chosen_are_the_best_of_their_curve():
-    import yaml
-
-    for name, entry in yaml.safe_load(tuning.PATH.read_text()).items():
-        best = max(entry["curve"], key=lambda row: row["f1"])
-        assert entry["chosen"] == {key: best[key] for key in tuning.GRIDS[name]} == tuning.settings(name)
-        assert all("test" not in frames for frames in entry["frames"].values())
-        for label in tuning.SETS:
-            row = best[label]
-            detections = row["found"] + row["false"] + row["galaxies"]
-            assert row["precision"] == pytest.approx(row["found"] / detections, abs=1e-4)
-            assert row["recall"] == pytest.approx(row["found"] / (row["found"] + row["missed"]), abs=1e-4)
-
-
 def test_settings_that_are_not_there(tmp_path):
     with pytest.raises(MissingError, match="git checkout"):
-        tuning.settings("photutils", tmp_path / "none.yml")
+        baselines.settings("photutils", tmp_path / "none.yml")
     (tmp_path / "bad.yml").write_text("photutils: 5\n")
     with pytest.raises(DataError, match="tune-baseline photutils"):
-        tuning.settings("photutils", tmp_path / "bad.yml")
-
-
-def test_tuning_takes_the_threshold_with_the_best_f1(tmp_path):
-    from pnet.simulation import recipe as simulation
-
-    recipe = simulation.Recipe.load()
-    for kind, split in (("paper", "val"), ("realistic", "train")):
-        files = simulation.make_dataset(tmp_path / kind, recipe, split, 1, 3, engine="renderer", kind=kind)
-        folder = tmp_path / "frames" / split
-        folder.mkdir(parents=True)
-        files[0].rename(folder / f"{kind}-1.fits")
-    path = tmp_path / "baselines.yml"
-    path.write_text("psfex: {chosen: {threshold: 2.0}}\n")
-    grid = {"threshold": (5.0, 1000.0)}
-    entry = tuning.tune("photutils", tmp_path / "frames", path=path, grid=grid)
-    assert entry["chosen"] == {"threshold": 5.0} == tuning.settings("photutils", path)
-    assert tuning.settings("psfex", path) == {"threshold": 2.0}, "others stay"
-    good, high = entry["curve"]
-    assert good["paper"]["found"] > high["paper"]["found"] and good["f1"] > high["f1"]
-    total = [good[label]["found"] + good[label]["missed"] for label in ("paper", "realistic")]
-    assert total == [high[label]["found"] + high[label]["missed"] for label in ("paper", "realistic")]
-    with pytest.raises(MissingError, match=r"val/paper-\*.fits"):
-        tuning.tune("photutils", tmp_path / "nothing", path=path)
-    with pytest.raises(ConfigError, match="allowed are"):
-        tuning.tune("sep", tmp_path / "frames", path=path)
+        baselines.settings("photutils", tmp_path / "bad.yml")
 
 
 @sextractor
 @psfex
 def test_psf_fits_are_nearer_to_the_limit_on_real_frames(shared):
-    from pnet.evaluation import frames as evaluation_frames
-    from pnet.evaluation import measurements as evaluation
-    from pnet.evaluation import scores
-
     files = sorted((shared / "skymaker" / "val").glob("paper-*.fits"))[:4]
-    frames = evaluation.frames_from(files, evaluation_frames.read_simulated)
-    measurers = {"sextractor": baselines.SExtractor(), "psfex": baselines.PSFEx(), "photutils": baselines.Photutils()}
-    table = evaluation.evaluate(frames, measurers, "simulation")
+    frames = measurements.frames_from(files, read_simulated)
+    measurers = {
+        "sextractor": baselines.SExtractor(),
+        "psfex": baselines.PSFEx(),
+        "photutils": baselines.Photutils(),
+    }
+    table = measurements.evaluate(frames, measurers, "simulation")
     ratio = {}
     for method in measurers:
         stars = scores.matched(scores.select(table, "simulation", method), "mag")
@@ -300,14 +260,10 @@ def test_psf_fits_are_nearer_to_the_limit_on_real_frames(shared):
 @sextractor
 def test_two_implementations_agree_on_real_frames(shared):
     """SExtractor's numbers on test/paper-* are in shared/README.md; here a few frames, against SEP."""
-    from pnet.evaluation import frames as evaluation_frames
-    from pnet.evaluation import measurements as evaluation
-    from pnet.evaluation import scores
-
     files = sorted((shared / "skymaker" / "test").glob("paper-*.fits"))[:8]
-    frames = evaluation.frames_from(files, evaluation_frames.read_simulated)
+    frames = measurements.frames_from(files, read_simulated)
     measurers = {"sextractor": baselines.SExtractor(), "sep": baselines.Sep()}
-    table = evaluation.evaluate(frames, measurers, "simulation")
+    table = measurements.evaluate(frames, measurers, "simulation")
     for method in measurers:
         precision, recall = scores.rates(table[table["method"] == method])
         assert precision.value > 0.99 and recall.value > 0.97

@@ -12,7 +12,6 @@ from pnet.common import metrics
 from pnet.common.errors import ConfigError
 from pnet.common.metrics import Estimate
 from pnet.common.seeds import derive
-from pnet.evaluation import baselines
 from pnet.evaluation import contaminants as realistic
 from pnet.evaluation.measurements import THRESHOLDS
 from pnet.sky import matching, zero_point
@@ -20,6 +19,8 @@ from pnet.sky import matching, zero_point
 GROUPS = ("detection", "photometry", "astrometry", "uncertainty", "calibration", "positions", "confidence")
 SIMULATED = ("simulation", "realistic", "validation")  # where the truth is the truth
 CALIBRATED = ("sdss", "coadd")  # data sets whose frames have 50 reference stars or more
+ENOUGH = 5  # matched stars from which on a frame's own offset is better known than that of all frames
+PER_FRAME = ("psfex", "photutils")  # methods whose PSF, and with it the zero of their magnitudes, is each frame's own
 BINS = np.arange(13.0, 21.0)  # magnitude bins 13...19, [m, m + 1)
 POOLS = ((14.0, 20.0), (15.0, 19.0))  # beside single bins; saturation ends near 14
 MAGNITUDES = (13.0, 20.0)  # the paper's range
@@ -63,8 +64,45 @@ def select(table: pd.DataFrame, dataset: str, method: str, threshold: float | No
         raise ConfigError(f"method is {method!r}, allowed are {', '.join(THRESHOLDS)}")
     chosen = matching.at_threshold(rows(table, dataset, method), THRESHOLDS[method] if threshold is None else threshold)
     if method != "pnet":
-        return baselines.remove_offset(chosen, per_frame=method in baselines.PER_FRAME)[0]
+        return remove_offset(chosen, per_frame=method in PER_FRAME)[0]
     return calibrated(chosen) if dataset in CALIBRATED else chosen
+
+
+def remove_offset(
+    table: pd.DataFrame, columns: tuple[str, ...] = ("x", "y", "mag"), per_frame: bool = False
+) -> tuple[pd.DataFrame, dict]:
+    """Subtract a method's constant offset from its matched stars' truth, as the paper does for SExtractor (4.1).
+
+    Parameters
+    ----------
+    table : DataFrame
+        Measurement table of one method.
+    columns : tuple of str
+        Which of x, y (px) and mag to correct.
+    per_frame : bool
+        Take off each frame's own offset where at least `ENOUGH` of its stars are matched, else that of all. A PSF
+        measured on the frame is normalised and centred by that frame's stars, so that the zero point and, by some
+        thousandths of a pixel, the origin change from frame to frame.
+
+    Returns
+    -------
+    table : DataFrame
+        A corrected copy.
+    offsets : dict
+        Median of measurement minus truth of all matched stars, by column; 0 where no star is matched.
+    """
+    table, offsets = table.copy(), {}
+    matched = table["status"] == matching.MATCHED
+    for column in columns:
+        difference = (table.loc[matched, column] - table.loc[matched, f"truth_{column}"]).dropna()
+        offsets[column] = float(difference.median()) if len(difference) else 0.0
+        if per_frame:
+            stars = difference.groupby(table.loc[difference.index, "frame"]).agg(["median", "size"])
+            own = stars.loc[stars["size"] >= ENOUGH, "median"]
+            table[column] -= table["frame"].map(own).fillna(offsets[column]).astype(float)
+        else:
+            table[column] = table[column] - offsets[column]
+    return table, offsets
 
 
 def calibrated(table: pd.DataFrame, degrees: tuple[int, ...] = zero_point.DEGREES) -> pd.DataFrame:
@@ -231,11 +269,11 @@ def _photometry(table: pd.DataFrame, dataset: str, method: str, seed: int) -> di
                 "sigma_nmad_one_zero_point": Score(_nmad(truth, delta, seed), f"σ_NMAD (Eq. 6), {how}"),
             }
     if method != "pnet":
-        _, offsets = baselines.remove_offset(matching.at_threshold(table, THRESHOLDS[method]))
+        _, offsets = remove_offset(matching.at_threshold(table, THRESHOLDS[method]))
         n = len(matched(table))
         for column, unit in (("mag", "mag"), ("x", "px"), ("y", "px")):
             title = f"constant offset in {column} that was taken off"
-            if method in baselines.PER_FRAME:
+            if method in PER_FRAME:
                 title = f"median offset in {column}; each frame's own was taken off"
             scores[f"offset_{column}"] = Score(Estimate(offsets[column], n=n), title, unit)
     return scores

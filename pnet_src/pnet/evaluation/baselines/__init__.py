@@ -4,39 +4,51 @@ All are measurers: they take a `Frame` and return a table of detections. Their c
 integrated signal-to-noise ratio r squeezed into (0, 1) as r / (r + 5): rising with significance,
 0.5 for a 5 sigma detection. It only orders detections for precision-recall curves; at their working
 point all of their detections count, since the detection threshold was their decision.
+
+Their settings were chosen on frames that nothing is reported on (`studies.tuning`) and lie in
+``data_manifests/baselines.yml``.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
 
-from pnet.evaluation.baselines.common import PER_FRAME, confidence_of, remove_offset
+import yaml
+
+from pnet.common import paths
+from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.evaluation.baselines.photutils_psf import Photutils
 from pnet.evaluation.baselines.psfex import PSFEx, find_psfex
 from pnet.evaluation.baselines.sep import Sep
 from pnet.evaluation.baselines.sextractor import PROGRAMS, SExtractor, find_sextractor
-from studies.tuning import tuned
 
-__all__ = [
-    "PER_FRAME",
-    "PROGRAMS",
-    "PSFEx",
-    "Photutils",
-    "SExtractor",
-    "Sep",
-    "available",
-    "baseline",
-    "chosen",
-    "confidence_of",
-    "find_psfex",
-    "find_sextractor",
-    "named",
-    "remove_offset",
-    "tuned",
-]
+__all__ = ["CLASSES", "PROGRAMS", "SETTINGS", "Baseline", "available", "chosen", "named", "settings"]
+
+Baseline = SExtractor | Sep | PSFEx | Photutils
+CLASSES = {"sextractor": SExtractor, "sep": Sep, "psfex": PSFEx, "photutils": Photutils}
+SETTINGS = paths.MANIFESTS / "baselines.yml"
 
 
-def baseline() -> SExtractor | Sep:
-    """Return SExtractor where it is installed, else SEP, with the settings chosen for it; `.name` tells which."""
-    return tuned("sextractor" if find_sextractor() else "sep")
+@lru_cache(maxsize=8)
+def settings(name: str, path: Path = SETTINGS) -> dict[str, float]:
+    """Return the settings chosen for a method.
+
+    Raises
+    ------
+    ConfigError
+        For a method without settings.
+    MissingError, DataError
+        If the file is missing, or is not what `studies.tuning` writes.
+    """
+    if name not in CLASSES:
+        raise ConfigError(f"method is {name!r}, allowed are {', '.join(CLASSES)}")
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+        return {key: float(value) for key, value in dict(content[name]["chosen"]).items()}
+    except FileNotFoundError as error:
+        raise MissingError(f"{path}: the settings are missing; `git checkout -- {Path(path).name}`") from error
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: no settings of {name} in it; `python -m studies tune-baseline {name}`") from error
 
 
 def available() -> tuple[str, ...]:
@@ -46,21 +58,27 @@ def available() -> tuple[str, ...]:
     return ("sextractor", "sextractor_default", *(("psfex",) if find_psfex() else ()), "photutils")
 
 
-def named(name: str) -> SExtractor | Sep | PSFEx | Photutils:
-    """Return a baseline with the settings chosen for it, or SExtractor with its own ('sextractor_default')."""
-    return SExtractor(name=name) if name == "sextractor_default" else tuned(name)
+def named(name: str) -> Baseline:
+    """Return a baseline with the settings chosen for it, or SExtractor with its own ('sextractor_default').
+
+    SEP, which has SExtractor's algorithms, takes its threshold.
+    """
+    if name == "sextractor_default":
+        return SExtractor(name=name)
+    if name == "sep":
+        return Sep(threshold=settings("sextractor")["threshold"])
+    chosen = settings(name)
+    return CLASSES[name](**chosen)
 
 
-def chosen(names: Iterable[str]) -> dict[str, SExtractor | Sep | PSFEx | Photutils]:
+def chosen(names: Iterable[str]) -> dict[str, Baseline]:
     """Return baselines by name.
 
     Parameters
     ----------
     names : iterable of str
-        Of methods; "baseline" is that of `baseline`, "baselines" are all that are `available`; 'pnet' is passed over.
+        Of methods; "baseline" is SExtractor where it is installed, else SEP, "baselines" are all that are `available`;
+        'pnet' is passed over.
     """
-    wanted: dict[str, None] = {}
-    for name in names:
-        one = {"baseline": available()[:1], "baselines": available(), "pnet": ()}.get(name, (name,))
-        wanted |= dict.fromkeys(one)
-    return {name: named(name) for name in wanted}
+    groups = {"baseline": available()[:1], "baselines": available(), "pnet": ()}
+    return {method: named(method) for name in names for method in groups.get(name, (name,))}

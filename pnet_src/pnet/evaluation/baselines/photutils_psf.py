@@ -12,12 +12,20 @@ from astropy.table import Table
 from astropy.utils.exceptions import AstropyUserWarning
 from photutils.background import LocalBackground
 from photutils.detection import DAOStarFinder
-from photutils.psf import CircularGaussianPRF, EPSFBuilder, ImagePSF, PSFPhotometry, SourceGrouper, extract_stars
+from photutils.psf import (
+    CircularGaussianPRF,
+    EPSFBuilder,
+    ImagePSF,
+    PSFPhotometry,
+    SourceGrouper,
+    extract_stars,
+    fit_fwhm,
+)
 from photutils.utils.exceptions import NoDetectionsWarning
 from scipy.spatial import cKDTree
 
 from pnet.common.errors import DataError
-from pnet.evaluation.baselines.common import assemble, check_threshold, fwhm_of
+from pnet.evaluation.baselines.common import assemble, check_threshold, fwhm_of, odd
 from pnet.frame import Frame
 from pnet.sky import background
 
@@ -31,11 +39,8 @@ PSF_STARS = (5, 40)  # fewer stars build no PSF; of more the brightest are taken
 ISOLATION = 4.0  # FWHM; a PSF star has no other as bright as a tenth of it nearer than that
 CROWD = 2.0  # FWHM; stars nearer to each other are fitted together
 LOCAL_SKY = (4.0, 7.0)  # FWHM; radii of the ring around each star whose clipped median is its sky
+MORE = ("x_err", "y_err", "flags", "qfit", "psf_stars")  # columns beside those that all methods have
 WANDER = 1.0  # FWHM; a fit that ends farther from where the star was found has left it
-
-
-def _odd(length: float) -> int:
-    return 2 * round(length / 2) + 1
 
 
 @dataclass(frozen=True)
@@ -87,17 +92,16 @@ class Photutils:
         fwhm = fwhm_of(frame)
         found = self._find(image, frame.mask, fwhm, sky.rms)
         if found is None:
-            nothing = np.zeros(0)
-            return assemble(*(nothing,) * 4, frame, **dict.fromkeys(_MORE, nothing))
+            return assemble(frame, **dict.fromkeys(("x", "y", "flux", "flux_err", *MORE), np.zeros(0)))
         error = np.sqrt(frame.variance.astype(float))
         model, stars = effective_psf(image, error, bad, found, fwhm, sky.rms)
         if model is None:
             model = CircularGaussianPRF(fwhm=fitted_fwhm(image, bad, found, fwhm))
         fit = PSFPhotometry(
             model,
-            _odd(FIT_SIDE * fwhm),
+            odd(FIT_SIDE * fwhm),
             grouper=SourceGrouper(CROWD * fwhm),
-            local_bkg_estimator=LocalBackground(*(radius * fwhm for radius in LOCAL_SKY)) if LOCAL_SKY else None,
+            local_bkg_estimator=LocalBackground(*(radius * fwhm for radius in LOCAL_SKY)),
             # half the time of the other, which models with bounds need
             fitter=LMLSQFitter() if stars else TRFLSQFitter(),
             aperture_radius=fwhm,
@@ -111,35 +115,24 @@ class Photutils:
         found = finder(image, mask=mask if mask.any() else None)
         if found is None:
             return None
-        x, y = ("x_centroid", "y_centroid") if "x_centroid" in found.colnames else ("xcentroid", "ycentroid")
-        return pd.DataFrame({"x": found[x], "y": found[y], "peak": found["peak"], "flux": found["flux"]}).astype(float)
+        places = ("x_centroid", "y_centroid") if "x_centroid" in found.colnames else ("xcentroid", "ycentroid")
+        names = dict(zip((*places, "peak", "flux"), ("x", "y", "peak", "flux"), strict=True))
+        return found[list(names)].to_pandas().rename(columns=names).astype(float)
 
     @staticmethod
     def _table(result: Table, reach: float, stars: int, frame: Frame) -> pd.DataFrame:
         values = {name: np.ma.filled(np.ma.asarray(result[name], dtype=float), np.nan) for name in result.colnames}
-        good = np.isfinite(values["x_fit"]) & np.isfinite(values["y_fit"]) & (values["flux_fit"] > 0)
-        good &= np.isfinite(values["flux_err"]) & (values["flux_err"] > 0)
+        good = np.logical_and.reduce([np.isfinite(values[name]) for name in ("x_fit", "y_fit", "flux_err")])
+        good &= (values["flux_fit"] > 0) & (values["flux_err"] > 0)
         good &= np.hypot(values["x_fit"] - values["x_init"], values["y_fit"] - values["y_init"]) <= reach
         values = {name: value[good] for name, value in values.items()}
-        return assemble(
-            values["x_fit"],
-            values["y_fit"],
-            values["flux_fit"],
-            values["flux_err"],
-            frame,
-            x_err=values["x_err"],
-            y_err=values["y_err"],
-            flags=values["flags"],
-            qfit=values["qfit"],
-            psf_stars=np.full(int(good.sum()), stars),
-        )
+        fitted = {name: values[f"{name}_fit"] for name in ("x", "y", "flux")}
+        more = {name: values[name] for name in ("flux_err", *MORE[:-1])}
+        return assemble(frame, **fitted, **more, psf_stars=np.full(int(good.sum()), stars))
 
     def version(self) -> str:
         """Return the library's name, version and threshold."""
         return f"photutils {photutils.__version__}, DAOFIND threshold {self.threshold:g}"
-
-
-_MORE = ("x_err", "y_err", "flags", "qfit", "psf_stars")
 
 
 def effective_psf(
@@ -167,7 +160,7 @@ def effective_psf(
     stars : int
         How many it was made of.
     """
-    side = _odd(PSF_SIDE * fwhm)
+    side = odd(PSF_SIDE * fwhm)
     chosen = _psf_stars(image.shape, bad, found, fwhm, rms, side)
     if len(chosen) < PSF_STARS[0]:
         return None, 0
@@ -204,9 +197,7 @@ def _psf_stars(
 
 def fitted_fwhm(image: np.ndarray, bad: np.ndarray, found: pd.DataFrame, fwhm: float) -> float:
     """Return the FWHM in px of a Gaussian fitted to the brightest stars without a bad pixel; `fwhm` where none is."""
-    from photutils.psf import fit_fwhm
-
-    side = _odd(FIT_SIDE * fwhm)
+    side = odd(FIT_SIDE * fwhm)
     half = side // 2
     widths = []
     for x, y in found.sort_values("peak", ascending=False)[["x", "y"]].itertuples(index=False):

@@ -6,7 +6,6 @@ SExtractor fits that model (XPSF_IMAGE, FLUX_PSF).
 """
 
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,23 +15,8 @@ from astropy.io import fits
 from astropy.table import Table
 
 from pnet.common.errors import MissingError
-from pnet.evaluation.baselines.common import assemble, check_threshold, fwhm_of
-from pnet.evaluation.baselines.sextractor import (
-    ERRORS,
-    MIN_CONTRAST,
-    OUTPUT,
-    SExtractor,
-    check_share,
-    class_star,
-    extract,
-    find_sextractor,
-    needed_sextractor,
-    positions,
-    run_program,
-    starlike,
-    version_of,
-    write_frame,
-)
+from pnet.evaluation.baselines.common import assemble, fwhm_of, odd
+from pnet.evaluation.baselines.sextractor import OUTPUT, SExtractor, column, extract, positions, run_program, version_of
 from pnet.frame import Frame
 
 PROGRAM = "psfex"
@@ -47,6 +31,7 @@ STARS_A_TERM = 3  # stars that each term of the PSF's variation over the frame n
 WIDE = 1024  # px; the PSF of a larger frame may change over it
 WIDE_DEGREE = 2
 TRUSTED = 2.0  # px; a fit that ends farther than this from the windowed centroid has left its star
+FITTED = ("XPSF_IMAGE", "YPSF_IMAGE", "FLUX_PSF", "FLUXERR_PSF", "ERRX2PSF_IMAGE", "ERRY2PSF_IMAGE")
 
 
 def find_psfex() -> str | None:
@@ -54,113 +39,56 @@ def find_psfex() -> str | None:
     return shutil.which(PROGRAM)
 
 
-def needed_psfex() -> str:
-    """Return the path of PSFEx.
-
-    Raises
-    ------
-    MissingError
-        If it is not on PATH, with the command that installs it.
-    """
-    program = find_psfex()
-    if program is None:
-        raise MissingError(f"PSFEx ({PROGRAM}) is not on PATH; conda install -c conda-forge astromatic-psfex")
-    return program
-
-
-def _odd(length: float) -> int:
-    return 2 * round(length / 2) + 1
-
-
 @dataclass(frozen=True)
-class PSFEx:
+class PSFEx(SExtractor):
     """SExtractor, PSFEx, SExtractor: XPSF_IMAGE, YPSF_IMAGE and FLUX_PSF.
 
     A frame with fewer than `STARS_A_TERM` stars fit for a PSF has none: then MAG_AUTO and windowed positions are
     returned, and ``psf_stars`` is 0 for every source. The same two stand in for a single source whose fit has left it
-    or has found no light; its ``fitted`` is 0.
-
-    Parameters
-    ----------
-    threshold : float
-        DETECT_THRESH and ANALYSIS_THRESH in sigmas of the sky.
-    min_class_star, min_contrast : float
-        As of `SExtractor`.
+    or has found no light; its ``fitted`` is 0. Parameters as of `SExtractor`; its table has ``fitted`` (1 where
+    position and flux are those of the PSF fit) and ``psf_stars`` too.
     """
 
-    threshold: float = 1.5
-    min_class_star: float = 0.0
-    min_contrast: float = MIN_CONTRAST
     name: str = "psfex"
 
-    def __post_init__(self):
-        check_threshold(self.threshold)
-        check_share("min_class_star", self.min_class_star)
-        check_share("min_contrast", self.min_contrast)
+    def _measure(self, folder: Path, frame: Frame) -> pd.DataFrame:
+        program = find_psfex()
+        if program is None:
+            raise MissingError(f"PSFEx ({PROGRAM}) is not on PATH; conda install -c conda-forge astromatic-psfex")
+        stars = self._model(program, folder, frame)
+        settings = self._configuration | {"CATALOG_NAME": "measured.fits"}
+        if stars:
+            settings |= {"PSF_NAME": "sample.psf"}
+        found = Table.read(extract(folder, frame, (*OUTPUT, *(FITTED if stars else ())), settings), hdu=2)
+        return self._table(found, stars, frame)
 
-    def __call__(self, frame: Frame) -> pd.DataFrame:
-        """Measure a frame.
-
-        Returns
-        -------
-        DataFrame
-            x, y (px), x_err, y_err, confidence, flux (electrons), mag, mag_err, snr, class_star, flags, fitted
-            (1 where position and flux are those of the PSF fit), psf_stars.
-
-        Raises
-        ------
-        MissingError
-            If one of the programs is not on PATH.
-        DataError
-            If one fails on this frame.
-        """
-        needed_sextractor()
-        needed_psfex()
-        with tempfile.TemporaryDirectory(prefix="pnet-psfex-") as name:
-            folder = Path(name)
-            write_frame(folder, frame)
-            stars = self._model(folder, frame)
-            settings = self._settings | {"CATALOG_NAME": "measured.fits"}
-            output = (*OUTPUT, *ERRORS, "CLASS_STAR")
-            if stars:
-                output = (*output, "XPSF_IMAGE", "YPSF_IMAGE", "FLUX_PSF", "FLUXERR_PSF")
-                output = (*output, "ERRX2PSF_IMAGE", "ERRY2PSF_IMAGE")
-                settings |= {"PSF_NAME": "sample.psf"}
-            found = Table.read(extract(folder, frame, output, settings), hdu=2)
-        return starlike(self._table(found, stars, frame), self.min_class_star)
-
-    @property
-    def _settings(self) -> dict[str, object]:
-        return {
-            "DETECT_THRESH": self.threshold,
-            "ANALYSIS_THRESH": self.threshold,
-            "DEBLEND_MINCONT": self.min_contrast,
-        }
-
-    def _model(self, folder: Path, frame: Frame) -> int:
+    def _model(self, program: str, folder: Path, frame: Frame) -> int:
         """Write ``sample.psf``; return the number of stars behind it, 0 where there are too few for a PSF."""
         fwhm = fwhm_of(frame)
-        side = _odd(VIGNETTE * fwhm)
+        side = odd(VIGNETTE * fwhm)
         columns = (
             *("NUMBER", "X_IMAGE", "Y_IMAGE", "XWIN_IMAGE", "YWIN_IMAGE", "FLUX_RADIUS", "SNR_WIN", "ELONGATION"),
             *("FLUX_APER(1)", "FLUXERR_APER(1)", "FLAGS", f"VIGNET({side},{side})"),
         )
-        settings = self._settings | {"CATALOG_NAME": "sample.fits", "PHOT_APERTURES": round(APERTURE * fwhm, 2)}
+        settings = self._configuration | {"CATALOG_NAME": "sample.fits", "PHOT_APERTURES": round(APERTURE * fwhm, 2)}
         sample = extract(folder, frame, columns, settings)
         if fits.getval(sample, "NAXIS2", 2) < STARS_A_TERM:  # PSFEx fails on an empty catalogue
             return 0
         for degree in (WIDE_DEGREE, 0) if max(frame.shape) > WIDE else (0,):
             terms = (degree + 1) * (degree + 2) // 2
-            stars = self._psfex(folder, frame, fwhm, degree)
+            stars = self._psfex(program, folder, frame, fwhm, degree)
             if stars >= STARS_A_TERM * terms:
                 return stars
         return 0
 
-    def _psfex(self, folder: Path, frame: Frame, fwhm: float, degree: int) -> int:
+    def _psfex(self, program: str, folder: Path, frame: Frame, fwhm: float, degree: int) -> int:
+        """Run PSFEx; return the number of stars that it accepted, 0 where it made no usable model."""
+        sampling = min(1.0, fwhm / STEPS)
+        side = odd(MODEL * fwhm / sampling)
         settings = {
             "BASIS_TYPE": "PIXEL_AUTO",
-            "PSF_SAMPLING": round(min(1.0, fwhm / STEPS), 3),
-            "PSF_SIZE": f"{_odd(MODEL * fwhm / min(1.0, fwhm / STEPS))}," * 2,
+            "PSF_SAMPLING": round(sampling, 3),
+            "PSF_SIZE": f"{side},{side}",
             "CENTER_KEYS": "XWIN_IMAGE,YWIN_IMAGE",
             "PSFVAR_KEYS": "XWIN_IMAGE,YWIN_IMAGE",
             "PSFVAR_DEGREES": degree,
@@ -174,11 +102,10 @@ class PSFEx:
             "NTHREADS": 1,
             "VERBOSE_TYPE": "QUIET",
         }
-        settings["PSF_SIZE"] = settings["PSF_SIZE"].rstrip(",")
         model = folder / "sample.psf"
         model.unlink(missing_ok=True)
         (folder / "empty.psfex").write_text("")
-        run_program([needed_psfex(), "sample.fits", "-c", "empty.psfex"], settings, folder, frame, "PSFEx")
+        run_program([program, "sample.fits", "-c", "empty.psfex"], settings, folder, frame, "PSFEx")
         if not model.exists():
             return 0
         with fits.open(model) as hdus:
@@ -188,36 +115,22 @@ class PSFEx:
 
     @staticmethod
     def _table(found: Table, stars: int, frame: Frame) -> pd.DataFrame:
-        x, y, x_err, y_err = positions(found)
-        flux, flux_err = np.asarray(found["FLUX_AUTO"], float), np.asarray(found["FLUXERR_AUTO"], float)
+        windowed = positions(found)
+        values = {**windowed, "flux": column(found, "FLUX_AUTO"), "flux_err": column(found, "FLUXERR_AUTO")}
         fitted = np.zeros(len(found), dtype=bool)
         if stars:
-            x_psf, y_psf = (np.asarray(found[f"{axis}PSF_IMAGE"], float) - 1 for axis in "XY")
-            fitted = (np.hypot(x_psf - x, y_psf - y) < TRUSTED) & (found["FLUX_PSF"] > 0) & (found["FLUXERR_PSF"] > 0)
-            x, y = np.where(fitted, x_psf, x), np.where(fitted, y_psf, y)
-            flux = np.where(fitted, found["FLUX_PSF"], flux)
-            flux_err = np.where(fitted, found["FLUXERR_PSF"], flux_err)
-            x_err, y_err = (
-                np.where(fitted, np.sqrt(np.maximum(found[f"ERR{axis}2PSF_IMAGE"], 0)), error)
-                for axis, error in (("X", x_err), ("Y", y_err))
-            )
-        return assemble(
-            x,
-            y,
-            flux,
-            flux_err,
-            frame,
-            x_err=x_err,
-            y_err=y_err,
-            class_star=class_star(found),
-            flags=found["FLAGS"],
-            fitted=fitted,
-            psf_stars=np.full(len(found), stars),
-        )
+            psf = {"x": column(found, "XPSF_IMAGE") - 1, "y": column(found, "YPSF_IMAGE") - 1}
+            psf |= {"flux": column(found, "FLUX_PSF"), "flux_err": column(found, "FLUXERR_PSF")}
+            for axis in "xy":
+                psf[f"{axis}_err"] = np.sqrt(np.maximum(column(found, f"ERR{axis.upper()}2PSF_IMAGE"), 0))
+            fitted = np.hypot(psf["x"] - values["x"], psf["y"] - values["y"]) < TRUSTED
+            fitted &= (psf["flux"] > 0) & (psf["flux_err"] > 0)
+            values = {name: np.where(fitted, psf[name], value) for name, value in values.items()}
+        more = {"class_star": column(found, "CLASS_STAR"), "flags": found["FLAGS"], "fitted": fitted}
+        return assemble(frame, **values, **more, psf_stars=np.full(len(found), stars))
 
     def version(self) -> str:
         """Return what the two programs say of themselves, and the settings."""
-        said = f"{version_of(find_sextractor())} + {version_of(find_psfex())}"
-        if "not installed" in said:
-            return "not installed"
-        return f"{said}, {SExtractor(self.threshold, self.min_class_star, self.min_contrast).settings()}"
+        said = super().version()
+        psfex = version_of(find_psfex())
+        return said.replace(", DETECT", f" + {psfex}, DETECT", 1) if "not installed" not in said + psfex else psfex

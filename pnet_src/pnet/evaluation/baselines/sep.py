@@ -67,15 +67,9 @@ class Sep:
         sigma = np.where(np.isfinite(half_light) & (half_light > 0), 2 / 2.35 * half_light, 1.0)
         x_win, y_win, win_flags = sep.winpos(image, x, y, sigma, mask=mask)
         good = np.isfinite(x_win) & np.isfinite(y_win) & (np.hypot(x_win - x, y_win - y) < 2)
-        return assemble(
-            np.where(good, x_win, x),
-            np.where(good, y_win, y),
-            flux,
-            flux_err,
-            frame,
-            class_star=np.full(len(x), np.nan),
-            flags=flags | win_flags.astype(int),
-        )
+        x, y = np.where(good, x_win, x), np.where(good, y_win, y)
+        more = {"class_star": np.full(len(x), np.nan), "flags": flags | win_flags.astype(int)}
+        return assemble(frame, x=x, y=y, flux=flux, flux_err=flux_err, **more)
 
     def version(self) -> str:
         """Return the library's name and version."""

@@ -22,9 +22,11 @@ MIN_CONTRAST = 0.005  # SExtractor's default DEBLEND_MINCONT
 PYRAMID = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], dtype=np.float32)  # SExtractor's default detection filter
 NEVER_SATURATED = 1e10  # electrons; the program refuses larger levels
 TIME_LIMIT = 300  # s per frame; SExtractor needs a fraction of a second
-
-OUTPUT = ("NUMBER", "XWIN_IMAGE", "YWIN_IMAGE", "X_IMAGE", "Y_IMAGE", "FLUX_AUTO", "FLUXERR_AUTO", "FLAGS")
-ERRORS = ("ERRX2WIN_IMAGE", "ERRY2WIN_IMAGE")
+INSTALL = "conda install -c conda-forge astromatic-source-extractor"
+OUTPUT = (
+    *("NUMBER", "XWIN_IMAGE", "YWIN_IMAGE", "X_IMAGE", "Y_IMAGE", "FLUX_AUTO", "FLUXERR_AUTO", "FLAGS"),
+    *("ERRX2WIN_IMAGE", "ERRY2WIN_IMAGE", "CLASS_STAR"),
+)
 
 
 def find_sextractor() -> str | None:
@@ -33,19 +35,10 @@ def find_sextractor() -> str | None:
 
 
 def needed_sextractor() -> str:
-    """Return the path of the program.
-
-    Raises
-    ------
-    MissingError
-        If it is not on PATH, with the command that installs it.
-    """
+    """Return the path of the program; MissingError, with the command that installs it, if it is not on PATH."""
     program = find_sextractor()
     if program is None:
-        raise MissingError(
-            f"SExtractor ({' or '.join(PROGRAMS)}) is not on PATH; "
-            "conda install -c conda-forge astromatic-source-extractor"
-        )
+        raise MissingError(f"SExtractor ({' or '.join(PROGRAMS)}) is not on PATH; {INSTALL}")
     return program
 
 
@@ -137,22 +130,24 @@ def run_program(command: list[str], settings: Mapping[str, object], folder: Path
         raise DataError(f"frame {frame.name}: {error}") from error
 
 
-def positions(found: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return windowed positions counted from 0 with their errors; isophotal, without error, where undefined.
+def column(found: Table, name: str) -> np.ndarray:
+    """Return a column of a catalogue as float; NaN where the catalogue lacks it (CLASS_STAR without its network)."""
+    return np.asarray(found[name] if name in found.colnames else np.full(len(found), np.nan), float)
+
+
+def positions(found: Table) -> dict[str, np.ndarray]:
+    """Return windowed x, y counted from 0 with x_err, y_err; isophotal, without error, where undefined.
 
     The errors hold photon noise of the weighted sum, ERRX2WIN_IMAGE, in px.
     """
     windowed = (found["XWIN_IMAGE"] > 0) & (found["YWIN_IMAGE"] > 0)
-    x = np.where(windowed, found["XWIN_IMAGE"], found["X_IMAGE"]) - 1
-    y = np.where(windowed, found["YWIN_IMAGE"], found["Y_IMAGE"]) - 1
-    errors = (np.where(windowed & (found[name] > 0), np.sqrt(np.maximum(found[name], 0)), np.nan) for name in ERRORS)
-    return (x, y, *errors)
-
-
-def check_share(name: str, value: float) -> None:
-    """Refuse a setting that does not lie between 0 and 1."""
-    if not 0 <= value <= 1:
-        raise ConfigError(f"{name} is {value}, allowed is 0 to 1")
+    values = {}
+    for axis in "xy":
+        name = axis.upper()
+        values[axis] = np.where(windowed, column(found, f"{name}WIN_IMAGE"), column(found, f"{name}_IMAGE")) - 1
+        variance = column(found, f"ERR{name}2WIN_IMAGE")
+        values[f"{axis}_err"] = np.where(windowed & (variance > 0), np.sqrt(np.maximum(variance, 0)), np.nan)
+    return values
 
 
 def starlike(table: pd.DataFrame, least: float) -> pd.DataFrame:
@@ -168,14 +163,9 @@ def starlike(table: pd.DataFrame, least: float) -> pd.DataFrame:
     if network(needed_sextractor()) is None:
         raise MissingError(
             f"min_class_star is {least}, but CLASS_STAR needs default.nnw, which should lie in share/source-extractor "
-            "beside the program; conda install -c conda-forge astromatic-source-extractor"
+            f"beside the program; {INSTALL}"
         )
     return table[table["class_star"] >= least].reset_index(drop=True)
-
-
-def class_star(found: Table) -> np.ndarray:
-    """Return CLASS_STAR, 0 (galaxy) to 1 (star); NaN where its network is not installed."""
-    return np.asarray(found["CLASS_STAR"] if "CLASS_STAR" in found.colnames else np.full(len(found), np.nan), float)
 
 
 @dataclass(frozen=True)
@@ -201,8 +191,9 @@ class SExtractor:
 
     def __post_init__(self):
         check_threshold(self.threshold)
-        check_share("min_class_star", self.min_class_star)
-        check_share("min_contrast", self.min_contrast)
+        for name in ("min_class_star", "min_contrast"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, allowed is 0 to 1")
 
     def __call__(self, frame: Frame) -> pd.DataFrame:
         """Measure a frame.
@@ -219,35 +210,29 @@ class SExtractor:
         DataError
             If it fails on this frame; the message ends with what it printed.
         """
-        settings = {
+        needed_sextractor()
+        with tempfile.TemporaryDirectory(prefix=f"pnet-{self.name}-") as folder:
+            write_frame(Path(folder), frame)
+            return starlike(self._measure(Path(folder), frame), self.min_class_star)
+
+    def _measure(self, folder: Path, frame: Frame) -> pd.DataFrame:
+        found = Table.read(extract(folder, frame, OUTPUT, self._configuration), hdu=2)
+        fluxes = {"flux": column(found, "FLUX_AUTO"), "flux_err": column(found, "FLUXERR_AUTO")}
+        more = {"class_star": column(found, "CLASS_STAR"), "flags": found["FLAGS"]}
+        return assemble(frame, **positions(found), **fluxes, **more)
+
+    @property
+    def _configuration(self) -> dict[str, object]:
+        return {
             "DETECT_THRESH": self.threshold,
             "ANALYSIS_THRESH": self.threshold,
             "DEBLEND_MINCONT": self.min_contrast,
         }
-        with tempfile.TemporaryDirectory(prefix="pnet-sextractor-") as folder:
-            write_frame(Path(folder), frame)
-            catalogue = extract(Path(folder), frame, (*OUTPUT, *ERRORS, "CLASS_STAR"), settings)
-            found = Table.read(catalogue, hdu=2)
-        x, y, x_err, y_err = positions(found)
-        table = assemble(
-            x,
-            y,
-            found["FLUX_AUTO"],
-            found["FLUXERR_AUTO"],
-            frame,
-            x_err=x_err,
-            y_err=y_err,
-            class_star=class_star(found),
-            flags=found["FLAGS"],
-        )
-        return starlike(table, self.min_class_star)
 
     def version(self) -> str:
-        """Return what the program says of itself, and the settings."""
+        """Return what the program says of itself, and the settings in its words."""
         said = version_of(find_sextractor())
-        return said if said == "not installed" else f"{said}, {self.settings()}"
-
-    def settings(self) -> str:
-        """Return the settings in the program's words."""
+        if said == "not installed":
+            return said
         cut = f", CLASS_STAR ≥ {self.min_class_star:g}" if self.min_class_star else ""
-        return f"DETECT_THRESH {self.threshold:g}, DEBLEND_MINCONT {self.min_contrast:g}{cut}"
+        return f"{said}, DETECT_THRESH {self.threshold:g}, DEBLEND_MINCONT {self.min_contrast:g}{cut}"
