@@ -16,6 +16,8 @@ OUT = PROFILE.output
 SEED = PROFILE.common.get("seed", 2023)
 KINDS = ("detection", "refiner", "bpnn")
 PNET = f"'{sys.executable}' -m pnet"
+STUDIES = f"'{sys.executable}' -m studies"
+STUDIED = [f"pnet_src/studies/{name}.py" for name in ("__main__", "coadd", "repeat", "stripe82")]  # which measure frames
 TRAINS = {kind: f"train-{kind}" in PROFILE.steps for kind in KINDS}
 FRAMES = os.environ.get("SKYMAKER_FRAMES", "")
 ENGINE = f"frames of {FRAMES}" if FRAMES else "skymaker" if shutil.which(os.environ.get("SKY", "sky")) else "renderer"
@@ -152,18 +154,18 @@ rule measure_sdss:
     shell: "{PNET} evaluate --dataset sdss --output {OUT} --seed {params.seed} --optional {params.weights}"
 
 rule measure_coadd:
-    input: f"{OUT}/sdss/download.json", "data_manifests/stripe82.yml", code("evaluation", without=("training",)), "pnet_src/studies/coadd.py", "pnet_src/studies/stripe82.py", *map(weights, KINDS)
+    input: f"{OUT}/sdss/download.json", "data_manifests/stripe82.yml", code("evaluation", without=("training",)), *STUDIED, *map(weights, KINDS)
     output: f"{OUT}/measurements/coadd.state.json"
     params: seed=SEED, baseline=SEXTRACTOR, weights=WEIGHTS
     resources: mem_mb=MEMORY
-    shell: "{PNET} evaluate --dataset coadd --output {OUT} --seed {params.seed} --optional {params.weights}"
+    shell: "{STUDIES} coadd --output {OUT} --seed {params.seed} --optional {params.weights}"
 
 rule repeat:
-    input: f"{OUT}/sdss/download.json", "data_manifests/stripe82.yml", code("evaluation", without=("training",)), "pnet_src/studies/repeat.py", "pnet_src/studies/stripe82.py", *map(weights, KINDS)
+    input: f"{OUT}/sdss/download.json", "data_manifests/stripe82.yml", code("evaluation", without=("training",)), *STUDIED, *map(weights, KINDS)
     output: f"{OUT}/measurements/repeat.state.json"
     params: seed=SEED, weights=WEIGHTS
     resources: mem_mb=MEMORY
-    shell: "'{sys.executable}' -m studies repeat --output {OUT} --seed {params.seed} --optional {params.weights}"
+    shell: "{STUDIES} repeat --output {OUT} --seed {params.seed} --optional {params.weights}"
 
 # What a notebook reads besides its own code.
 BEYOND = [f"{OUT}/measurements/{name}.state.json" for name in ("realistic", "coadd", "repeat")] + released("studies")

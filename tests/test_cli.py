@@ -37,14 +37,6 @@ def test_every_command_has_help():
         assert done.exit_code == 0 and "Usage" in done.output
 
 
-def test_studies_have_a_command_line_of_their_own():
-    from studies.__main__ import app
-
-    for command in ("study", "bench", "tune-baseline", "repeat"):
-        done = runner.invoke(app, [command, "--help"])
-        assert done.exit_code == 0 and "Usage" in done.output
-
-
 def test_nothing_heavy_is_imported_for_help():
     code = (
         "import sys; import pnet.cli, pnet.book.notebooks, pnet.book.doctor, pnet.book.profiles, pnet.book.workflow\n"
@@ -256,29 +248,6 @@ def test_evaluate_hands_its_options_on(root, monkeypatch):
     ((names, options),) = calls
     assert names[0] == "simulation" and options["frames"] == 3 and options["methods"] == ("pnet",)
     assert set(options) <= known, "evaluation.run takes all of them"
-
-
-def test_bench_hands_its_options_on_and_prints_its_tables(root, monkeypatch):
-    import inspect
-
-    from studies import bench
-    from studies.__main__ import app
-
-    calls = []
-    known = set(inspect.signature(bench.run).parameters)
-    row = {"method": "sep", "version": "1", "threads": 1, "device": "cpu", "precision": "", "frames": 2, "seconds": 1}
-    row |= {"seconds_per_frame": 0.5, "frames_per_second": 2, "cpu_seconds_per_frame": 0.5, "peak_mib": 100}
-
-    def run(output, **options):
-        calls.append(options)
-        return {"rows": [row], "forward": [], "training": []}
-
-    monkeypatch.setattr(bench, "run", run)
-    done = runner.invoke(app, ["bench", "--frames", "2", "--threads", "1", "--no-network", "--output", "build/b"])
-    assert done.exit_code == 0, done.output
-    assert "SEP" in done.output and "frames per s" in done.output
-    (options,) = calls
-    assert set(options) <= known and options["threads"] == [1] and not options["network"] and not options["training"]
 
 
 # The ledger

@@ -38,7 +38,6 @@ class Dataset(StrEnum):
     realistic = "realistic"
     validation = "validation"
     sdss = "sdss"
-    coadd = "coadd"
 
 
 def progress(quiet: bool) -> bool:
@@ -342,7 +341,6 @@ def evaluate(
 ) -> None:
     """Measure a data set with PNet and the baseline, beside truth and limit."""
     from pnet.book import steps
-    from studies import coadd
 
     state = steps.evaluate(
         dataset.value,
@@ -356,7 +354,6 @@ def evaluate(
         manifest=manifest,
         methods=tuple(method or ("pnet", "baselines")),
         seed=seed,
-        source=(lambda: coadd.source(manifest, progress(quiet))) if dataset == "coadd" else None,
     )
     print(f"{dataset.value}: " + ("measured" if state["available"] else f"not measured: {state['reason']}"))
 

@@ -1,14 +1,13 @@
-"""The command line of the studies, ``python -m studies``; it imports what it needs when it is called."""
+"""The command line of the studies: ``python -m studies <command>``. Each imports what it needs when it is called."""
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pnet.cli import DEFAULT_OUTPUT, FAILED, Manifest, Optional, Output, Quiet, Seed, progress
-from pnet.common.errors import PNetError
+from pnet.common.errors import ConfigError, PNetError
 
 app = typer.Typer(
     name="studies",
@@ -16,45 +15,118 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Comparisons beside the library: networks, stamps, speed, baselines, repeated epochs.",
+    help="What compares and times PNet; tables of chapters 9 and 10.",
 )
+Frames = Annotated[Path | None, typer.Option(help="Folder with train/ and val/ in place of the profile's.")]
+Validation = Annotated[int | None, typer.Option(min=1, help="Validate on so many frames at most.")]
+Epochs = Annotated[int, typer.Option(min=1)]
+Steps = Annotated[int, typer.Option(min=1, help="Batches in an epoch.")]
+Weights = Annotated[str, typer.Option(help="Weights: 'released', a name or a card.")]
 
 
-class Study(StrEnum):
-    """Comparisons that `study` makes."""
+def main() -> None:
+    """Run the command line; an error that PNet raises on purpose is printed without a traceback."""
+    try:
+        app()
+    except PNetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(FAILED)
 
-    detection = "detection"
-    posterior = "posterior"
-    stamps = "stamps"
-    sampling = "sampling"
-    stress = "stress"
+
+def _command(name: str, **options: Any) -> str:
+    """Return the command to record: paths as everybody has them, options that are None left out."""
+    from pnet.common.paths import shown
+
+    given = {key: shown(value) if isinstance(value, Path) else value for key, value in options.items()}
+    words = [f"--{key} {value}" for key, value in given.items() if value is not None]
+    return " ".join(["python -m studies", name, *words])
+
+
+def _train(
+    name: str,
+    output: Path,
+    frames: Path | None,
+    validation: int | None,
+    epochs: int,
+    steps: int,
+    seed: int,
+    quiet: bool,
+) -> None:
+    """Train and compare the variants of a study; an interrupted one goes on where it stopped."""
+    from pnet.book.steps import frames_in
+    from pnet.simulation import datasets
+    from studies import detection, stars
+
+    found = frames_in(frames) if frames else {each: datasets.frames_of(output, each) for each in ("train", "val")}
+    budget = {"epochs": epochs, "steps": steps, "seed": seed}
+    command = _command(name, output=output, frames=frames, validation=validation, **budget)
+    options = {**budget, "train": found["train"], "val": found["val"][:validation], "command": command}
+    options["progress"] = progress(quiet)
+    if name == "detection":
+        print(detection.run(output, **options))
+    else:
+        print(stars.stars({"posterior": stars.POSTERIOR, "stamps": stars.STAMPS}[name], name, output, **options))
 
 
 @app.command()
-def study(
-    name: Annotated[Study, typer.Argument(help="What to compare.")],
+def detection(
     output: Output = DEFAULT_OUTPUT,
-    frames: Annotated[Path | None, typer.Option(help="Folder with train/ and val/ in place of the profile's.")] = None,
-    validation: Annotated[int | None, typer.Option(min=1, help="Validate on so many frames at most.")] = None,
-    epochs: Annotated[int, typer.Option(min=1)] = 4,
-    steps: Annotated[int, typer.Option(min=1, help="Batches in an epoch.")] = 100,
+    frames: Frames = None,
+    validation: Validation = None,
+    epochs: Epochs = 4,
+    steps: Steps = 100,
     seed: Seed = 2023,
     quiet: Quiet = False,
 ) -> None:
-    """Compare networks, stamps or ways of sampling; writes results/studies/<name>.json."""
-    from pnet.book import steps as running
+    """Train the detection net with the paper's choices and with ours, one change at a time."""
+    _train("detection", output, frames, validation, epochs, steps, seed, quiet)
 
-    path = running.study(
-        name.value,
-        output,
-        frames_folder=frames,
-        validation=validation,
-        epochs=epochs,
-        steps=steps,
-        seed=seed,
-        progress=progress(quiet),
-    )
-    print(f"{path}")
+
+@app.command()
+def posterior(
+    output: Output = DEFAULT_OUTPUT,
+    frames: Frames = None,
+    validation: Validation = None,
+    epochs: Epochs = 4,
+    steps: Steps = 100,
+    seed: Seed = 2023,
+    quiet: Quiet = False,
+) -> None:
+    """Compare flipout, dropout, an ensemble and a plain network."""
+    _train("posterior", output, frames, validation, epochs, steps, seed, quiet)
+
+
+@app.command()
+def stamps(
+    output: Output = DEFAULT_OUTPUT,
+    frames: Frames = None,
+    validation: Validation = None,
+    epochs: Epochs = 4,
+    steps: Steps = 100,
+    seed: Seed = 2023,
+    quiet: Quiet = False,
+) -> None:
+    """Compare sizes of the stamp, and what the network is told beside it."""
+    _train("stamps", output, frames, validation, epochs, steps, seed, quiet)
+
+
+@app.command()
+def sampling(seed: Seed = 2023) -> None:
+    """Time the Monte Carlo samples of the Bayesian net."""
+    from studies import stars
+
+    print(stars.sampling(seed=seed, command=_command("sampling", seed=seed)))
+
+
+@app.command()
+def stress(
+    output: Output = DEFAULT_OUTPUT, validation: Validation = 30, seed: Seed = 2023, quiet: Quiet = False
+) -> None:
+    """Measure stars unlike those of training: do the error bars know?"""
+    from studies import stress as strange
+
+    command = _command("stress", output=output, seed=seed)
+    print(strange.run(output, validation=validation, seed=seed, command=command, progress=progress(quiet)))
 
 
 @app.command()
@@ -91,11 +163,10 @@ def tune_baseline(
     """Choose a classical program's detection settings on validation frames, into data_manifests/baselines.yml."""
     from tqdm import tqdm
 
-    from pnet.common.errors import ConfigError
-    from pnet.simulation import recipe as simulation
+    from pnet.simulation import recipe
     from studies import tuning
 
-    folder = frames or simulation.frames_folder()
+    folder = frames or recipe.frames_folder()
     if folder is None:
         raise ConfigError("--frames is not given and $SKYMAKER_FRAMES is not set; one of them must name a folder")
     entry = tuning.tune(
@@ -105,13 +176,43 @@ def tune_baseline(
 
 
 @app.command()
+def coadd(
+    output: Output = DEFAULT_OUTPUT,
+    detection: Weights = "released",
+    refiner: Weights = "released",
+    bpnn: Weights = "released",
+    manifest: Manifest = "sdss-standard",
+    method: Annotated[list[str] | None, typer.Option(help="pnet, baselines or one of them; default: all.")] = None,
+    optional: Optional = False,
+    seed: Seed = 2023,
+    quiet: Quiet = False,
+) -> None:
+    """Measure the SDSS field that the co-add of Stripe 82 covers, with the co-add as truth."""
+    from pnet.book import steps
+    from studies import coadd as deeper
+
+    state = steps.evaluate(
+        deeper.DATASET,
+        output,
+        optional=optional,
+        progress=progress(quiet),
+        detection=detection,
+        refiner=refiner,
+        bpnn=bpnn,
+        manifest=manifest,
+        methods=tuple(method or ("pnet", "baselines")),
+        seed=seed,
+        source=lambda: deeper.source(manifest, progress(quiet)),
+    )
+    print("coadd: " + ("measured" if state["available"] else f"not measured: {state['reason']}"))
+
+
+@app.command()
 def repeat(
     output: Output = DEFAULT_OUTPUT,
-    detection: Annotated[
-        str, typer.Option(help="Weights of the detection net: 'released', a name or a card.")
-    ] = "released",
-    refiner: Annotated[str, typer.Option(help="Weights of its refinement step, likewise.")] = "released",
-    bpnn: Annotated[str, typer.Option(help="Weights of the Bayesian net: 'released', a name or a card.")] = "released",
+    detection: Weights = "released",
+    refiner: Weights = "released",
+    bpnn: Weights = "released",
     manifest: Manifest = "sdss-standard",
     optional: Optional = False,
     seed: Seed = 2023,
@@ -122,15 +223,6 @@ def repeat(
     weights = {"detection": detection, "refiner": refiner, "bpnn": bpnn}
     state = epochs.step(output, optional=optional, seed=seed, manifest=manifest, **weights)
     print("repeat: " + ("measured" if state["available"] else f"not measured: {state['reason']}"))
-
-
-def main() -> None:
-    """Run the command line; an error that PNet raises on purpose is printed without a traceback."""
-    try:
-        app()
-    except PNetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(FAILED)
 
 
 if __name__ == "__main__":

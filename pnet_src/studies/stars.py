@@ -218,7 +218,6 @@ def stars(
 
 
 def sampling(
-    output: str | os.PathLike,
     *,
     n: int = 14_000,
     samples: int = 50,
@@ -226,7 +225,6 @@ def sampling(
     seed: int = 2023,
     command: str = "",
     path: str | os.PathLike | None = None,
-    progress: bool = True,
 ) -> Path:
     """Time the prediction of `n` stars with shared features and batched samples against the plain loop of full passes.
 
@@ -277,6 +275,6 @@ def write(
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     # JSON knows no NaN: what could not be measured is null.
     rows = [{key: None if value != value else value for key, value in row.items()} for row in rows]
-    record = provenance.record(command or f"python -m studies study {name}", seed, device, **details)
+    record = provenance.record(command or f"python -m studies {name}", seed, device, **details)
     write_json(path, {"provenance": record, "columns": dict(columns), "rows": rows})
     return path

@@ -300,7 +300,7 @@ def run(
             parts.append(measure(model, card, frame, stars, seed=derive(seed, name, number), bound=condition.bound))
         rows.append(row(name, Measured.joined(parts), reference, flag, by_sigma))
     record = provenance.record(
-        command or f"python -m studies study stress --seed {seed}",
+        command or f"python -m studies stress --seed {seed}",
         seed,
         "cpu",
         engine=source.details["engine"],

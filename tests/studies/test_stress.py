@@ -136,6 +136,6 @@ def test_a_run_writes_what_pages_read(tmp_path, model, monkeypatch):
     assert set(stress.COLUMNS) <= set(content["rows"][1]) and set(content["columns"]) == set(stress.COLUMNS)
     assert content["rows"][2]["aleatoric_over_limit"] is None and content["rows"][1]["aleatoric_over_limit"] > 0
     assert content["flag"]["n"] == 128 and content["provenance"]["weights"]["bpnn"]
-    assert content["provenance"]["command"] == "python -m studies study stress --seed 2023"
+    assert content["provenance"]["command"] == "python -m studies stress --seed 2023"
     with pytest.raises(ConfigError, match="frames"):
         stress.run(tmp_path, bpnn=card, frames=0, progress=False)

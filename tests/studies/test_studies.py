@@ -6,8 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pnet.book import steps
-from pnet.common.errors import ConfigError
 from pnet.common.files import read_json
 from pnet.detection.network import CONFIGS as DETECTION
 from pnet.simulation import recipe as simulation
@@ -82,8 +80,3 @@ def test_ablation_of_the_detection_net(frames, tmp_path, monkeypatch):
     content = read_json(path)
     assert [row["name"] for row in content["rows"]] == ["net", "refined"]
     assert set(content["rows"][0]) - {"seconds"} == set(content["columns"])
-
-
-def test_unknown_studies_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="allowed are detection"):
-        steps.study("everything", tmp_path)

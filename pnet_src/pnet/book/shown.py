@@ -19,7 +19,7 @@ COMMANDS = {  # the one command that makes a data set's measurements live
     "realistic": "python -m pnet evaluate --dataset realistic --output {output}",
     "validation": "python -m pnet evaluate --dataset validation --output {output}",
     "sdss": "make book SDSS_MIRROR=<folder or URL of an SDSS sas tree>",
-    "coadd": "python -m pnet evaluate --dataset coadd --output {output}",
+    "coadd": "python -m studies coadd --output {output}",
 }
 NAMES = {
     "simulation": "simulated frames",

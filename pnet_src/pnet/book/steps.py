@@ -80,61 +80,6 @@ def train(
         return function(folder, **frames, **settings, seed=seed, command=command, progress=progress)
 
 
-STUDIES = ("detection", "posterior", "stamps", "sampling", "stress")
-
-
-def study(
-    name: str,
-    output: str | os.PathLike,
-    *,
-    frames_folder: str | os.PathLike | None = None,
-    validation: int | None = None,
-    epochs: int = 4,
-    steps: int = 100,
-    seed: int = 2023,
-    progress: bool = True,
-) -> Path:
-    """Run one of `STUDIES` and return ``results/studies/<name>.json``; an interrupted one goes on where it stopped.
-
-    Parameters
-    ----------
-    name : str
-        "detection": ablation of the detection net. "posterior": flipout, dropout, ensemble, plain. "stamps": sizes of
-        the stamp. "sampling": speed of the samples. "stress": stars unlike those of training.
-    frames_folder, validation
-        As for `train`.
-    epochs, steps : int
-        Budget of every network that is trained.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such study.
-    """
-    if name not in STUDIES:
-        raise ConfigError(f"study is {name!r}, allowed are {', '.join(STUDIES)}")
-    from studies import detection as studies_detection
-    from studies import stars as studies
-    from studies import stress
-
-    command = f"python -m studies study {name} --output {paths.shown(output)} --seed {seed}"
-    with timings.measured(f"study-{name}", paths.folder_of(output)):
-        if name == "stress":
-            return stress.run(output, validation=validation or 30, seed=seed, command=command, progress=progress)
-        if name == "sampling":
-            return studies.sampling(output, seed=seed, command=command, progress=progress)
-        frames = _frames(output, frames_folder)
-        frames["val"] = frames["val"][:validation]
-        command += f" --frames {paths.shown(frames_folder)}" if frames_folder else ""
-        command += f" --validation {validation}" if validation else ""
-        command += f" --epochs {epochs} --steps {steps}"
-        settings = {**frames, "epochs": epochs, "steps": steps, "seed": seed, "command": command, "progress": progress}
-        if name == "detection":
-            return studies_detection.run(output, **settings)
-        variants = {"posterior": studies.POSTERIOR, "stamps": studies.STAMPS}[name]
-        return studies.stars(variants, name, output, **settings)
-
-
 def _frames(output: str | os.PathLike, folder: str | os.PathLike | None) -> dict[str, list[Path]]:
     """Return the simulated frames to train and to validate on."""
     if folder is None:

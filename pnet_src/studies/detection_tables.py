@@ -228,7 +228,7 @@ def epochs(ledger: Ledger, quantities: Iterable[str] = ("x", "y")) -> pd.DataFra
 
 
 def study(name: str, folder: Path = paths.RESULTS / "studies") -> pd.DataFrame:
-    """Return the table that `python -m studies study` made, one change a row, as texts.
+    """Return the table that `python -m studies` made, one change a row, as texts.
 
     Raises
     ------
@@ -251,10 +251,10 @@ def study(name: str, folder: Path = paths.RESULTS / "studies") -> pd.DataFrame:
             for row in rows
         )
     except FileNotFoundError as error:
-        command = f"`python -m studies study {name} --frames <folder of SkyMaker frames>`"
+        command = f"`python -m studies {name} --frames <folder of SkyMaker frames>`"
         raise MissingError(f"study {name} has not been made; {command} makes it (hours on two cores)") from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(f"{path}: not the result of `python -m studies study`: {error!r}") from error
+        raise DataError(f"{path}: not the result of `python -m studies`: {error!r}") from error
 
 
 def _cell(value: float | str | None, style: str) -> str:

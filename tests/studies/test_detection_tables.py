@@ -8,7 +8,6 @@ import pytest
 from figure_checks import overlaps, panels
 from measured import table
 
-from pnet.book import beyond_tables
 from pnet.book.figures import positions, reliability, style
 from pnet.common.errors import DataError, MissingError
 from pnet.evaluation import confidence, scores
@@ -16,6 +15,7 @@ from pnet.evaluation import contaminants as realistic
 from pnet.evaluation import measurements as evaluation
 from pnet.evaluation.ledger import Entry, Ledger, entries_from_measurements
 from pnet.stars.confidence import Calibration
+from studies import detection_tables
 
 FITTED = Calibration("platt", 100, 80, 0.8, 0.4, threshold=0.5)
 GROUPS = ("detection", "astrometry", "positions", "confidence")
@@ -45,13 +45,13 @@ def ledger(measured):
 
 
 def test_table_of_detection(ledger):
-    shown = beyond_tables.detection(ledger)
+    shown = detection_tables.detection(ledger)
     assert shown["method"].tolist() == ["PNet", "SExtractor", "PNet", "SExtractor"]
     assert shown["AP"].tolist()[1] == "–" and shown["stars"].tolist()[0] == str(14 * 37)
 
 
 def test_table_of_frames_with_galaxies(ledger):
-    shown = beyond_tables.realistic(ledger)
+    shown = detection_tables.realistic(ledger)
     assert shown["method"].tolist() == ["PNet, confidence ≥ 0.3", "PNet, confidence ≥ 0.5", "SExtractor"]
     first = ledger["realistic.pnet.precision"]
     assert shown["precision (95 %)"][0].startswith(f"{100 * first.value:.2f} (")
@@ -59,21 +59,21 @@ def test_table_of_frames_with_galaxies(ledger):
 
 
 def test_tables_of_error_bars(ledger):
-    shown = beyond_tables.ellipses(ledger)
+    shown = detection_tables.ellipses(ledger)
     assert shown["about the"].tolist() == ["list", "light"] and "68 %, 13–16.5" in shown
     only = Ledger(entry for entry in ledger if "placed" not in entry.key)
-    assert "about the" not in beyond_tables.ellipses(only)
-    pulls = beyond_tables.pulls(ledger)
+    assert "about the" not in detection_tables.ellipses(only)
+    pulls = detection_tables.pulls(ledger)
     assert pulls.columns.tolist() == ["mag", "x", "y"] and pulls["mag"].tolist()[-2:] == ["14–20", "15–19"]
-    errors = beyond_tables.confidence(ledger)
+    errors = detection_tables.confidence(ledger)
     assert errors[""].tolist() == ["as the network says", "calibrated"] * 2
 
 
 def test_nothing_measured_gives_empty_tables(measured):
     nothing = Ledger()
     for make in ("detection", "realistic", "ellipses", "pulls", "confidence", "epochs"):
-        assert getattr(beyond_tables, make)(nothing).empty
-    assert beyond_tables.real_in_coadd(measured["simulation"]).empty
+        assert getattr(detection_tables, make)(nothing).empty
+    assert detection_tables.real_in_coadd(measured["simulation"]).empty
 
 
 def test_false_detections_that_the_coadd_knows(measured):
@@ -83,7 +83,7 @@ def test_false_detections_that_the_coadd_knows(measured):
     x, y = known["truth_x"].to_numpy().copy(), known["truth_y"].to_numpy().copy()
     x[: len(one)], y[: len(one)] = one["x"] + 0.5, one["y"]
     known = known.assign(truth_x=x, truth_y=y)
-    shown = beyond_tables.real_in_coadd(pd.concat([rows, known])).set_index("method")
+    shown = detection_tables.real_in_coadd(pd.concat([rows, known])).set_index("method")
     assert shown.loc["PNet", "false against photoObj"] == shown.loc["PNet", "in the co-add"] == str(len(one))
 
 
@@ -92,7 +92,7 @@ def test_causes_of_false_detections_by_hand():
     false = {"x": [52.5, 107.0, 200.0], "y": [50.0, 100.0, 200.0], "confidence": 0.9, "status": "false"}
     rows = pd.concat([pd.DataFrame(truth), pd.DataFrame(false)], ignore_index=True)
     rows = rows.assign(frame="a", method="pnet", dataset="simulation").reindex(columns=evaluation.COLUMNS)
-    shown = beyond_tables.false_detections(rows)
+    shown = detection_tables.false_detections(rows)
     assert shown.iloc[0].tolist() == ["PNet", "3", "1", "1", "1"]
 
 
@@ -106,22 +106,22 @@ def test_epochs_show_bins_for_stripe_82_only():
         for what, value in (("repeatability", 0.03), ("predicted", 0.02), ("z", 1.5), ("coverage68", 0.5))
         for entry in entries(pair, what, value)
     ]
-    shown = beyond_tables.epochs(Ledger(made))
+    shown = detection_tables.epochs(Ledger(made))
     assert shown["mag"].tolist() == ["17–18", "14–20", "14–20"]
     assert shown.iloc[0]["scatter / px"] == "0.0300" and shown.iloc[0]["within 68 %"] == "50.00 %"
 
 
 def test_a_study_is_shown_or_named(tmp_path):
-    with pytest.raises(MissingError, match="python -m studies study detection"):
-        beyond_tables.study("detection", tmp_path)
+    with pytest.raises(MissingError, match="studies detection"):
+        detection_tables.study("detection", tmp_path)
     content = {"columns": {"name": "variant", "recall": "recall", "ap": "AP", "steps": "steps"}}
     content["rows"] = [{"name": "ours", "recall": 0.999, "ap": None, "steps": 400}]
     (tmp_path / "detection.json").write_text(json.dumps(content))
-    shown = beyond_tables.study("detection", tmp_path)
+    shown = detection_tables.study("detection", tmp_path)
     assert shown.to_dict("list") == {"variant": ["ours"], "recall": ["99.90 %"], "steps": ["400"]}
     (tmp_path / "detection.json").write_text("[]")
     with pytest.raises(DataError, match="not the result"):
-        beyond_tables.study("detection", tmp_path)
+        detection_tables.study("detection", tmp_path)
 
 
 def drawings(measured, ledger):

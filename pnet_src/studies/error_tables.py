@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 
-from pnet.book import beyond_tables
 from pnet.book.tables import NO_VALUE, number, to_html, with_interval
 from pnet.common import paths
 from pnet.common.errors import DataError, MissingError
@@ -15,9 +14,10 @@ from pnet.common.metrics import Estimate
 from pnet.evaluation import calibration_metrics
 from pnet.evaluation.ledger import Entry, Ledger, entries_of
 from pnet.evaluation.scores import Score
+from studies import detection_tables
 
 STUDIES = paths.RESULTS / "studies"
-DATASETS = beyond_tables.DATASETS
+DATASETS = detection_tables.DATASETS
 MILLI = 1000  # magnitudes are shown in mmag
 TAKES = {  # on two cores
     "posterior": "an hour or more",
@@ -113,7 +113,7 @@ def epochs(ledger: Ledger, pair: str, quantity: str = "mag") -> pd.DataFrame:
 
 
 def study(name: str, folder: Path = STUDIES) -> dict[str, Any] | None:
-    """Return what `python -m studies study` wrote, None where it has not been made.
+    """Return what `python -m studies` wrote, None where it has not been made.
 
     Raises
     ------
@@ -129,19 +129,16 @@ def study(name: str, folder: Path = STUDIES) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: not the result of `python -m studies study`: {error!r}") from error
+        raise DataError(f"{path}: not the result of `python -m studies`: {error!r}") from error
 
 
 def study_html(name: str, folder: Path = STUDIES) -> str:
     """Return the table of a study with where it is from, or which command makes it."""
     try:
-        table = to_html(beyond_tables.study(name, folder))
+        table = to_html(detection_tables.study(name, folder))
         record = study(name, folder)["provenance"]
     except MissingError:
-        return (
-            f"<p>Study {name} has not been made: <code>python -m studies study {name}</code> makes it "
-            f"({TAKES[name]}).</p>"
-        )
+        return f"<p>Study {name} has not been made: <code>python -m studies {name}</code> makes it ({TAKES[name]}).</p>"
     where = f"Released result ({str(record.get('date', ''))[:10]}, commit {str(record.get('commit', ''))[:10]}): "
     return f"{table}<p><small>{where}<code>{html.escape(str(record.get('command', '')))}</code></small></p>"
 

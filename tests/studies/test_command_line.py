@@ -1,0 +1,47 @@
+"""``python -m studies``: what it hands on and how it fails."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from studies import bench
+from studies.__main__ import _command, app
+
+
+@pytest.mark.parametrize(
+    "command", ["detection", "posterior", "stamps", "sampling", "stress", "bench", "tune-baseline", "coadd", "repeat"]
+)
+def test_every_command_has_help(command):
+    done = CliRunner().invoke(app, [command, "--help"])
+    assert done.exit_code == 0 and "Usage" in done.output
+
+
+def test_errors_of_pnet_have_no_traceback_and_code_2():
+    command = [sys.executable, "-m", "studies", "tune-baseline", "dolphot", "--frames", "nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and done.stderr.startswith("error: method is 'dolphot'")
+
+
+def test_the_command_that_is_recorded():
+    assert _command("stress", output=None, seed=3) == "python -m studies stress --seed 3"
+
+
+def test_bench_hands_its_options_on_and_prints_its_tables(monkeypatch):
+    calls = []
+    known = set(inspect.signature(bench.run).parameters)
+    row = {"method": "sep", "version": "1", "threads": 1, "device": "cpu", "precision": "", "frames": 2, "seconds": 1}
+    row |= {"seconds_per_frame": 0.5, "frames_per_second": 2, "cpu_seconds_per_frame": 0.5, "peak_mib": 100}
+
+    def run(output, **options):
+        calls.append(options)
+        return {"rows": [row], "forward": [], "training": []}
+
+    monkeypatch.setattr(bench, "run", run)
+    done = CliRunner().invoke(app, ["bench", "--frames", "2", "--threads", "1", "--no-network", "--output", "build/b"])
+    assert done.exit_code == 0, done.output
+    assert "SEP" in done.output and "frames per s" in done.output
+    (options,) = calls
+    assert set(options) <= known and options["threads"] == [1] and not options["network"] and not options["training"]
