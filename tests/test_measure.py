@@ -1,6 +1,10 @@
 """From image to catalogue, with networks that know nothing and frames that are hard."""
 
+import subprocess
+import sys
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from astropy.io import fits
@@ -87,8 +91,6 @@ def test_confidence_is_checked(model, rng):
 def test_flags_tell_saturation_and_edge(model, rng):
     frame = frame_of(noise((64, 64), rng), saturation=1e5)
     frame.image[30, 30] = 2e5
-    import pandas as pd
-
     flags = model._flags(frame, pd.DataFrame({"x": [30.0, 1.0, 50.0], "y": [32.0, 30.0, 50.0]}), 9)
     assert flags.tolist() == [measure.SATURATED, measure.EDGE, 0]
 
@@ -114,6 +116,16 @@ def test_simulated_frames_are_recognised_and_others_refused(tmp_path):
         measure.read_image(tmp_path / "plain.fits")
     with pytest.raises(DataError, match="none.fits"):
         measure.read_image(tmp_path / "none.fits")
+
+
+def test_measuring_starts_without_what_only_training_and_evaluation_need():
+    heavy = {"scipy.stats", "scipy.optimize", "sklearn", "matplotlib", "uncertainty_toolbox", "galsim", "pooch"}
+    code = "import sys; from pnet import measure; measure.PNet.load(device='cpu'); print(*sys.modules)"
+    loaded = set(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    )
+    assert "torch" in loaded and not loaded & heavy
+    assert not [name for name in loaded if name.startswith(("pnet.training", "pnet.evaluation", "pnet.book"))]
 
 
 def test_released_networks_measure_a_rendered_frame(tmp_path):

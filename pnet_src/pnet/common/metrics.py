@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
-from scipy import stats
+import scipy  # which loads its parts when they are used
 
 from pnet.common.errors import ConfigError, DataError
 
@@ -56,7 +56,7 @@ def rate(successes: int, n: int) -> Estimate:
     """Return a fraction with Wilson's score interval (Wilson 1927); NaN for n = 0."""
     if n == 0:
         return Estimate(np.nan)
-    low, high = stats.binomtest(int(successes), int(n)).proportion_ci(LEVEL, method="wilson")
+    low, high = scipy.stats.binomtest(int(successes), int(n)).proportion_ci(LEVEL, method="wilson")
     return Estimate(successes / n, float(low), float(high), int(n))
 
 
@@ -249,7 +249,7 @@ def bootstrap(
     value = float(statistic(*arrays, axis=-1))
     if n < 5:
         return Estimate(value, n=n)
-    interval = stats.bootstrap(
+    interval = scipy.stats.bootstrap(
         arrays,
         statistic,
         n_resamples=resamples,
@@ -371,7 +371,7 @@ def coverage(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, level: floa
     if not 0 < level < 1:
         raise ConfigError(f"level is {level}, it must lie between 0 and 1")
     z = standardised(truth, mean, sigma)
-    return rate(int((np.abs(z) <= stats.norm.ppf(0.5 + level / 2)).sum()), z.size)
+    return rate(int((np.abs(z) <= scipy.stats.norm.ppf(0.5 + level / 2)).sum()), z.size)
 
 
 def miscalibration_area(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray) -> float:

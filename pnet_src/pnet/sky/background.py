@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import sep
-from scipy import ndimage
 
 from pnet.frame import Frame
 
@@ -67,10 +67,10 @@ def subtracted(frame: Frame) -> tuple[np.ndarray, float]:
     image = (frame.image - sky.level).astype(np.float32)
     empty = frame.mask if frame.interpolated is None else frame.mask & ~frame.interpolated
     if empty.any():
-        labels, _ = ndimage.label(empty, structure=np.ones((3, 3)))
-        for index, box in enumerate(ndimage.find_objects(labels), start=1):
+        labels, _ = scipy.ndimage.label(empty, structure=np.ones((3, 3)))
+        for index, box in enumerate(scipy.ndimage.find_objects(labels), start=1):
             wider = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)
             patch = labels[wider] == index
-            around = image[wider][ndimage.binary_dilation(patch, np.ones((3, 3))) & ~frame.mask[wider]]
+            around = image[wider][scipy.ndimage.binary_dilation(patch, np.ones((3, 3))) & ~frame.mask[wider]]
             image[wider][patch] = np.median(around) if around.size else 0.0
     return image, sky.rms

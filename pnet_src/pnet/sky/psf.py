@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import scipy
 from scipy import fft
-from scipy.ndimage import map_coordinates
 
 from pnet.common.errors import ConfigError
 
@@ -77,7 +77,9 @@ def _optical_transfer(optics: Optics, step: float, n: int) -> np.ndarray:
     """Return the pupil's autocorrelation on the (n, n) FFT grid of baselines with `step` metres between samples."""
     size = fft.next_fast_len(int(2 * optics.m1 / step) + 4, real=True)
     axis = (np.arange(size) - size // 2) * step
-    radius = np.hypot(axis, axis[:, None])
+    quarter = np.abs(axis[: size // 2 + 1])  # the pupil is the same in all four
+    mirror = np.abs(np.arange(size) - size // 2)
+    radius = np.hypot(quarter, quarter[:, None])[::-1, ::-1][np.ix_(mirror, mirror)]
     # Sharp edges, as SkyMaker samples them: with blurred ones 7e-4 of the light moves from the wings to the core.
     pupil = ((radius < optics.m1 / 2) & (radius >= optics.m2 / 2)).astype(float)
     if optics.arms:
@@ -194,4 +196,4 @@ def pixel_psf(
     margin = 8  # the spline needs neighbours; the whole map would be slow to filter
     lo = int(min(rows.min(), columns.min())) - margin
     hi = int(max(rows.max(), columns.max())) + margin
-    return map_coordinates(table[lo:hi, lo:hi], [grid[0] - lo, grid[1] - lo], order=3, mode="nearest")
+    return scipy.ndimage.map_coordinates(table[lo:hi, lo:hi], [grid[0] - lo, grid[1] - lo], order=3, mode="nearest")

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import special
+import scipy
 
 from pnet.common.errors import ConfigError, DataError
 
@@ -64,7 +64,7 @@ class Calibration:
         confidence = np.asarray(confidence, dtype=float)
         if self.method == "isotonic":
             return np.where(np.isnan(confidence), np.nan, np.interp(confidence, self.knots, self.values))
-        return special.expit(self.slope * logit(confidence) + self.intercept)
+        return scipy.special.expit(self.slope * logit(confidence) + self.intercept)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what a card keeps."""
@@ -94,4 +94,4 @@ def of_card(card: Mapping[str, Any]) -> Calibration | None:
 
 def logit(confidence: np.ndarray) -> np.ndarray:
     """Return ln(c / (1 − c)), bounded: single precision rounds the most certain detections to exactly 1."""
-    return special.logit(np.clip(confidence, 1e-6, 1 - 1e-6))
+    return scipy.special.logit(np.clip(confidence, 1e-6, 1 - 1e-6))

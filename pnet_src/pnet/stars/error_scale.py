@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 
 from pnet.common.errors import DataError
 from pnet.common.metrics import flat, toolbox
@@ -92,8 +93,6 @@ def fit(mean: np.ndarray, sigma: np.ndarray, truth: np.ndarray, *, floor: bool, 
     DataError
         As from `checked` and `best_ratio`.
     """
-    from scipy import optimize  # which only a fit needs
-
     mean, sigma, truth = checked(mean, sigma, truth)
     ratio = best_ratio(mean, sigma, truth)
     if not floor:
@@ -105,7 +104,7 @@ def fit(mean: np.ndarray, sigma: np.ndarray, truth: np.ndarray, *, floor: bool, 
         return float(np.mean(np.minimum(square / variance, OUTLIER) + np.log(variance)))
 
     start = [np.log(ratio), np.log(np.quantile(sigma, 0.05))]
-    found = optimize.minimize(loss, start, method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-8})
+    found = scipy.optimize.minimize(loss, start, method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-8})
     if not found.success:
         raise DataError(f"ratio and floor of {data} could not be fitted: {found.message}")
     smallest = float(np.exp(found.x[1]))

@@ -11,8 +11,15 @@ from torch import nn
 from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.common.files import atomic_path, read_json, sha256, write_json
 from pnet.common.paths import WEIGHTS
+from pnet.detection.network import DetectionConfig, PhotometryDetectionNet
+from pnet.stars.network import BayesianPhotometryNet, BPNNConfig
 
 RELEASED = {"detection": "detection-compact", "refiner": "refiner-compact", "bpnn": "bpnn-compact"}
+NETWORKS: dict[str, tuple[type[nn.Module], type]] = {
+    "detection": (PhotometryDetectionNet, DetectionConfig),
+    "refiner": (BayesianPhotometryNet, BPNNConfig),
+    "bpnn": (BayesianPhotometryNet, BPNNConfig),
+}
 
 
 def resolve(kind: str, weights: str | os.PathLike = "released") -> Path:
@@ -118,14 +125,8 @@ def load(kind: str, weights: str | os.PathLike = "released", device: str = "cpu"
     card = check(path)
     if card["kind"] != kind:
         raise DataError(f"{path} is the card of a {card['kind']} network, a {kind} network is needed")
-    if kind == "detection":
-        from pnet.detection.network import DetectionConfig, PhotometryDetectionNet
-
-        model: nn.Module = PhotometryDetectionNet(DetectionConfig(**card["config"]))
-    else:
-        from pnet.stars.network import BayesianPhotometryNet, BPNNConfig
-
-        model = BayesianPhotometryNet(BPNNConfig(**card["config"]))
+    network, config = NETWORKS[kind]
+    model = network(config(**card["config"]))
     try:
         model.load_state_dict(load_file(path.parent / card["file"]))
     except (RuntimeError, OSError) as error:
