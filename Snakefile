@@ -117,7 +117,7 @@ rule train_bpnn:
 
 rule measure_simulation:
     input: f"{OUT}/simulation/simulation.json", code("evaluation", without=("training",)), *map(weights, KINDS)
-    output: f"{OUT}/measurements/simulation.state.json"
+    output: f"{OUT}/measurements/simulation.json"
     params: frames=PROFILE.steps.get("simulate", {}).get("test", 120), seed=SEED, baseline=SEXTRACTOR,
         weights=WEIGHTS
     resources: mem_mb=MEMORY
@@ -133,7 +133,7 @@ rule simulate_realistic:
 
 rule measure_realistic:
     input: f"{OUT}/realistic/simulation.json", code("evaluation", without=("training",)), *map(weights, KINDS)
-    output: f"{OUT}/measurements/realistic.state.json"
+    output: f"{OUT}/measurements/realistic.json"
     params: frames=PROFILE.steps.get("simulate-realistic", {}).get("test", 120), seed=SEED, baseline=SEXTRACTOR,
         weights=WEIGHTS
     resources: mem_mb=MEMORY
@@ -141,35 +141,35 @@ rule measure_realistic:
 
 rule measure_validation:
     input: f"{OUT}/simulation/simulation.json", code("evaluation", without=("training",)), *map(weights, KINDS)
-    output: f"{OUT}/measurements/validation.state.json"
+    output: f"{OUT}/measurements/validation.json"
     params: frames=PROFILE.steps.get("simulate", {}).get("val", 120), seed=SEED, weights=WEIGHTS
     resources: mem_mb=MEMORY
     shell: "{PNET} evaluate --dataset validation --output {OUT} --seed {params.seed} --frames {params.frames} --method pnet {params.weights}"
 
 rule measure_sdss:
     input: f"{OUT}/sdss/download.json", code("evaluation", without=("training",)), *map(weights, KINDS)
-    output: f"{OUT}/measurements/sdss.state.json"
+    output: f"{OUT}/measurements/sdss.json"
     params: seed=SEED, baseline=SEXTRACTOR, weights=WEIGHTS
     resources: mem_mb=MEMORY
     shell: "{PNET} evaluate --dataset sdss --output {OUT} --seed {params.seed} --optional {params.weights}"
 
 rule measure_coadd:
     input: f"{OUT}/sdss/download.json", "data_manifests/stripe82.yml", code("evaluation", without=("training",)), *STUDIED, *map(weights, KINDS)
-    output: f"{OUT}/measurements/coadd.state.json"
+    output: f"{OUT}/measurements/coadd.json"
     params: seed=SEED, baseline=SEXTRACTOR, weights=WEIGHTS
     resources: mem_mb=MEMORY
     shell: "{STUDIES} coadd --output {OUT} --seed {params.seed} --optional {params.weights}"
 
 rule repeat:
     input: f"{OUT}/sdss/download.json", "data_manifests/stripe82.yml", code("evaluation", without=("training",)), *STUDIED, *map(weights, KINDS)
-    output: f"{OUT}/measurements/repeat.state.json"
+    output: f"{OUT}/measurements/repeat.json"
     params: seed=SEED, weights=WEIGHTS
     resources: mem_mb=MEMORY
     shell: "{STUDIES} repeat --output {OUT} --seed {params.seed} --optional {params.weights}"
 
 # What a notebook reads besides its own code.
-BEYOND = [f"{OUT}/measurements/{name}.state.json" for name in ("realistic", "coadd", "repeat")] + released("studies")
-MEASURED = [f"{OUT}/measurements/{name}.state.json" for name in ("simulation", "sdss")] + released("measurements")
+BEYOND = [f"{OUT}/measurements/{name}.json" for name in ("realistic", "coadd", "repeat")] + released("studies")
+MEASURED = [f"{OUT}/measurements/{name}.json" for name in ("simulation", "sdss")] + released("measurements")
 READS = {
     "01_skymaker_simulation": [f"{OUT}/simulation/simulation.json", *released("simulation")],
     "02_sdss_selection": [f"{OUT}/sdss/download.json", *released("sdss")],
@@ -181,7 +181,7 @@ READS = {
     "09_beyond_detection": [
         *MEASURED, *BEYOND, *sorted(str(path) for path in Path("results").glob("bench.json")),
     ],
-    "10_beyond_uncertainty": [*MEASURED, *BEYOND, f"{OUT}/measurements/validation.state.json"],
+    "10_beyond_uncertainty": [*MEASURED, *BEYOND, f"{OUT}/measurements/validation.json"],
     "08_scorecard": [f"{OUT}/notebooks/{stem}.ipynb" for stem in STEMS if stem != "08_scorecard"],
 }
 

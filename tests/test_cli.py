@@ -12,6 +12,7 @@ from pnet.book import profiles, steps, workflow
 from pnet.common import paths, pipeline
 from pnet.common.errors import ConfigError, MissingError
 from pnet.common.files import read_json, write_json
+from pnet.evaluation import check
 from pnet.evaluation.ledger import Entry, Ledger
 from pnet.simulation import datasets
 
@@ -216,23 +217,6 @@ def test_training_on_other_frames_or_with_another_detection_net_is_another_run(r
     assert runs() == 3
 
 
-def test_measurement_that_may_fail_leaves_no_older_one(root, monkeypatch):
-    from pnet.evaluation import measurements as evaluation
-
-    def fails(*_, **__):
-        raise MissingError("no SDSS here; `get it`")
-
-    folder = root / "build/x/measurements"
-    write_json(folder / "sdss.json", {})
-    monkeypatch.setattr(evaluation, "run", fails)
-    with pytest.raises(MissingError):
-        steps.evaluate("sdss", "build/x")
-    done = runner.invoke(cli.app, ["evaluate", "--dataset", "sdss", "-O", "build/x", "--optional"])
-    assert done.exit_code == 0 and "not measured: no SDSS here" in done.output
-    assert read_json(folder / "sdss.state.json") == {"available": False, "reason": "no SDSS here; `get it`"}
-    assert not (folder / "sdss.json").exists()
-
-
 def test_evaluate_hands_its_options_on(root, monkeypatch):
     import inspect
 
@@ -240,7 +224,7 @@ def test_evaluate_hands_its_options_on(root, monkeypatch):
 
     calls = []
     known = set(inspect.signature(evaluation.run).parameters)
-    monkeypatch.setattr(evaluation, "run", lambda *names, **options: calls.append((names, options)))
+    monkeypatch.setattr(evaluation, "run", lambda *names, **options: calls.append((names, options)) or {})
     done = runner.invoke(
         cli.app, ["evaluate", "--dataset", "simulation", "-O", "build/x", "--frames", "3", "--method", "pnet"]
     )
@@ -274,7 +258,7 @@ def test_ledgers_that_contradict_each_other(tmp_path):
     here = ledger(tmp_path / "b.json", ("s.p", 0.90, 0.85, 0.95, 300), ("s.mae", 0.0103, None, None, 66))
     done = runner.invoke(cli.app, ["ledger-check", str(here), str(committed)])
     assert done.exit_code == 1 and "2 contradict" in done.output
-    problems, _ = steps.check_ledger(here, committed)
+    problems, _ = check.check(here, committed)
     assert "do not meet" in problems[1] and "must agree to 1 %" in problems[0]
 
 
@@ -288,7 +272,7 @@ def test_released_numbers_are_not_compared_with_themselves(tmp_path):
     committed = ledger(tmp_path / "a.json", ("a", 1, 0, 2, 5))
     shown = tmp_path / "b.json"
     Ledger([Entry("a", 1, 0, 2, 5, source="released")]).write(shown)
-    assert steps.check_ledger(shown, committed) == ([], 0)
+    assert check.check(shown, committed) == ([], 0)
 
 
 # The workflow

@@ -340,9 +340,9 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure a data set with PNet and the baseline, beside truth and limit."""
-    from pnet.book import steps
+    from pnet.evaluation import measurements
 
-    state = steps.evaluate(
+    record = measurements.run(
         dataset.value,
         output,
         optional=optional,
@@ -355,7 +355,7 @@ def evaluate(
         methods=tuple(method or ("pnet", "baselines")),
         seed=seed,
     )
-    print(f"{dataset.value}: " + ("measured" if state["available"] else f"not measured: {state['reason']}"))
+    print(f"{dataset.value}: " + (f"not measured: {record['reason']}" if "reason" in record else "measured"))
 
 
 @app.command()
@@ -411,10 +411,10 @@ def ledger_check(
     reference: Annotated[Path, typer.Argument(help="Committed ledger.")] = Path("results/ledger.json"),
 ) -> None:
     """Compare the numbers of a run with the committed ones; fail where they contradict each other."""
-    from pnet.book import steps
     from pnet.common import paths
+    from pnet.evaluation import check
 
-    problems, compared = steps.check_ledger(paths.ROOT / ledger, paths.ROOT / reference)
+    problems, compared = check.check(paths.ROOT / ledger, paths.ROOT / reference)
     for problem in problems:
         print(problem, file=sys.stderr)
     print(f"{compared} numbers of {ledger} compared with {reference}: {len(problems)} contradict")

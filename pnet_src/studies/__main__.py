@@ -188,10 +188,10 @@ def coadd(
     quiet: Quiet = False,
 ) -> None:
     """Measure the SDSS field that the co-add of Stripe 82 covers, with the co-add as truth."""
-    from pnet.book import steps
+    from pnet.evaluation import measurements
     from studies import coadd as deeper
 
-    state = steps.evaluate(
+    record = measurements.run(
         deeper.DATASET,
         output,
         optional=optional,
@@ -204,7 +204,7 @@ def coadd(
         seed=seed,
         source=lambda: deeper.source(manifest, progress(quiet)),
     )
-    print("coadd: " + ("measured" if state["available"] else f"not measured: {state['reason']}"))
+    print("coadd: " + (f"not measured: {record['reason']}" if "reason" in record else "measured"))
 
 
 @app.command()
@@ -221,8 +221,8 @@ def repeat(
     from studies import repeat as epochs
 
     weights = {"detection": detection, "refiner": refiner, "bpnn": bpnn}
-    state = epochs.step(output, optional=optional, seed=seed, manifest=manifest, **weights)
-    print("repeat: " + ("measured" if state["available"] else f"not measured: {state['reason']}"))
+    record = epochs.step(output, optional=optional, seed=seed, manifest=manifest, **weights)
+    print("repeat: " + (f"not measured: {record['reason']}" if "reason" in record else "measured"))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 
 from pnet.common import paths, provenance
 from pnet.common.errors import DataError, MissingError
-from pnet.common.files import read_json, sha256, write_json
+from pnet.common.files import read_json, sha256
 from pnet.common.fits_file import open_fits
 from pnet.common.seeds import derive
 from pnet.evaluation import measurements as evaluation
@@ -265,36 +265,26 @@ def run(
     if left_out:
         details["left_out"] = left_out
     options = "".join(f" --{name} {value}" for name, value in weights.items() if value != "released")
-    command = f"python -m studies repeat --output {evaluation.relative(output)} --seed {seed}{options}"
+    command = f"python -m studies repeat --output {paths.shown(output)} --seed {seed}{options}"
     evaluation.write(table, path, provenance.record(command, seed, **details))
     return path
 
 
 def step(output: str | os.PathLike, *, optional: bool = False, **options: Any) -> dict[str, Any]:
-    """Run as a step of the book: write and return what ``<output>/measurements/repeat.state.json`` tells.
+    """Run as a step of the book and return the record beside the table; options as of `run`.
 
     Parameters
     ----------
     optional : bool
-        Where data is missing, record why instead of raising, and leave no older measurement of this run behind.
-    options
-        See `run`.
+        Where data is missing, leave a record that says why instead of raising, and no older measurement of this run.
     """
-    from pnet.common import timings
-
     folder = paths.folder_of(output)
-    state = {"available": True, "reason": ""}
     try:
-        with timings.measured("repeat", folder):
-            run(folder, **options)
+        return read_json(run(folder, **options).with_suffix(".json"))
     except MissingError as error:
         if not optional:
             raise
-        for suffix in (".parquet", ".json"):
-            (folder / "measurements" / f"repeat{suffix}").unlink(missing_ok=True)
-        state = {"available": False, "reason": str(error)}
-    write_json(folder / "measurements" / "repeat.state.json", state)
-    return state
+        return evaluation.unavailable(folder / "measurements" / "repeat.parquet", str(error))
 
 
 def read(path: str | os.PathLike) -> tuple[pd.DataFrame, dict[str, Any]]:

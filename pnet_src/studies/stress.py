@@ -282,7 +282,7 @@ def run(
     from tqdm import tqdm
 
     model, card = weights.load("bpnn", bpnn)
-    source = evaluation_frames.validation(output, validation, seed)
+    source = evaluation_frames.simulated("validation", output, validation, seed)
     known = []
     for item in tqdm(source.items, desc="validation", disable=not progress):
         frame, truth = source.reader(item)

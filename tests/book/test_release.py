@@ -7,6 +7,7 @@ from pnet.book import release
 from pnet.common import paths
 from pnet.common.errors import ConfigError, MissingError
 from pnet.common.files import write_json
+from pnet.evaluation import check
 from pnet.evaluation import measurements as evaluation
 
 
@@ -49,7 +50,6 @@ def test_uncommitted_code_stops_it(run, tmp_path):
 
 def test_a_ledger_is_compared_on_the_frames_that_both_have(tmp_path):
     """A part of the released frames must give what the released measurements give for that part, to 1 %."""
-    from pnet.book import steps
     from pnet.evaluation.ledger import Ledger, entries_from_measurements
 
     if not (paths.RESULTS / "measurements" / "simulation.parquet").is_file():
@@ -59,11 +59,11 @@ def test_a_ledger_is_compared_on_the_frames_that_both_have(tmp_path):
     evaluation.write(part, tmp_path / "measurements/simulation.parquet", record)
     ledger = Ledger(entries_from_measurements(part, seed=record["seed"]))
     ledger.write(tmp_path / "ledger.json")
-    problems, compared = steps.check_ledger(tmp_path / "ledger.json", paths.RESULTS / "ledger.json")
+    problems, compared = check.check(tmp_path / "ledger.json", paths.RESULTS / "ledger.json")
     assert problems == [] and compared > 50
     worse = part.assign(mag=part["mag"] + 0.05)
     Ledger(entries_from_measurements(worse, seed=record["seed"])).write(tmp_path / "ledger.json")
-    problems, _ = steps.check_ledger(tmp_path / "ledger.json", paths.RESULTS / "ledger.json")
+    problems, _ = check.check(tmp_path / "ledger.json", paths.RESULTS / "ledger.json")
     assert any(problem.startswith("simulation.pnet.mae") for problem in problems)
 
 

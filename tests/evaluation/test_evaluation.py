@@ -7,6 +7,7 @@ from measured import Noisy, frame, psf_at, table, truth
 
 from pnet.book import shown as measurements
 from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.common.files import read_json
 from pnet.evaluation import measurements as evaluation
 from pnet.simulation import datasets
 from pnet.simulation import recipe as simulation
@@ -141,8 +142,12 @@ def test_a_damaged_result_does_not_hide_behind_a_released_one(tmp_path, measured
 
 def test_a_run_of_the_baseline_on_rendered_frames(tmp_path):
     datasets.simulate(tmp_path, counts={"test": 2}, seed=3, engine="renderer", progress=False)
-    path = evaluation.run("simulation", tmp_path, frames=1, seed=3, methods=("baseline",), progress=False)
-    rows, record = evaluation.read(path)
+    options = {"frames": 1, "seed": 3, "methods": ("baseline",), "progress": False}
+    record = evaluation.run("simulation", tmp_path, **options)
+    rows, written = evaluation.read(tmp_path / "measurements" / "simulation.parquet")
+    assert written == record and evaluation.run("simulation", tmp_path, **options) == record, "done is done"
+    assert evaluation.run("simulation", tmp_path, **options | {"frames": 2})["date"] >= record["date"]
+    assert len(evaluation.read(tmp_path / "measurements" / "simulation.parquet")[1]["frames"]) == 2
     assert rows["frame"].nunique() == 1 and record["engine"] == "renderer"
     matched = rows[rows["status"] == "matched"]
     assert len(matched) > 5 and np.hypot(matched["x"] - matched["truth_x"], matched["y"] - matched["truth_y"]).max() < 1
@@ -152,3 +157,17 @@ def test_a_run_of_the_baseline_on_rendered_frames(tmp_path):
         evaluation.run("simulation", tmp_path, methods=("magic",))
     with pytest.raises(ConfigError, match="dataset"):
         evaluation.run("moon", tmp_path, methods=("baseline",))
+
+
+def test_data_that_cannot_be_had_leave_a_record_of_why_and_no_older_measurement(tmp_path, measured):
+    def fails():
+        raise MissingError("no SDSS here; `get it`")
+
+    path = tmp_path / "measurements" / "coadd.parquet"
+    evaluation.write(measured, path, {})
+    with pytest.raises(MissingError, match="get it"):
+        evaluation.run("coadd", tmp_path, source=fails)
+    record = evaluation.run("coadd", tmp_path, source=fails, optional=True)
+    assert record == {"available": False, "reason": "no SDSS here; `get it`"} == read_json(path.with_suffix(".json"))
+    with pytest.raises(MissingError, match="no SDSS here"):
+        evaluation.read(path)

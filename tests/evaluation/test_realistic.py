@@ -111,7 +111,7 @@ def test_a_folder_of_frames_without_galaxies_is_passed_over(tmp_path, monkeypatc
 
 def test_a_frame_is_made_read_and_marked(tmp_path):
     datasets.simulate(tmp_path, counts={"test": 1}, seed=3, kind="realistic", engine="renderer", progress=False)
-    source = evaluation_frames.realistic(tmp_path, 5, 3)
+    source = evaluation_frames.simulated("realistic", tmp_path, 5, 3)
     ((made, truth),) = evaluation.frames_from(source.items, source.reader)
     assert source.details["engine"] == "renderer" and made.meta["FIELDKIN"] == "realistic"
     assert (truth["kind"] == "galaxy").any() and truth["counted"].any()

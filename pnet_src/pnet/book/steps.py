@@ -11,16 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pnet.common import paths, timings
 from pnet.common.errors import ConfigError, MissingError
 from pnet.common.files import read_json, sha256, write_json
 from pnet.simulation import datasets
 
 KINDS = ("detection", "refiner", "bpnn")
-SAME = 0.01  # relative difference of two ledgers; on another processor single stars cross a threshold
-SMALL = 1e-3  # below it, `SAME` is taken of this: a bias near zero has no relative error
 
 
 def train(
@@ -140,102 +136,3 @@ def _set_aside(folder: Path) -> Path:
     """Rename the folder of an earlier run to ``<name>.1`` or the next free number, and return its new name."""
     number = next(number for number in itertools.count(1) if not folder.with_name(f"{folder.name}.{number}").exists())
     return folder.rename(folder.with_name(f"{folder.name}.{number}"))
-
-
-def evaluate(
-    dataset: str, output: str | os.PathLike, *, optional: bool = False, progress: bool = True, **options: Any
-) -> dict[str, Any]:
-    """Measure a data set; write and return what ``<output>/measurements/<dataset>.state.json`` tells.
-
-    Parameters
-    ----------
-    optional : bool
-        Where data is missing, record why instead of raising, and leave no older measurement of this run behind.
-    options
-        See `evaluation.run`.
-    """
-    from pnet.evaluation import measurements as evaluation
-
-    folder = paths.folder_of(output) / "measurements"
-    state = {"available": True, "reason": ""}
-    try:
-        with timings.measured(f"evaluate-{dataset}", paths.folder_of(output)):
-            evaluation.run(dataset, paths.folder_of(output), progress=progress, **options)
-    except MissingError as error:
-        if not optional:
-            raise
-        for suffix in (".parquet", ".json"):
-            (folder / f"{dataset}{suffix}").unlink(missing_ok=True)
-        state = {"available": False, "reason": str(error)}
-    write_json(folder / f"{dataset}.state.json", state)
-    return state
-
-
-def check_ledger(ledger: Path, reference: Path) -> tuple[list[str], int]:
-    """Compare a regenerated ledger with the committed one.
-
-    Where the run measured frames that the committed measurements hold too, it is compared with what these give for
-    the same frames, and must agree to `SAME`. Elsewhere numbers from equally many stars must agree to `SAME`, and of
-    others the two 95 % intervals must overlap. Released numbers that a run merely shows are not compared.
-
-    Returns
-    -------
-    list of str
-        What does not agree, in words.
-    int
-        How many numbers were compared.
-    """
-    from pnet.evaluation import measurements as evaluation
-    from pnet.evaluation.ledger import Ledger
-
-    first, second = Ledger.read(reference), Ledger.read(ledger)
-    common = {
-        dataset: _on_same_frames(dataset, ledger.parent / "measurements", reference.parent / "measurements")
-        for dataset in evaluation.DATASETS
-    }
-    problems, compared = [], 0
-    for entry in second:
-        known = (common.get(entry.key.partition(".")[0]) or first).get(entry.key)
-        if known is None or known.value is None or entry.value is None or entry.source != "live":
-            continue
-        compared += 1
-        if known.n == entry.n:
-            good = abs(known.value - entry.value) <= SAME * max(abs(known.value), abs(entry.value), SMALL)
-            rule = f"both from n = {entry.n}, so they must agree to {100 * SAME:g} %"
-        else:
-            low, high = _interval(entry)
-            known_low, known_high = _interval(known)
-            good = low <= known_high and known_low <= high
-            rule = f"95 % intervals of n = {entry.n} and n = {known.n} do not meet"
-        if not good:
-            problems.append(f"{entry.key}: {entry.value:.6g} here, {known.value:.6g} in {reference.name}; {rule}")
-    return problems, compared
-
-
-def _on_same_frames(dataset: str, run: Path, committed: Path) -> Any:
-    """Return the ledger of the committed measurements on a run's frames; None where they are not the same frames."""
-    from pnet.evaluation import measurements as evaluation
-    from pnet.evaluation.ledger import Ledger, entries_from_measurements
-
-    try:
-        here, record = evaluation.read(run / f"{dataset}.parquet")
-        there, provenance = evaluation.read(committed / f"{dataset}.parquet")
-    except MissingError:
-        return None
-    there = there[there["frame"].isin(set(here["frame"]))]
-    truth = ["frame", "truth_x", "truth_y", "truth_mag"]
-    one, other = (
-        table.loc[(table["method"] == "pnet") & table["truth_x"].notna(), truth].round(6).sort_values(truth)
-        for table in (here, there)
-    )
-    # Frames of another engine may bear the same names.
-    if not np.array_equal(one.to_numpy(), other.to_numpy()):
-        return None
-    return Ledger(entries_from_measurements(there, seed=record["seed"], provenance=provenance))
-
-
-def _interval(entry: Any) -> tuple[float, float]:
-    """Return the interval of a ledger entry, or 5 % around the value where it has none."""
-    if entry.low is None or entry.high is None:
-        return entry.value - 0.05 * abs(entry.value), entry.value + 0.05 * abs(entry.value)
-    return entry.low, entry.high

@@ -5,17 +5,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
-from pnet.common.errors import MissingError
+from pnet.common.errors import ConfigError, MissingError
 from pnet.common.files import read_json
+from pnet.evaluation import contaminants
 from pnet.frame import Frame
+from pnet.sdss import catalogue as sdss_catalogue
+from pnet.sdss.download import Report
+from pnet.sdss.manifest import Manifest, fetch
+from pnet.sdss.psf import PSFModel
+from pnet.simulation import datasets
+from pnet.simulation.recipe import Recipe, find_engine, make_dataset, read_frame
 from pnet.sky import catalogue, limits
-
-if TYPE_CHECKING:
-    from pnet.sdss.download import Report
 
 
 @dataclass(frozen=True)
@@ -42,62 +46,58 @@ class Source:
 
 def read_simulated(path: str | os.PathLike) -> tuple[Frame, pd.DataFrame]:
     """Read a simulated frame and mark the stars that count."""
-    from pnet.simulation.recipe import read_frame
-
     frame, truth = read_frame(path)
     return frame, catalogue.mark_counted(truth, frame)
 
 
-def simulation(output: str | os.PathLike, n: int, seed: int) -> Source:
-    """Return the first `n` test frames of the run in `output`; they are made where `pnet simulate` has not been run.
+def read_realistic(path: str | os.PathLike) -> tuple[Frame, pd.DataFrame]:
+    """Read a simulated frame with galaxies and faint stars and mark the stars that count (`contaminants`)."""
+    frame, truth = read_frame(path)
+    return frame, contaminants.mark_counted(truth, frame)
+
+
+# Kind of field, split and reader. On validation frames recalibrations and thresholds are fitted.
+SIMULATED = {
+    "simulation": (datasets.PAPER, "test", read_simulated),
+    "realistic": ("realistic", "test", read_realistic),
+    "validation": (datasets.PAPER, "val", read_simulated),
+}
+
+
+def of(dataset: str, output: str | os.PathLike, n: int, seed: int, manifest: str, progress: bool = False) -> Source:
+    """Return the frames of a data set: the first `n` simulated ones of a run, or those of a manifest of SDSS fields.
+
+    Raises
+    ------
+    ConfigError
+        If the data set is a study's, which must bring its frames.
+    MissingError
+        As `simulated` and `sdss`.
+    """
+    if dataset in SIMULATED:
+        return simulated(dataset, output, n, seed)
+    if dataset == "sdss":
+        return sdss(manifest, progress)
+    raise ConfigError(f"dataset is {dataset!r}, whose frames must be given; `python -m studies {dataset}` does so")
+
+
+def simulated(dataset: str, output: str | os.PathLike, n: int, seed: int) -> Source:
+    """Return the first `n` frames of a data set of `SIMULATED`; they are made where the run has none yet.
+
+    Frames of a kind are those of $SKYMAKER_FRAMES where that folder has them, else SkyMaker's or the renderer's.
 
     Raises
     ------
     MissingError
         If frames that the run made have gone, or the engine's frames are missing.
     """
-    from pnet.simulation import datasets
-
-    return _simulated(output, n, seed, datasets.PAPER, read_simulated)
-
-
-def read_realistic(path: str | os.PathLike) -> tuple[Frame, pd.DataFrame]:
-    """Read a simulated frame with galaxies and faint stars and mark the stars that count (`contaminants`)."""
-    from pnet.evaluation import contaminants as realistic
-    from pnet.simulation.recipe import read_frame
-
-    frame, truth = read_frame(path)
-    return frame, realistic.mark_counted(truth, frame)
-
-
-def realistic(output: str | os.PathLike, n: int, seed: int) -> Source:
-    """Return the first `n` test frames with stars to 23 mag and galaxies; made where the run has none yet.
-
-    They are ``test/realistic-*`` of $SKYMAKER_FRAMES where that folder has them, else SkyMaker's or the renderer's.
-    """
-    return _simulated(output, n, seed, "realistic", read_realistic)
-
-
-def validation(output: str | os.PathLike, n: int, seed: int) -> Source:
-    """Return the first `n` validation frames of the paper's kind: what recalibrations and thresholds are fitted on."""
-    from pnet.simulation import datasets
-
-    return _simulated(output, n, seed, datasets.PAPER, read_simulated, split="val")
-
-
-def _simulated(
-    output: str | os.PathLike, n: int, seed: int, kind: str, reader: Callable, split: str = "test"
-) -> Source:
-    from pnet.simulation import datasets
-    from pnet.simulation import recipe as simulator
-
+    kind, split, reader = SIMULATED[dataset]
     folder = datasets.simulation_folder(output, kind)
     if (folder / "simulation.json").is_file():
         engine, files = read_json(folder / "simulation.json")["engine"], datasets.frames_of(output, split, kind)
     else:
-        engine = simulator.find_engine(None if kind == datasets.PAPER else kind)
-        recipe = simulator.Recipe.load()
-        files = simulator.make_dataset(folder, recipe, split, n, seed, engine=engine, kind=kind)
+        engine = find_engine(None if kind == datasets.PAPER else kind)
+        files = make_dataset(folder, Recipe.load(), split, n, seed, engine=engine, kind=kind)
     if not files:
         raise MissingError(
             f"{output}: the run made no {split} frames; `python -m pnet simulate` with --{split} makes them"
@@ -113,9 +113,6 @@ def sdss(manifest: str, progress: bool = False) -> Source:
     MissingError
         If required files cannot be had, or no field has a catalogue.
     """
-    from pnet.sdss import catalogue as sdss_catalogue
-    from pnet.sdss.manifest import Manifest, fetch
-
     report = fetch(Manifest.load(manifest), progress=progress)
     fields = [entry.name for entry in report.manifest.fields if report.path(entry.name, "photoObj") is not None]
     if not fields:
@@ -129,7 +126,7 @@ def sdss(manifest: str, progress: bool = False) -> Source:
     return Source(fields, lambda name: sdss_catalogue.load_field(report, name), sdss_psf(report), details)
 
 
-def sdss_psf(report: "Report") -> Callable[[Frame, float, float], limits.EffectivePSF]:
+def sdss_psf(report: Report) -> Callable[[Frame, float, float], limits.EffectivePSF]:
     """Return SDSS's own PSF at a position, from the frame's psField file where there is one."""
 
     def psf_at(frame: Frame, x: float, y: float) -> limits.EffectivePSF:
@@ -142,7 +139,5 @@ def sdss_psf(report: "Report") -> Callable[[Frame, float, float], limits.Effecti
 
 
 @lru_cache(maxsize=8)
-def _psf_model(path: Path, band: str):
-    from pnet.sdss.psf import PSFModel
-
+def _psf_model(path: Path, band: str) -> PSFModel:
     return PSFModel.read(path, band)

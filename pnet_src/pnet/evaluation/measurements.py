@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from pnet.common import paths, provenance
 from pnet.common.errors import ConfigError, DataError, MissingError, PNetError
 from pnet.common.files import atomic_path, read_json, sha256, write_json
 from pnet.common.seeds import derive
 from pnet.evaluation import baselines
-from pnet.evaluation.frames import Source
+from pnet.evaluation import frames as evaluation_frames
 from pnet.frame import Frame
+from pnet.measure import PNet
 from pnet.sky import limits, matching
+from pnet.stars import weights
 
 DATASETS = ("simulation", "realistic", "validation", "sdss", "coadd")
 METHODS = ("pnet", "sextractor", "sextractor_default", "sep", "psfex", "photutils")
@@ -130,8 +133,8 @@ def _typed(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.astype({**dict.fromkeys(_TEXT, "str"), "counted": bool, **dict.fromkeys(numbers, float)})
 
 
-def write(table: pd.DataFrame, path: str | os.PathLike, record: Mapping[str, Any]) -> None:
-    """Write a measurement table as Parquet and its provenance as JSON beside it, each atomically.
+def write(table: pd.DataFrame, path: str | os.PathLike, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a measurement table as Parquet and its provenance as JSON beside it, each atomically; return the latter.
 
     The provenance is written last and holds the table's SHA-256: a table without it, or with another
     one's, is not taken for whole.
@@ -141,7 +144,9 @@ def write(table: pd.DataFrame, path: str | os.PathLike, record: Mapping[str, Any
     beside.unlink(missing_ok=True)
     with atomic_path(path) as temporary:
         table.to_parquet(temporary, index=False, compression="zstd")
-    write_json(beside, {**record, "sha256": sha256(path), "frames": sorted(set(table["frame"]))})
+    record = {**record, "sha256": sha256(path), "frames": sorted(set(table["frame"]))}
+    write_json(beside, record)
+    return record
 
 
 def read(path: str | os.PathLike) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -156,19 +161,19 @@ def read(path: str | os.PathLike) -> tuple[pd.DataFrame, dict[str, Any]]:
     """
     path = Path(path)
     beside = path.with_suffix(".json")
-    for needed in (path, beside):
-        if not needed.exists():
-            raise MissingError(
-                f"{needed}: no measurements here; `python -m pnet evaluate --dataset {path.stem}` makes them"
-            )
+    command = f"`python -m pnet evaluate --dataset {path.stem}` makes them"
     try:
         record = read_json(beside)
-        if not isinstance(record, dict) or record.get("sha256") != sha256(path):
+        if not record.get("available", True):
+            raise MissingError(f"{path}: no measurements here: {record['reason']}")
+        if record.get("sha256") != sha256(path):
             raise DataError(f"{path}: is not the table that {beside.name} tells of (SHA-256 differs); measure again")
         table = pd.read_parquet(path)
-    except DataError:
+    except (DataError, MissingError):
         raise
-    except (OSError, ValueError) as error:  # pyarrow's and json's errors are ValueErrors or OSErrors
+    except FileNotFoundError as error:
+        raise MissingError(f"{error.filename}: no measurements here; {command}") from error
+    except (OSError, ValueError, AttributeError) as error:  # pyarrow's and json's errors are ValueErrors or OSErrors
         raise DataError(f"{path}: cannot be read: {error}") from error
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
@@ -215,8 +220,6 @@ def pnet_measurer(
     seed : int
         Of the Monte Carlo samples; every frame derives its own.
     """
-    from pnet.measure import PNet
-
     model = PNet.load(detection, refiner, bpnn)
 
     def measure(frame: Frame) -> pd.DataFrame:
@@ -241,20 +244,22 @@ def run(
     seed: int = 2023,
     manifest: str = "sdss-standard",
     methods: tuple[str, ...] = ("pnet", "baselines"),
-    source: Callable[[], Source] | None = None,
+    source: Callable[[], evaluation_frames.Source] | None = None,
+    optional: bool = False,
     progress: bool = True,
-) -> Path:
-    """Measure a data set with PNet and the baseline and write ``<output>/measurements/<dataset>.parquet``.
+) -> dict[str, Any]:
+    """Measure a data set with PNet and the baselines and write ``<output>/measurements/<dataset>.parquet``.
+
+    Where a table of the same settings lies there, it returns at once.
 
     Parameters
     ----------
-    dataset : {"simulation", "realistic", "sdss"}
-        Simulated test frames of the paper's kind, those with galaxies and faint stars, or the SDSS fields with a
-        catalogue; see `evaluation_frames`.
+    dataset : str
+        Of `pnet.evaluation.frames.SIMULATED`, or "sdss", the fields of `manifest` with a catalogue.
     output : path
         Folder of the profile, as in ``build/standard``.
     frames : int
-        Number of simulated test frames, at most.
+        Number of simulated frames, at most.
     detection, refiner, bpnn : str or path
         Weights, see `pnet.measure.PNet.load`.
     seed : int
@@ -265,85 +270,89 @@ def run(
         "baselines" all of `pnet.evaluation.baselines.available`.
     source : callable, optional
         ``source()`` → the frames of a data set that is a study's own, ``coadd``.
+    optional : bool
+        Where data cannot be had, leave a record that says why (see `unavailable`) instead of raising.
 
     Returns
     -------
-    Path
-        The Parquet file; its provenance lies beside it.
+    dict
+        The record beside the table; of data that cannot be had ``available`` (False) and ``reason``.
 
     Raises
     ------
+    ConfigError
+        For an unknown data set or method.
     MissingError
         If weights or data cannot be had.
     """
-    from tqdm import tqdm
-
-    from pnet.evaluation import frames as evaluation_frames
-
     allowed = (*METHODS, "baseline", "baselines")
     unknown = [name for name in methods if name not in allowed]
     if unknown or not methods:
         raise ConfigError(f"methods are {', '.join(methods) or 'empty'}, allowed are {', '.join(allowed)}")
     if dataset not in DATASETS:
         raise ConfigError(f"dataset is {dataset!r}, allowed are {', '.join(DATASETS)}")
+    path = paths.folder_of(output) / "measurements" / f"{dataset}.parquet"
+    try:
+        found = source() if source else evaluation_frames.of(dataset, output, frames, seed, manifest, progress)
+    except MissingError as error:
+        if not optional:
+            raise
+        return unavailable(path, str(error))
+    networks = {"detection": detection, "refiner": refiner, "bpnn": bpnn} if "pnet" in methods else {}
+    classical = baselines.chosen(methods)
+    settings = {
+        **{"seed": seed, "methods": list(methods), **found.details, "items": [Path(item).name for item in found.items]},
+        "weights": {kind: read_json(weights.resolve(kind, each)).get("sha256") for kind, each in networks.items()},
+        "baselines": {name: measurer.version() for name, measurer in classical.items()},
+    }
+    known = _known(path)
+    if known.get("settings") == settings:
+        return known
     start = time.perf_counter()
     measurers: dict[str, Measurer] = {}
     details: dict[str, Any] = {"device": "cpu"}
-    if "pnet" in methods:
-        measurers["pnet"] = pnet_measurer(detection, refiner, bpnn, seed=seed)
+    if networks:
+        measurers["pnet"] = pnet_measurer(**networks, seed=seed)
         details |= measurers["pnet"].provenance
-    classical = baselines.chosen(methods)
     if classical:
         measurers |= classical
-        details["baseline"] = next(iter(classical.values())).version()
-        details["baselines"] = {name: measurer.version() for name, measurer in classical.items()}
-    timed = {name: Timed(measurer) for name, measurer in measurers.items()}
-    if source is not None:
-        found = source()
-    elif dataset == "simulation":
-        found = evaluation_frames.simulation(output, frames, seed)
-    elif dataset == "realistic":
-        found = evaluation_frames.realistic(output, frames, seed)
-    elif dataset == "validation":
-        found = evaluation_frames.validation(output, frames, seed)
-    elif dataset == "sdss":
-        found = evaluation_frames.sdss(manifest, progress)
-    else:
-        raise ConfigError(f"dataset is {dataset!r}, whose frames must be given; `python -m studies {dataset}` does so")
+        details |= {"baseline": next(iter(settings["baselines"].values())), "baselines": settings["baselines"]}
+    seconds = dict.fromkeys(("total", *(f"{name} per frame" for name in measurers)), 0.0)
+
+    def timed(name: str) -> Measurer:
+        def measure(frame: Frame) -> pd.DataFrame:
+            begin = time.perf_counter()
+            result = measurers[name](frame)
+            seconds[f"{name} per frame"] += (time.perf_counter() - begin) / len(found.items)
+            return result
+
+        return measure
+
     table = evaluate(
         frames_from(found.items, found.reader),
-        timed,
+        {name: timed(name) for name in measurers},
         dataset,
         psf_at=found.psf_at,
         progress=lambda each: tqdm(each, total=len(found.items), desc=f"measure {dataset}", disable=not progress),
     )
-    seconds = {"total": time.perf_counter() - start}
-    seconds |= {f"{name} per frame": timer.seconds / timer.frames for name, timer in timed.items()}
-    path = Path(output) / "measurements" / f"{dataset}.parquet"
+    seconds["total"] = time.perf_counter() - start
     command = f"python -m pnet evaluate --dataset {dataset}" if source is None else f"python -m studies {dataset}"
-    command += f" --output {relative(output)} --seed {seed}"
-    record = provenance.record(command, seed, **details, **found.details, seconds=seconds)
-    write(table, path, record)
-    return path
+    command += f" --output {paths.shown(output)} --seed {seed}"
+    record = provenance.record(command, seed, **details, **found.details, seconds=seconds, settings=settings)
+    return write(table, path, record)
 
 
-def relative(path: str | os.PathLike) -> str:
-    """Return a path below the project's root as relative to it, of any other path its name: records name no machine."""
-    path = Path(path)
-    if not path.is_absolute():
-        return path.as_posix()
-    return path.relative_to(paths.ROOT).as_posix() if path.is_relative_to(paths.ROOT) else path.name
+def _known(path: Path) -> dict[str, Any]:
+    """Return the record of a whole measurement table; empty where there is none."""
+    try:
+        return read(path)[1]
+    except (MissingError, DataError):
+        return {}
 
 
-class Timed:
-    """A measurer that adds up the seconds it takes, for the provenance."""
-
-    def __init__(self, measurer: Measurer):
-        self.measurer, self.seconds, self.frames = measurer, 0.0, 0
-
-    def __call__(self, frame: Frame) -> pd.DataFrame:
-        start = time.perf_counter()
-        result = self.measurer(frame)
-        self.seconds += time.perf_counter() - start
-        self.frames += 1
-        return result
+def unavailable(path: Path, reason: str) -> dict[str, Any]:
+    """Leave, in place of a table's record, one that says why there is none, and no older table; return it."""
+    path.unlink(missing_ok=True)
+    record = {"available": False, "reason": reason}
+    write_json(path.with_suffix(".json"), record)
+    return record
