@@ -6,28 +6,66 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pandas as pd
 
+from pnet.book import tables
 from pnet.common import paths, provenance
 from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.common.files import read_json, write_json
 from pnet.evaluation import baselines
 from pnet.evaluation.ledger import Entry
 from pnet.evaluation.measurements import Measurer
-from pnet.simulation import recipe as simulation
+from pnet.simulation import recipe
 
+# What needs torch is imported after the classical programs were timed: Linux counts a process as no smaller than the
+# one that started it.
 FILE = "bench.json"
 NETWORKS = ("detection_net", "pnet")  # the others run on one thread whatever they are given
-NAMES = {"detection_net": "detection net alone", "pnet": "PNet, whole"}
+NAMES = {**tables.METHOD_NAMES, "detection_net": "detection net alone", "pnet": "PNet, whole"}
 THREADED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-RELEASED = "released weights"
 MIB = 2**20
+QUANTITIES = (  # of a row: key, title, unit
+    ("seconds_per_frame", "time for a frame of 512×512 px", "s"),
+    ("frames_per_second", "frames of 512×512 px per second", "1/s"),
+    ("peak_mib", "largest memory", "MiB"),
+)
+METHOD_COLUMNS = {  # heading: key and format
+    "method": ("method", "{}"),
+    "device": ("device", "{}"),
+    "threads": ("threads", "{}"),
+    "s per frame": ("seconds_per_frame", "{:.3f}"),
+    "frames per s": ("frames_per_second", "{:.1f}"),
+    "processor s per frame": ("cpu_seconds_per_frame", "{:.3f}"),
+    "memory / MiB": ("peak_mib", "{}"),
+}
+FORWARD_COLUMNS = {
+    "way": ("way", "{}"),
+    "threads": ("threads", "{}"),
+    "pixels": ("shape", "{}"),
+    "patches at once": ("batch", "{}"),
+    "s per frame of 512²": ("seconds_per_patch", "{:.4f}"),
+    "times the plain": ("speed_up", "{:.2f}"),
+    "change of confidence": ("confidence_change", "{:.1e}"),
+    "change of position / px": ("position_change", "{:.1e}"),
+    "": ("reason", "{}"),
+}
+TRAINING_COLUMNS = {
+    "configuration": ("config", "{}"),
+    "device": ("device", "{}"),
+    "precision": ("precision", "{}"),
+    "batch": ("batch", "{}"),
+    "images per s": ("images_per_second", "{:.1f}"),
+    "TFLOP/s": ("tflops_per_second", "{:.3f}"),
+    "share of the matrix product's rate": ("share_of_product", "{:.1%}"),
+    "share of the data sheet's peak": ("share_of_peak", "{:.1%}"),
+}
 
 
 def methods() -> tuple[str, ...]:
@@ -67,30 +105,25 @@ def run(
         seconds, seconds_per_frame, frames_per_second, cpu_seconds_per_frame, peak_mib), ``forward``, ``training`` and
         the provenance.
     """
-    folder = paths.ROOT / output
-    cores = provenance.machine()["cores"]
-    threads = sorted({1, cores}) if threads is None else sorted(set(threads))
+    folder = paths.folder_of(output)
+    threads = sorted({1, provenance.machine()["cores"]} if threads is None else set(threads))
     if not threads or threads[0] < 1:
-        raise ConfigError(f"threads are {list(threads)}, each must be at least 1")
-    files = simulation.make_dataset(folder / "simulation", simulation.Recipe.load(), "test", frames, seed)
-    rows = []
+        raise ConfigError(f"threads are {threads}, each must be at least 1")
+    files = recipe.make_dataset(folder / "simulation", recipe.Recipe.load(), "test", frames, seed)
+    content: dict[str, Any] = {"rows": [], "forward": [], "training": []}
     for name in methods():
         for count in threads if name in NETWORKS else (1,):
-            rows.append(in_process(time_method, count, name, [str(file) for file in files], seed, count))
-    content: dict[str, Any] = {"rows": rows, "forward": [], "training": []}
-    if network:
-        from studies import bench_network
+            content["rows"].append(in_process(time_method, count, name, [str(file) for file in files], seed, count))
+    from studies import bench_network
 
-        for count in threads:
-            content["forward"] += in_process(bench_network.forward, count, str(files[0]), count)
+    for count in threads if network else ():
+        content["forward"] += in_process(bench_network.forward, count, str(files[0]), count)
     if training:
-        from studies import bench_network
-
         content["training"] = in_process(bench_network.training, threads[-1], threads[-1], seed)
     command = f"python -m studies bench --frames {frames} --seed {seed}" + (" --training" if training else "")
-    devices = sorted({row["device"] for row in rows})
+    devices = sorted({row["device"] for row in content["rows"]})
     content = provenance.record(command, seed, ", ".join(devices), load=round(os.getloadavg()[0], 1), **content)
-    write_json(Path(folder) / FILE, content)
+    write_json(folder / FILE, content)
     return content
 
 
@@ -102,20 +135,13 @@ def in_process(function, threads: int, *arguments: Any) -> Any:
     DataError
         If the process dies, as when memory runs out.
     """
-    before = {name: os.environ.get(name) for name in THREADED}
-    os.environ |= dict.fromkeys(THREADED, str(threads))
-    try:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            return pool.submit(function, *arguments).result()
-    except BrokenProcessPool as error:
-        raise DataError(f"bench: the process of {function.__name__}{arguments[:1]} died: {error}") from error
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    # a spawned process reads the number of threads when it imports numpy
+    with mock.patch.dict(os.environ, dict.fromkeys(THREADED, str(threads))):
+        try:
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                return pool.submit(function, *arguments).result()
+        except BrokenProcessPool as error:
+            raise DataError(f"bench: the process of {function.__name__}{arguments[:1]} died: {error}") from error
 
 
 def time_method(name: str, files: Sequence[str], seed: int, threads: int) -> dict[str, Any]:
@@ -137,14 +163,11 @@ def time_method(name: str, files: Sequence[str], seed: int, threads: int) -> dic
         A row, see `run`. ``seconds_per_frame`` is the median: another process that starts in between spoils single
         frames. ``peak_mib`` is that of `peak_memory`.
     """
-    images = [simulation.read_frame(file)[0] for file in files]
+    images = [recipe.read_frame(file)[0] for file in files]
     measurer, version, device = _measurer(name, seed, threads)
     measurer(images[0])  # loads, compiles and caches what is done once
-    seconds, processor = [], _processor_seconds()
-    for image in images:
-        start = time.perf_counter()
-        measurer(image)
-        seconds.append(time.perf_counter() - start)
+    processor = _processor_seconds()
+    seconds = [seconds_of(lambda image=image: measurer(image)) for image in images]
     processor = _processor_seconds() - processor
     median = statistics.median(seconds)
     return {
@@ -162,6 +185,13 @@ def time_method(name: str, files: Sequence[str], seed: int, threads: int) -> dic
     }
 
 
+def seconds_of(call: Callable[[], Any]) -> float:
+    """Return the seconds that one call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
 def _measurer(name: str, seed: int, threads: int) -> tuple[Measurer, str, str]:
     """Return the measurer, its version and its device."""
     if name not in NETWORKS:
@@ -174,14 +204,15 @@ def _measurer(name: str, seed: int, threads: int) -> tuple[Measurer, str, str]:
         from pnet.measure import PNet
 
         model = PNet.load()
-        return (lambda frame: model.measure(frame, seed=seed)), RELEASED, next(model.detection.parameters()).device.type
+        device = next(model.detection.parameters()).device.type
+        return (lambda frame: model.measure(frame, seed=seed)), "released weights", device
     from pnet.detection.predict import detect
     from pnet.measure import CONFIDENCE
     from pnet.stars import weights
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, _ = weights.load("detection", "released", device)
-    return (lambda frame: detect(model, frame, CONFIDENCE)), RELEASED, device
+    return (lambda frame: detect(model, frame, CONFIDENCE)), "released weights", device
 
 
 def _processor_seconds() -> float:
@@ -226,7 +257,7 @@ def release(output: str | os.PathLike) -> Path:
     MissingError, DataError
         As `read`.
     """
-    content = read(paths.ROOT / output / FILE)
+    content = read(paths.folder_of(output) / FILE)
     write_json(paths.RESULTS / FILE, content)
     return paths.RESULTS / FILE
 
@@ -244,112 +275,44 @@ def entries(content: Mapping[str, Any] | None = None, source: str = "released") 
     """
     content = read() if content is None else content
     kept = {name: content[name] for name in ("command", "commit", "date", "device", "seed") if name in content}
-    quantities = (
-        ("seconds_per_frame", "time for a frame of 512×512 px", "s"),
-        ("frames_per_second", "frames of 512×512 px per second", "1/s"),
-        ("peak_mib", "largest memory", "MiB"),
-    )
+    common = {"source": source, "provenance": kept}
     found = []
     for row in content["rows"]:
         more = f".{row['threads']}_threads" if row["threads"] > 1 else ""
-        label = f"{_label(row['method'])}, {row['device']}, threads: {row['threads']}"
-        for name, title, unit in quantities:
-            found.append(
-                Entry(
-                    key=f"bench.{row['method']}.{name}{more}",
-                    value=row[name],
-                    n=row["frames"],
-                    unit=unit,
-                    title=f"{title}, {label}",
-                    source=source,
-                    provenance=kept,
-                )
-            )
+        label = f"{NAMES.get(row['method'], row['method'])}, {row['device']}, threads: {row['threads']}"
+        for name, title, unit in QUANTITIES:
+            key, title = f"bench.{row['method']}.{name}{more}", f"{title}, {label}"
+            found.append(Entry(key, row[name], n=row["frames"], unit=unit, title=title, **common))
     for row in content.get("training", ()):
-        found.append(
-            Entry(
-                key=f"bench.training_{row['config']}.images_per_second",
-                value=row["images_per_second"],
-                n=row["steps"],
-                unit="1/s",
-                title=f"training images of {row['size']}×{row['size']} px per second, {row['device']}",
-                source=source,
-                provenance=kept,
-            )
-        )
+        key, value = f"bench.training_{row['config']}.images_per_second", row["images_per_second"]
+        title = f"training images of {row['size']}×{row['size']} px per second, {row['device']}"
+        found.append(Entry(key, value, n=row["steps"], unit="1/s", title=title, **common))
     return found
 
 
-def _label(method: str) -> str:
-    from pnet.book import tables
-
-    return NAMES.get(method) or tables.METHOD_NAMES.get(method, method)
-
-
-def table(content: Mapping[str, Any] | None = None) -> pd.DataFrame:
-    """Return the methods of a run as a table of texts, fastest first; by default of the released run."""
-    content = read() if content is None else content
+def table(content: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the methods of a run as a table of texts, fastest first."""
     rows = sorted(content["rows"], key=lambda row: row["seconds_per_frame"])
-    return pd.DataFrame(
-        {
-            "method": _label(row["method"]),
-            "device": row["device"],
-            "threads": str(row["threads"]),
-            "s per frame": f"{row['seconds_per_frame']:.3f}",
-            "frames per s": f"{row['frames_per_second']:.1f}",
-            "processor s per frame": f"{row['cpu_seconds_per_frame']:.3f}",
-            "memory / MiB": str(row["peak_mib"]),
-        }
-        for row in rows
-    )
+    return _texts([row | {"method": NAMES.get(row["method"], row["method"])} for row in rows], METHOD_COLUMNS)
 
 
-def forward_table(content: Mapping[str, Any] | None = None) -> pd.DataFrame:
+def forward_table(content: Mapping[str, Any]) -> pd.DataFrame:
     """Return the ways of running the detection net's forward pass as a table of texts."""
-    content = read() if content is None else content
-    return _texts(
-        content.get("forward", ()),
-        {
-            "way": ("way", "{}"),
-            "threads": ("threads", "{}"),
-            "pixels": ("shape", "{}"),
-            "patches at once": ("batch", "{}"),
-            "s per frame of 512²": ("seconds_per_patch", "{:.4f}"),
-            "times the plain": ("speed_up", "{:.2f}"),
-            "change of confidence": ("confidence_change", "{:.1e}"),
-            "change of position / px": ("position_change", "{:.1e}"),
-            "": ("reason", "{}"),
-        },
-    )
+    return _texts(content.get("forward", ()), FORWARD_COLUMNS)
 
 
-def training_table(content: Mapping[str, Any] | None = None) -> pd.DataFrame:
+def training_table(content: Mapping[str, Any]) -> pd.DataFrame:
     """Return the training steps of a run as a table of texts."""
-    content = read() if content is None else content
-    return _texts(
-        content.get("training", ()),
-        {
-            "configuration": ("config", "{}"),
-            "device": ("device", "{}"),
-            "precision": ("precision", "{}"),
-            "batch": ("batch", "{}"),
-            "images per s": ("images_per_second", "{:.1f}"),
-            "TFLOP/s": ("tflops_per_second", "{:.3f}"),
-            "share of the matrix product's rate": ("share_of_product", "{:.1%}"),
-            "share of the data sheet's peak": ("share_of_peak", "{:.1%}"),
-        },
-    )
+    return _texts(content.get("training", ()), TRAINING_COLUMNS)
 
 
 def _texts(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
     """Return columns by heading from (key, format); what a row lacks is –, and a column without a value is left out."""
     found = pd.DataFrame(
-        [
-            {
-                heading: "–" if row.get(key) in (None, "") else pattern.format(row[key])
-                for heading, (key, pattern) in columns.items()
-            }
-            for row in rows
-        ]
+        {
+            heading: tables.NO_VALUE if row.get(key) in (None, "") else pattern.format(row[key])
+            for heading, (key, pattern) in columns.items()
+        }
+        for row in rows
     )
-    return found.loc[:, (found != "–").any()] if len(found) else found
+    return found.loc[:, (found != tables.NO_VALUE).any()] if len(found) else found

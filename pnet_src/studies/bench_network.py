@@ -3,9 +3,7 @@
 import copy
 import shutil
 import statistics
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,16 +12,23 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pnet.detection.losses import detection_loss
 from pnet.detection.network import CONFIGS, STRIDE, PhotometryDetectionNet, network_input
-from pnet.simulation import recipe as simulation
-from pnet.simulation.recipe import Recipe
+from pnet.simulation.recipe import Recipe, read_frame
 from pnet.sky import background, patches
 from pnet.stars import weights
 from pnet.training.fields import RenderedFields
+from studies.bench import seconds_of
 
 BATCHES = (1, 4)  # patches at once
 REPEATS = 5  # the median of so many calls is given
 CONFIDENT = 0.3  # cells from which on a change of position matters
 WHOLE = (1489, 2048)  # px; an SDSS frame
+WAYS = {  # layout in memory, autocast to, compiled; the first is what the others are compared with
+    "plain": (torch.contiguous_format, None, False),
+    "channels last": (torch.channels_last, None, False),
+    "channels last, bf16": (torch.channels_last, torch.bfloat16, False),
+    "channels last, compiled": (torch.channels_last, None, True),
+    "channels last, bf16, compiled": (torch.channels_last, torch.bfloat16, True),
+}
 TRAINING = (("compact", 8, 256), ("paper", 8, 256))  # configuration, fields in a batch, px
 # Dense bf16 peak in FLOP/s by the name that CUDA gives a device, from NVIDIA's data sheets.
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "T4": 65e12}
@@ -34,37 +39,27 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _seconds(call: Callable[[], Any], device: torch.device, repeats: int = REPEATS) -> float:
+def _seconds(call: Callable[[], Any], device: torch.device, repeats: int | None = None) -> float:
     """Return the median seconds of a call, after one that does not count."""
-    call()
-    times = []
-    for _ in range(repeats):
-        _wait(device)
-        start = time.perf_counter()
+
+    def complete() -> None:
         call()
-        _wait(device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    complete()
+    return statistics.median(seconds_of(complete) for _ in range(repeats or REPEATS))
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-@contextmanager
-def _evaluating(device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
-    """No gradients, and autocast to `dtype` where one is given."""
+def _evaluated(network: nn.Module, chunks: list[Tensor], dtype: torch.dtype | None) -> list[dict[str, Tensor]]:
+    """Return the last stack's output for each chunk, without gradients, under autocast to `dtype` if one is given."""
     # no_grad and not inference_mode: compiled code must not see inference tensors made outside of it
-    with torch.no_grad(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-        yield
+    with torch.no_grad(), torch.autocast(chunks[0].device.type, dtype=dtype, enabled=dtype is not None):
+        return [network(chunk)[-1] for chunk in chunks]
 
 
 def forward(file: str, threads: int) -> list[dict[str, Any]]:
-    """Time the released detection net's forward pass on a frame, in several ways.
-
-    The ways are: as it is (single precision, rows of channels), channels-last memory, bfloat16 autocast, and
-    torch.compile of the last two. A whole SDSS frame is then run as one image and as the patches that detection uses.
+    """Time the released detection net's forward pass on a frame in several `WAYS`, and on a frame as large as SDSS's.
 
     Parameters
     ----------
@@ -84,58 +79,43 @@ def forward(file: str, threads: int) -> list[dict[str, Any]]:
     device = _device()
     model, _ = weights.load("detection", "released", device.type)
     model.eval()
-    image, rms = background.subtracted(simulation.read_frame(file)[0])
+    image, rms = background.subtracted(read_frame(file)[0])
     one = network_input(torch.from_numpy(image)[None], torch.tensor([rms]), model.config.inputs).to(device)
-    plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
-    last = copy.deepcopy(model).to(memory_format=torch.channels_last)
-    ways: list[tuple[str, nn.Module, torch.memory_format, torch.dtype | None]] = [
-        ("plain", plain, torch.contiguous_format, None),
-        ("channels last", last, torch.channels_last, None),
-        ("channels last, bf16", last, torch.channels_last, torch.bfloat16),
-    ]
-    missing = _cannot_compile(device)
-    if missing is None:
-        compiled = torch.compile(copy.deepcopy(last))
-        ways += [
-            ("channels last, compiled", compiled, torch.channels_last, None),
-            ("channels last, bf16, compiled", compiled, torch.channels_last, torch.bfloat16),
-        ]
+    no_compiler = device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++")))
+    networks = {}
+    for way, (layout, _, compiled) in WAYS.items():
+        networks[way] = copy.deepcopy(model).to(memory_format=layout)
+        if compiled and not no_compiler:
+            networks[way] = torch.compile(networks[way])
     rows: list[dict[str, Any]] = []
     for batch in BATCHES:
         inputs = one.expand(batch, -1, -1, -1)
-        with _evaluating(device, None):
-            reference = plain(inputs.contiguous())[-1]
-        basis = None
-        for way, network, layout, dtype in ways:
-            given = inputs.contiguous(memory_format=layout)
+        first: dict[str, Any] = {}
+        for way, (layout, dtype, compiled) in WAYS.items():
             row = {"way": way, "threads": threads, "device": device.type, "shape": _shape(one), "batch": batch}
+            chunks = [inputs.contiguous(memory_format=layout)]
             try:
-                with _evaluating(device, dtype):
-                    seconds = _seconds(lambda: network(given), device) / batch  # noqa: B023
-                    change = _change(network(given)[-1], reference)
+                if compiled and no_compiler:
+                    raise FileNotFoundError("no C++ compiler")
+                (output,) = _evaluated(networks[way], chunks, dtype)
+                seconds = _seconds(lambda: _evaluated(networks[way], chunks, dtype), device) / batch  # noqa: B023
             except Exception as error:  # the compiler raises whatever it meets; its other ways still count
-                if "compiled" not in way:
+                if not compiled:
                     raise
-                rows.append(row | {"reason": f"not available: {type(error).__name__}"})
+                why = error if isinstance(error, FileNotFoundError) else type(error).__name__
+                rows.append(row | {"reason": f"not available: {why}"})
                 continue
-            basis = basis or seconds
-            timing = {"seconds_per_patch": seconds, "patches_per_second": 1 / seconds, "speed_up": basis / seconds}
-            rows.append(row | timing | change)
-        if missing is not None:
-            row = {"way": "channels last, compiled", "threads": threads, "device": device.type, "batch": batch}
-            rows.append(row | {"shape": _shape(one), "reason": f"not available: {missing}"})
-    return rows + _whole_frame(last, threads, device)
+            first = first or {"output": output, "seconds": seconds}
+            rows.append(row | _speed(seconds, first["seconds"]) | _change(output, first["output"]))
+    return rows + _whole_frame(networks["channels last"], threads, device)
 
 
 def _shape(inputs: Tensor) -> str:
     return "×".join(map(str, inputs.shape[-2:]))
 
 
-def _cannot_compile(device: torch.device) -> str | None:
-    """Return why torch.compile cannot work here, or None."""
-    if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
-        return "no C++ compiler"
-    return None
+def _speed(seconds: float, first: float) -> dict[str, float]:
+    return {"seconds_per_patch": seconds, "patches_per_second": 1 / seconds, "speed_up": first / seconds}
 
 
 def _change(output: dict[str, Tensor], reference: dict[str, Tensor]) -> dict[str, float | None]:
@@ -151,39 +131,23 @@ def _change(output: dict[str, Tensor], reference: dict[str, Tensor]) -> dict[str
 
 def _whole_frame(model: PhotometryDetectionNet, threads: int, device: torch.device) -> list[dict[str, Any]]:
     """Time a frame as large as SDSS's as one image, and as overlapping patches."""
-    generator = torch.Generator().manual_seed(0)
     # empty sky: the time of a convolution does not depend on what it sees
-    pixels = torch.randn(1, *WHOLE, generator=generator)
+    pixels = torch.randn(1, *WHOLE, generator=torch.Generator().manual_seed(0))
     height, width = (-(-side // model.multiple) * model.multiple for side in WHOLE)
     padded = nn.functional.pad(pixels, (0, width - WHOLE[1], 0, height - WHOLE[0]))
-    whole = network_input(padded, torch.ones(1), model.config.inputs).to(device)
-    tiles = [torch.from_numpy(tile.cut(pixels[0].numpy())) for tile in patches.split(WHOLE)]
-    pieces = network_input(torch.stack(tiles), torch.ones(len(tiles)), model.config.inputs).to(device)
+    tiles = torch.stack([torch.from_numpy(tile.cut(pixels[0].numpy())) for tile in patches.split(WHOLE)])
     frames = WHOLE[0] * WHOLE[1] / patches.SIZE**2
     rows = []
     for dtype, word in ((None, ""), (torch.bfloat16, ", bf16")):
-        calls = {
-            "SDSS frame in patches": (pieces, 4),
-            "SDSS frame at once": (whole, 1),
-        }
-        basis = None
-        for way, (inputs, batch) in calls.items():
+        first = None
+        for way, images, batch in (("SDSS frame in patches", tiles, 4), ("SDSS frame at once", padded, 1)):
+            inputs = network_input(images, torch.ones(len(images)), model.config.inputs).to(device)
             chunks = [chunk.contiguous(memory_format=torch.channels_last) for chunk in inputs.split(batch)]
-            with _evaluating(device, dtype):
-                seconds = _seconds(lambda: [model(chunk) for chunk in chunks], device, 2) / frames  # noqa: B023
-            basis = basis or seconds
-            rows.append(
-                {
-                    "way": way + word,
-                    "threads": threads,
-                    "device": device.type,
-                    "shape": f"{len(chunks)} × {batch} × {_shape(inputs)}" if batch > 1 else _shape(inputs),
-                    "batch": batch,
-                    "seconds_per_patch": seconds,
-                    "patches_per_second": 1 / seconds,
-                    "speed_up": basis / seconds,
-                }
-            )
+            seconds = _seconds(lambda: _evaluated(model, chunks, dtype), device, 2) / frames  # noqa: B023
+            first = first or seconds
+            shape = f"{len(chunks)} × {batch} × {_shape(inputs)}" if batch > 1 else _shape(inputs)
+            row = {"way": way + word, "threads": threads, "device": device.type, "shape": shape, "batch": batch}
+            rows.append(row | _speed(seconds, first))
     return rows
 
 
@@ -202,69 +166,56 @@ def training(threads: int, seed: int, *, steps: int = 3) -> list[dict[str, Any]]
     Returns
     -------
     list of dict
-        config, device, precision, batch, size (px), steps, seconds_per_step, images_per_second,
-        seconds_per_batch_rendered,
-        tflop_per_step (counted by torch), tflops_per_second, share_of_product (against the rate of a large bf16 matrix
-        product on the same device) and, for devices of `PEAK`, share_of_peak; peak_gib on CUDA.
+        config, device, threads, precision, batch, size (px), steps, seconds_per_step, images_per_second,
+        seconds_per_batch_rendered, tflop_per_step (counted by torch), tflops_per_second, share_of_product (against the
+        rate of a large bf16 matrix product on the same device) and, for devices of `PEAK`, share_of_peak; peak_gib on
+        CUDA.
     """
     torch.set_num_threads(threads)
     device = _device()
-    product = product_rate(device)
-    return [_training_row(*each, device, product, seed, steps) for each in TRAINING]
-
-
-def _training_row(
-    config: str, batch: int, size: int, device: torch.device, product: float, seed: int, steps: int
-) -> dict[str, Any]:
-    torch.manual_seed(seed)
-    model = PhotometryDetectionNet(CONFIGS[config]).to(device, memory_format=torch.channels_last).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
-    fields = RenderedFields(Recipe.load(), batch, size)
-    start = time.perf_counter()
-    data = fields.batch(seed, device)
-    _wait(device)
-    rendering = time.perf_counter() - start
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            loss = detection_loss(model, data)["loss"]
-        loss.backward()
-        optimizer.step()
-
-    with FlopCounterMode(display=False) as counter:
-        step()
-    flop = counter.get_total_flops()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    seconds = _seconds(step, device, steps)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    cuda = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if cuda else "cpu"
     peak = next((value for key, value in PEAK.items() if key in name.replace("-", " ").split()), None)
-    row = {
-        "config": config,
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "precision": "bf16",
-        "batch": batch,
-        "size": size,
-        "steps": steps,
-        "seconds_per_step": seconds,
-        "images_per_second": batch / seconds,
-        "seconds_per_batch_rendered": rendering,
-        "tflop_per_step": flop / 1e12,
-        "tflops_per_second": flop / seconds / 1e12,
-        "share_of_product": flop / seconds / product,
-        "share_of_peak": flop / seconds / peak if peak else None,
-    }
-    if device.type == "cuda":
-        row["peak_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
-    return row
-
-
-def product_rate(device: torch.device) -> float:
-    """Return the FLOP/s of a large bf16 matrix product: what the device reaches in practice."""
     side = PRODUCT[device.type]
     generator = torch.Generator(device=device).manual_seed(0)
     left, right = (torch.randn(side, side, device=device, generator=generator).bfloat16() for _ in range(2))
-    with torch.no_grad():
-        return 2 * side**3 / _seconds(lambda: left @ right, device)
+    product = 2 * side**3 / _seconds(lambda: left @ right, device)
+    rows = []
+    for config, batch, size in TRAINING:
+        torch.manual_seed(seed)
+        model = PhotometryDetectionNet(CONFIGS[config]).to(device, memory_format=torch.channels_last).train()
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+        fields = RenderedFields(Recipe.load(), batch, size)
+        data = fields.batch(seed, device)
+
+        def step() -> None:
+            optimizer.zero_grad(set_to_none=True)  # noqa: B023
+            with torch.autocast(device.type, dtype=torch.bfloat16):
+                loss = detection_loss(model, data)["loss"]  # noqa: B023
+            loss.backward()
+            optimizer.step()  # noqa: B023
+
+        with FlopCounterMode(display=False) as counter:
+            step()
+        flop = counter.get_total_flops()
+        if cuda:
+            torch.cuda.reset_peak_memory_stats(device)
+        seconds = _seconds(step, device, steps)
+        row = {
+            "config": config,
+            "device": name,
+            "threads": threads,
+            "precision": "bf16",
+            "batch": batch,
+            "size": size,
+            "steps": steps,
+            "seconds_per_step": seconds,
+            "images_per_second": batch / seconds,
+            "seconds_per_batch_rendered": _seconds(lambda: fields.batch(seed, device), device, 1),  # noqa: B023
+            "tflop_per_step": flop / 1e12,
+            "tflops_per_second": flop / seconds / 1e12,
+            "share_of_product": flop / seconds / product,
+            "share_of_peak": flop / seconds / peak if peak else None,
+        }
+        rows.append(row | ({"peak_gib": torch.cuda.max_memory_allocated(device) / 2**30} if cuda else {}))
+    return rows

@@ -8,6 +8,7 @@ import torch
 
 from pnet.common import paths
 from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.common.files import write_json
 from pnet.detection.network import CONFIGS, PhotometryDetectionNet
 from pnet.simulation import recipe as simulation
 from studies import bench, bench_network
@@ -108,8 +109,6 @@ def test_release_and_read(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
     with pytest.raises(MissingError, match="make bench"):
         bench.release("build/bench")
-    from pnet.common.files import write_json
-
     write_json(tmp_path / "build/bench/bench.json", content())
     assert bench.read(bench.release("build/bench")) == content()
     (tmp_path / "results/bench.json").write_text("[]")
