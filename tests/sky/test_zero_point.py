@@ -160,7 +160,7 @@ class TestBadInput:
             "airmass": rng.uniform(1, 2, 80),
         }
         given[which][3] = value
-        with pytest.raises(DataError, match=f"{which} has 1 values of 80"):
+        with pytest.raises(DataError, match=f"{which}: 1 of 80 values are not finite"):
             fit(given.pop("instrumental"), given.pop("reference"), **given)
 
     def test_degenerate_airmass(self, stars):

@@ -14,7 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from pnet.common.errors import ConfigError, DataError
+from pnet.common.metrics import flat
 
+ROBUST = 1.4826  # median |r| to the σ of a Gaussian
+ITERATIONS = 20  # rejections at most
 DEGREES = (0, 1, 2)  # of the polynomial in x and y that a frame's zero point may be
 MINIMUM = 50  # reference stars; "we use 50 to 100 isolated reference stars" (3.3.3)
 METHODS = ("least_squares", "chi_square")
@@ -41,9 +44,10 @@ class Calibration:
         Robust standard deviation of the residuals of all stars, 1.4826 median |r|, mag.
     chi2 : float
         Σ (r/σ)² of the stars used; NaN for least squares without errors.
-    n_used, n_rejected, iterations : int
     used : ndarray, (N,) bool
         Which stars the fit kept.
+    iterations : int
+        How often stars were rejected.
     """
 
     zero_point: float
@@ -53,10 +57,18 @@ class Calibration:
     covariance: np.ndarray
     scatter: float
     chi2: float
-    n_used: int
-    n_rejected: int
-    iterations: int
     used: np.ndarray
+    iterations: int
+
+    @property
+    def n_used(self) -> int:
+        """Stars that the fit kept."""
+        return int(self.used.sum())
+
+    @property
+    def n_rejected(self) -> int:
+        """Stars that it left out."""
+        return int((~self.used).sum())
 
     @property
     def zero_point_error(self) -> float:
@@ -71,21 +83,12 @@ class Calibration:
     def magnitude(
         self, instrumental: np.ndarray, airmass: np.ndarray | float | None = None, column: Sequence | None = None
     ) -> np.ndarray:
-        """Return calibrated magnitudes.
-
-        Parameters
-        ----------
-        instrumental : array_like
-            −2.5 log10(flux).
-        airmass : array_like, optional
-            Needed where the extinction is not zero.
-        column : sequence, optional
-            Needed where the calibration has column terms.
+        """Return calibrated magnitudes of instrumental ones, −2.5 log10(flux).
 
         Raises
         ------
         ConfigError
-            If something needed is not given, or a column is unknown.
+            If airmass or column are needed and not given, or a column is unknown.
         """
         result = np.asarray(instrumental, dtype=float) + self.zero_point
         if self.extinction != 0:
@@ -97,9 +100,8 @@ class Calibration:
                 raise ConfigError("column is not given; this calibration has column terms and needs it")
             unknown = sorted({str(name) for name in column if name not in self.columns})
             if unknown:
-                raise ConfigError(
-                    f"column holds {', '.join(unknown)}; calibrated are {', '.join(map(str, self.columns))}"
-                )
+                known = ", ".join(map(str, self.columns))
+                raise ConfigError(f"column holds {', '.join(unknown)}; calibrated are {known}")
             result = result + np.array([self.columns[name] for name in column])
         return result
 
@@ -114,7 +116,7 @@ def fit(
     column: Sequence[Hashable] | None = None,
     method: str = "least_squares",
     clip: float = 3.0,
-    iterations: int = 20,
+    iterations: int = ITERATIONS,
     minimum: int = MINIMUM,
 ) -> Calibration:
     """Fit Eq. 18 to isolated reference stars.
@@ -169,65 +171,44 @@ def fit(
         raise ConfigError("method chi_square needs error")
     if extinction is not None and airmass is None:
         raise ConfigError("extinction is given without airmass")
-    instrumental = _vector("instrumental", instrumental)
-    n = len(instrumental)
-    difference = _vector("reference", reference, n) - instrumental
+    given = {"instrumental": instrumental, "reference": reference, "error": error, "airmass": airmass}
+    given = {name: values for name, values in given.items() if values is not None}
+    given = dict(zip(given, flat(**given), strict=True))
+    error, airmass = given.get("error"), given.get("airmass")
+    difference = given["reference"] - given["instrumental"]
+    n = len(difference)
     if n < minimum:
         raise DataError(f"{n} reference stars; at least {minimum} are needed (parameter minimum)")
-    error = None if error is None else _vector("error", error, n)
     if error is not None and not (error > 0).all():
         raise DataError("error holds values that are not positive")
-    airmass = None if airmass is None else _vector("airmass", airmass, n)
     if extinction is not None:
         difference = difference - extinction * airmass
     design, names, labels = _design(n, airmass if extinction is None else None, column)
-    weight = 1 / error**2 if method == "chi_square" else np.ones(n)
-
-    used = np.ones(n, bool)
-    rounds = 0
-    while True:
-        solution = _solve(design[used], difference[used], weight[used])
-        residual = difference - design @ solution
-        pull = residual if error is None or method == "least_squares" else residual / error
-        scatter = 1.4826 * np.median(np.abs(pull))
-        keep = np.abs(pull) <= clip * scatter if scatter > 0 and np.isfinite(clip) else np.ones(n, bool)
-        if rounds == iterations or (keep == used).all():
-            break
-        if keep.sum() <= len(names) or np.linalg.matrix_rank(design[keep]) < len(names):
-            raise DataError(
-                f"rejecting beyond {clip} σ leaves {keep.sum()} stars for {len(names)} parameters; raise clip"
-            )
-        used, rounds = keep, rounds + 1
-
-    inverse = np.linalg.inv((design[used] * weight[used, None]).T @ design[used])
-    if method == "chi_square":
-        covariance = inverse
-    else:
+    unit = error if method == "chi_square" else np.ones(n)
+    solution, residual, scatter, used, rounds = _clipped(
+        design, difference, np.ones(n, bool), unit=unit, clip=clip, iterations=iterations
+    )
+    if not used.any():
+        raise DataError(f"rejecting beyond {clip} σ leaves too few stars for {len(names)} parameters; raise clip")
+    weighted = design[used] / unit[used, None]
+    covariance = np.linalg.inv(weighted.T @ weighted)
+    if method != "chi_square":
         # The variance of a star comes from all of them, robustly: the kept ones alone are a truncated sample.
-        freedom = max(used.sum() - len(names), 1)
         robust = scatter * np.sqrt(n / max(n - len(names), 1))
-        plain = np.sqrt((residual[used] ** 2).sum() / freedom)
-        covariance = inverse * (robust if not used.all() else plain) ** 2
-    columns = {}
-    if labels:
-        terms = solution[-(len(labels) - 1) :] if len(labels) > 1 else np.zeros(0)
-        columns = dict(zip(labels, (*map(float, terms), float(-terms.sum())), strict=True))
+        plain = np.sqrt((residual[used] ** 2).sum() / max(used.sum() - len(names), 1))
+        covariance = covariance * (plain if used.all() else robust) ** 2
+    fitted = dict(zip(names, map(float, solution), strict=True))
+    terms = [fitted[name] for name in names if name.startswith("column ")]
     return Calibration(
-        zero_point=float(solution[0]),
-        extinction=float(extinction)
-        if extinction is not None
-        else float(solution[1])
-        if "extinction" in names
-        else 0.0,
-        columns=columns,
+        zero_point=fitted["zero_point"],
+        extinction=fitted.get("extinction", 0.0) if extinction is None else float(extinction),
+        columns=dict(zip(labels, (*terms, -sum(terms)), strict=True)) if labels else {},
         names=names,
         covariance=covariance,
-        scatter=float(1.4826 * np.median(np.abs(residual))),
-        chi2=float(np.sum((residual[used] / error[used]) ** 2)) if error is not None else float("nan"),
-        n_used=int(used.sum()),
-        n_rejected=int(n - used.sum()),
-        iterations=rounds,
+        scatter=float(ROBUST * np.median(np.abs(residual))),
+        chi2=float("nan") if error is None else float(np.sum((residual[used] / error[used]) ** 2)),
         used=used,
+        iterations=rounds,
     )
 
 
@@ -236,21 +217,6 @@ def instrumental_magnitude(flux: np.ndarray) -> np.ndarray:
     flux = np.asarray(flux, dtype=float)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(flux > 0, -2.5 * np.log10(flux), np.nan)
-
-
-def _vector(name: str, values: object, n: int | None = None) -> np.ndarray:
-    """Return a finite vector of length `n`; raise DataError otherwise."""
-    vector = np.asarray(values, dtype=float)
-    if vector.ndim == 0 and n is not None:
-        vector = np.full(n, float(vector))
-    if vector.ndim != 1 or (n is not None and len(vector) != n):
-        raise DataError(
-            f"{name} has shape {vector.shape}; one value per star is needed{'' if n is None else f' ({n})'}"
-        )
-    bad = ~np.isfinite(vector)
-    if bad.any():
-        raise DataError(f"{name} has {bad.sum()} values of {len(vector)} that are not finite; leave those stars out")
-    return vector
 
 
 def _design(n: int, airmass: np.ndarray | None, column: Sequence | None) -> tuple[np.ndarray, tuple[str, ...], list]:
@@ -276,11 +242,6 @@ def _design(n: int, airmass: np.ndarray | None, column: Sequence | None) -> tupl
     if np.linalg.matrix_rank(design) < len(names):
         raise DataError("airmass and column vary together, so k and f(i) cannot be told apart; leave one of them out")
     return design, tuple(names), labels
-
-
-def _solve(design: np.ndarray, values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    root = np.sqrt(weight)
-    return np.linalg.lstsq(design * root[:, None], values * root, rcond=None)[0]
 
 
 def without_itself(
@@ -335,20 +296,48 @@ def without_itself(
     return zero_point
 
 
+def _clipped(
+    design: np.ndarray,
+    difference: np.ndarray,
+    members: np.ndarray,
+    *,
+    unit: np.ndarray | None = None,
+    clip: float = 3.0,
+    iterations: int = ITERATIONS,
+) -> tuple[np.ndarray, np.ndarray, float, np.ndarray, int]:
+    """Fit by least squares in units of each star's `unit`, rejecting beyond `clip` robust scatters of all members.
+
+    Returns
+    -------
+    solution, residual : ndarray, (P,) and (N,)
+    scatter : float
+    kept : ndarray, (N,), bool
+        All False where rejection leaves too few stars for the solution.
+    rounds : int
+        Rejections.
+    """
+    unit = np.ones(len(difference)) if unit is None else unit
+    kept = members
+    for rounds in range(iterations + 1):
+        solution = np.linalg.lstsq(design[kept] / unit[kept, None], difference[kept] / unit[kept], rcond=None)[0]
+        residual = difference - design @ solution
+        pull = np.abs(residual / unit)
+        scatter = ROBUST * float(np.median(pull[members]))
+        within = members & (pull <= clip * scatter) if scatter > 0 and np.isfinite(clip) else members
+        if rounds == iterations or (within == kept).all():
+            break
+        if np.linalg.matrix_rank(design[within]) < design.shape[1] or within.sum() <= design.shape[1]:
+            return solution, residual, scatter, np.zeros_like(kept), rounds
+        kept = within
+    return solution, residual, scatter, kept, rounds
+
+
 def _best_surface(designs: list[np.ndarray], difference: np.ndarray, members: np.ndarray) -> np.ndarray:
     """Return the fitted surface of the design that predicts each of the members best from the rest (PRESS, Allen
     1974)."""
     best, lowest = None, np.inf
     for design in designs:
-        kept = members.copy()
-        for _ in range(20):
-            solution = _solve(design[kept], difference[kept], np.ones(kept.sum()))
-            residual = difference - design @ solution
-            scatter = 1.4826 * np.median(np.abs(residual[members]))
-            again = members & (np.abs(residual) <= 3 * scatter)
-            if (again == kept).all() or again.sum() <= design.shape[1]:
-                break
-            kept = again
+        solution, residual, scatter, kept, _ = _clipped(design, difference, members, iterations=19)  # 20 solutions
         inverse = np.linalg.pinv(design[kept].T @ design[kept])
         leverage = np.einsum("np,pq,nq->n", design[members], inverse, design[members])
         # A star that the fit left out is predicted by it as it is.
