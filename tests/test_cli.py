@@ -99,41 +99,6 @@ def test_simulate_makes_frames_and_a_record(root):
     assert "pnet simulate --output build/x --seed 2023" in record["command"]
 
 
-def test_frames_of_another_recipe_are_made_anew(root):
-    datasets.simulate("build/x", counts={"test": 1}, seed=1, engine="renderer", progress=False)
-    (path,) = datasets.frames_of("build/x", "test")
-    before = path.read_bytes()
-    path.write_bytes(before[:-2880])  # a second run with nothing changed keeps what is there
-    datasets.simulate("build/x", counts={"test": 1}, seed=1, engine="renderer", progress=False)
-    assert path.read_bytes() == before[:-2880]
-    datasets.simulate("build/x", counts={"test": 1}, seed=2, engine="renderer", progress=False)
-    assert path.read_bytes() not in (before, before[:-2880])
-    record = root / "build/x/simulation/simulation.json"
-    record.unlink()  # as Snakemake does before it runs the rule again
-    path.write_bytes(b"of other code")
-    datasets.simulate("build/x", counts={"test": 1}, seed=2, engine="renderer", progress=False)
-    assert path.read_bytes() != b"of other code"
-    # an interrupted run keeps what it has made
-    write_json(record, {name: read_json(record)[name] for name in ("engine", "kind", "seed")})
-    with pytest.raises(MissingError, match="pnet simulate"):
-        datasets.frames_of("build/x", "test")
-    changed = path.stat().st_mtime_ns
-    datasets.simulate("build/x", counts={"test": 2}, seed=2, engine="renderer", progress=False)
-    assert path.stat().st_mtime_ns == changed and len(datasets.frames_of("build/x", "test")) == 2
-
-
-def test_frames_that_are_not_there_are_named(root):
-    with pytest.raises(MissingError, match=r"pnet simulate --output build/x"):
-        datasets.frames_of("build/x", "test")
-    datasets.simulate("build/x", counts={"test": 1}, seed=1, engine="renderer", progress=False)
-    (path,) = datasets.frames_of("build/x", "test")
-    path.unlink()
-    with pytest.raises(MissingError, match=path.name):
-        datasets.frames_of("build/x", "test")
-    with pytest.raises(ConfigError, match="exam"):
-        datasets.simulate("build/x", counts={"exam": 1}, seed=1)
-
-
 # SDSS files
 
 

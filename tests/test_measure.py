@@ -15,7 +15,9 @@ from pnet.common.errors import ConfigError, DataError
 from pnet.detection.network import CONFIGS as DETECTION
 from pnet.detection.network import PhotometryDetectionNet
 from pnet.frame import Frame
-from pnet.simulation import recipe as simulation
+from pnet.simulation.datasets import make_dataset
+from pnet.simulation.frame_file import read_frame
+from pnet.simulation.recipe import Recipe
 from pnet.stars.network import CONFIGS as BPNN
 from pnet.stars.network import BayesianPhotometryNet, refiner_config
 
@@ -107,9 +109,7 @@ def test_catalogue_round_trip_and_suffix(model, rng, tmp_path):
 
 
 def test_simulated_frames_are_recognised_and_others_refused(tmp_path):
-    path = simulation.make_dataset(tmp_path, simulation.Recipe.load(), "test", 1, 1, engine="renderer", progress=False)[
-        0
-    ]
+    path = make_dataset(tmp_path, Recipe.load(), "test", 1, 1, engine="renderer", progress=False)[0]
     assert measure.read_image(path).name == path.stem
     fits.PrimaryHDU(np.zeros((5, 5))).writeto(tmp_path / "plain.fits")
     with pytest.raises(DataError, match="neither a simulated frame"):
@@ -134,10 +134,8 @@ def test_released_networks_measure_a_rendered_frame(tmp_path):
     from pnet.sky import catalogue
     from pnet.sky.matching import compare
 
-    path = simulation.make_dataset(
-        tmp_path, simulation.Recipe.load(), "test", 1, 77, engine="renderer", progress=False
-    )[0]
-    frame, truth = simulation.read_frame(path)
+    path = make_dataset(tmp_path, Recipe.load(), "test", 1, 77, engine="renderer", progress=False)[0]
+    frame, truth = read_frame(path)
     table = measure.PNet.load(device="cpu").measure(frame)
     rows = compare(catalogue.mark_counted(truth, frame), table.to_pandas(), frame.shape)
     matched = rows[rows["status"] == "matched"]

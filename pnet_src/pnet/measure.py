@@ -18,7 +18,7 @@ from pnet.common.errors import ConfigError, DataError
 from pnet.common.files import atomic_path
 from pnet.detection.predict import detect_image
 from pnet.frame import Frame
-from pnet.simulation import recipe as simulation
+from pnet.simulation.frame_file import read_frame
 from pnet.sky import background
 from pnet.stars import weights
 from pnet.stars.confidence import of_card
@@ -193,7 +193,7 @@ def read_image(path: str | os.PathLike) -> Frame:
         primary: fits.Header = hdus[0].header
         is_sdss = str(primary.get("ORIGIN", "")).strip() == "SDSS" and len(hdus) >= 3
     if "SCI" in names:
-        return simulation.read_frame(path)[0]
+        return read_frame(path)[0]
     if is_sdss:
         from pnet.sdss import frame as sdss
 

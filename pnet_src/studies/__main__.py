@@ -163,10 +163,10 @@ def tune_baseline(
     """Choose a classical program's detection settings on validation frames, into data_manifests/baselines.yml."""
     from tqdm import tqdm
 
-    from pnet.simulation import recipe
+    from pnet.simulation.datasets import frames_folder
     from studies import tuning
 
-    folder = frames or recipe.frames_folder()
+    folder = frames or frames_folder()
     if folder is None:
         raise ConfigError("--frames is not given and $SKYMAKER_FRAMES is not set; one of them must name a folder")
     entry = tuning.tune(

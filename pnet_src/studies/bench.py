@@ -22,7 +22,9 @@ from pnet.common.files import read_json, write_json
 from pnet.evaluation import baselines
 from pnet.evaluation.ledger import Entry
 from pnet.evaluation.measurements import Measurer
-from pnet.simulation import recipe
+from pnet.simulation.datasets import make_dataset
+from pnet.simulation.frame_file import read_frame
+from pnet.simulation.recipe import Recipe
 
 # What needs torch is imported after the classical programs were timed: Linux counts a process as no smaller than the
 # one that started it.
@@ -109,7 +111,7 @@ def run(
     threads = sorted({1, provenance.machine()["cores"]} if threads is None else set(threads))
     if not threads or threads[0] < 1:
         raise ConfigError(f"threads are {threads}, each must be at least 1")
-    files = recipe.make_dataset(folder / "simulation", recipe.Recipe.load(), "test", frames, seed)
+    files = make_dataset(folder / "simulation", Recipe.load(), "test", frames, seed)
     content: dict[str, Any] = {"rows": [], "forward": [], "training": []}
     for name in methods():
         for count in threads if name in NETWORKS else (1,):
@@ -163,7 +165,7 @@ def time_method(name: str, files: Sequence[str], seed: int, threads: int) -> dic
         A row, see `run`. ``seconds_per_frame`` is the median: another process that starts in between spoils single
         frames. ``peak_mib`` is that of `peak_memory`.
     """
-    images = [recipe.read_frame(file)[0] for file in files]
+    images = [read_frame(file)[0] for file in files]
     measurer, version, device = _measurer(name, seed, threads)
     measurer(images[0])  # loads, compiles and caches what is done once
     processor = _processor_seconds()

@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pnet.detection.losses import detection_loss
 from pnet.detection.network import CONFIGS, STRIDE, PhotometryDetectionNet, network_input
-from pnet.simulation.recipe import Recipe, read_frame
+from pnet.simulation.frame_file import read_frame
+from pnet.simulation.recipe import Recipe
 from pnet.sky import background, patches
 from pnet.stars import weights
 from pnet.training.fields import RenderedFields

@@ -25,8 +25,9 @@ from pnet.evaluation import calibration_metrics
 from pnet.evaluation import frames as evaluation_frames
 from pnet.frame import Frame
 from pnet.simulation import renderer as fields
+from pnet.simulation.frame_file import read_frame, write_frame
 from pnet.simulation.galaxies import draw_galaxies
-from pnet.simulation.recipe import Conditions, Recipe, draw_conditions, read_frame, write_frame
+from pnet.simulation.recipe import Conditions, Recipe, draw_conditions
 from pnet.sky import limits
 from pnet.stars import weights
 from pnet.stars.cutouts import frame_stamps

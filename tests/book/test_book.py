@@ -170,13 +170,13 @@ def test_table_of_the_limit_is_the_librarys():
     """Against the error of the flux alone, position and sky being known: a little below the bound on all of them."""
     import numpy as np
 
-    from pnet.simulation import recipe as simulation
+    from pnet.simulation.recipe import Conditions, Recipe
     from pnet.sky import psf
 
     rows = [line.split("|") for line in book_tables.limit(paths.BUILD).splitlines() if line.startswith("| 1")]
-    recipe = simulation.Recipe.load()
+    recipe = Recipe.load()
     noise = np.mean(recipe.read_noise)
-    conditions = simulation.Conditions(book_tables.SEEING, recipe.sky_mag[0], recipe.gain[2], noise)
+    conditions = Conditions(book_tables.SEEING, recipe.sky_mag[0], recipe.gain[2], noise)
     light = psf.pixel_psf(book_tables.SEEING, recipe.pixel_scale, 0.1, 0.2, 41)
     for magnitude, _, sigma in (row[1:4] for row in rows):
         flux = float(conditions.flux(float(magnitude)))

@@ -152,9 +152,9 @@ def test_rendered_batch_has_its_stars_where_it_says():
 
 
 def test_cut_outs_keep_sources_on_their_stars(tmp_path):
-    from pnet.simulation import recipe as simulation
+    from pnet.simulation.datasets import make_dataset
 
-    path = simulation.make_dataset(tmp_path, Recipe.load(), "train", 1, 3, engine="renderer", progress=False)[0]
+    path = make_dataset(tmp_path, Recipe.load(), "train", 1, 3, engine="renderer", progress=False)[0]
     source = fielddata.FrameFields(trainingsets.simulated([path]).prepared(), 6, 128)
     batch = source.batch(9, torch.device("cpu"))
     bright = (batch.flux > 1e5) & (batch.x > 3) & (batch.x < 124) & (batch.y > 3) & (batch.y < 124)

@@ -10,7 +10,7 @@ from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.common.files import read_json
 from pnet.evaluation import measurements as evaluation
 from pnet.simulation import datasets
-from pnet.simulation import recipe as simulation
+from pnet.simulation.frame_file import read_frame
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_a_frame_that_fails_names_itself(rng):
 def test_a_file_that_fails_names_itself(tmp_path):
     path = tmp_path / "broken.fits"
     path.write_bytes(b"SIMPLE  =                    T")
-    reader = evaluation.frames_from([path], simulation.read_frame)
+    reader = evaluation.frames_from([path], read_frame)
     with pytest.raises(DataError, match="broken.fits"):
         list(reader)
 

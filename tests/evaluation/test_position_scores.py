@@ -14,7 +14,7 @@ from pnet.common import metrics
 from pnet.common.errors import ConfigError, DataError
 from pnet.evaluation import ledger, scores
 from pnet.evaluation import positions as position_scores
-from pnet.simulation import recipe as simulation
+from pnet.simulation.recipe import Recipe, draw_conditions
 from pnet.sky import limits
 
 
@@ -99,7 +99,7 @@ def test_the_displacement_is_skymakers(rng):
 
     from pnet.simulation import skymaker
 
-    conditions = replace(simulation.draw_conditions(simulation.Recipe.load(), 1), seeing=1.4, aureole=None)
+    conditions = replace(draw_conditions(Recipe.load(), 1), seeing=1.4, aureole=None)
     places = np.stack(np.meshgrid(np.arange(60, 460, 50.0), np.arange(60, 460, 50.0))).reshape(2, -1)
     x, y = places + rng.uniform(-0.5, 0.5, places.shape)
     stars = pd.DataFrame({"x": x, "y": y, "mag": 15.0, "kind": "star"})

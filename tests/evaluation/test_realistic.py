@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 from measured import frame
 
+from pnet.common import programs
 from pnet.common.errors import DataError
 from pnet.evaluation import contaminants as realistic
 from pnet.evaluation import frames as evaluation_frames
 from pnet.evaluation import measurements as evaluation
 from pnet.simulation import datasets
-from pnet.simulation import recipe as simulation
 from pnet.sky import catalogue, matching
 
 
@@ -93,7 +93,7 @@ def test_the_sweep_and_the_choice(rows):
 
 def test_frames_with_galaxies_have_their_own_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        simulation, "make_dataset", lambda folder, recipe, split, n, seed, **options: [folder / options["kind"]]
+        datasets, "make_dataset", lambda folder, recipe, split, n, seed, **options: [folder / options["kind"]]
     )
     path = datasets.simulate(tmp_path, counts={"test": 1}, seed=3, kind="realistic", engine="renderer", progress=False)
     assert path == tmp_path / "realistic" / "simulation.json"
@@ -103,10 +103,10 @@ def test_frames_with_galaxies_have_their_own_folder(tmp_path, monkeypatch):
 def test_a_folder_of_frames_without_galaxies_is_passed_over(tmp_path, monkeypatch):
     (tmp_path / "test").mkdir()
     monkeypatch.setenv("SKYMAKER_FRAMES", str(tmp_path))
-    monkeypatch.setattr(simulation.shutil, "which", lambda name: None)
-    assert simulation.find_engine() == "frames" and simulation.find_engine("realistic") == "renderer"
+    monkeypatch.setattr(programs.shutil, "which", lambda name: None)
+    assert datasets.find_engine() == "frames" and datasets.find_engine("realistic") == "renderer"
     (tmp_path / "test" / "realistic-1.fits").touch()
-    assert simulation.find_engine("realistic") == "frames"
+    assert datasets.find_engine("realistic") == "frames"
 
 
 def test_a_frame_is_made_read_and_marked(tmp_path):

@@ -1,9 +1,9 @@
 """The driver of SkyMaker and Stuff: what it writes, what it reads, and how it fails; live where the programs are."""
 
+import dataclasses
 import os
 import stat
 import sys
-import threading
 import time
 
 import numpy as np
@@ -14,14 +14,17 @@ from conftest import needs_program
 
 from pnet.common import programs
 from pnet.common.errors import ConfigError, DataError, MissingError, PNetError
-from pnet.simulation import recipe as simulation
-from pnet.simulation import reference, skymaker, skymaker_files, stuff, validation
+from pnet.simulation import physics, skymaker, skymaker_files, stuff
+from pnet.simulation.frame_file import read_frame, write_frame
+from pnet.simulation.recipe import Conditions, Recipe, draw_stars
+from pnet.simulation.skymaker_files import GALAXY_COLUMNS
 from pnet.sky import render
 from pnet.sky.psf import Aureole, Optics
 
-CONDITIONS = simulation.Conditions(seeing=1.2, sky_mag=21.9, gain=4.0, read_noise=5.0, size=64)
+CONDITIONS = Conditions(seeing=1.2, sky_mag=21.9, gain=4.0, read_noise=5.0, size=64)
+RECIPE = Recipe.load()
 
-# Stands in for `sky`: a 64 px image of 70 ADU and the list of what it was given, or a fault named by $FAULT.
+# Stands in for `sky`: a 64 px image of 70.4 ADU and the list of what it was given, or a fault named by $FAULT.
 FAKE_SKY = """#!{python} -S
 import array, os, sys, time
 if "-v" in sys.argv:
@@ -30,6 +33,8 @@ if "-v" in sys.argv:
 fault = os.environ.get("FAULT", "")
 settings = dict(line.split(None, 1) for line in open("program.conf"))
 sources = open(sys.argv[1]).read().splitlines()
+if settings["IMAGE_TYPE"].strip() != "SKY_NONOISE":
+    sys.exit("asked for noise")
 if fault == "exit":
     print("> *Error*: no more memory", file=sys.stderr)
     sys.exit(1)
@@ -45,27 +50,27 @@ image.byteswap()
 cards = dict(SIMPLE="T", BITPIX=-32, NAXIS=2, NAXIS1=size, NAXIS2=size)
 head = "".join(f"{{key:8}}= {{value:>20}}".ljust(80) for key, value in cards.items()) + "END".ljust(80)
 pixels = image.tobytes()
-with open("frame.fits", "wb") as out:
-    out.write(head.ljust(2880).encode() + pixels + bytes(-len(pixels) % 2880))
-if fault == "garbage":
-    open("frame.fits", "w").write("not a FITS file")
-if fault == "truncated":
-    content = open("frame.fits", "rb").read()
-    open("frame.fits", "wb").write(content[:4000])
+content = head.ljust(2880).encode() + pixels + bytes(-len(pixels) % 2880)
+content = {{"garbage": b"not a FITS file", "truncated": content[:4000]}}.get(fault, content)
+open("frame.fits", "wb").write(content)
 lines = []
 for line in sources:
     kind, x, y, mag = line.split()[:4]
     if fault == "drops" and float(mag) > 19:
         continue
     lines.append(f"{{kind}} {{float(x):11.4f}} {{float(y):11.4f}} {{float(mag):8.4f}}")
-if fault == "list":
-    lines.append("100 some words")
-if fault == "extra":
-    lines.append("100 1.0 1.0 15.0")
+lines += {{"list": ["100 some words"], "extra": ["100 1.0 1.0 15.0"]}}.get(fault, [])
 open("frame.list", "w").write("\\n".join(lines) + "\\n")
-if os.environ.get("LOG"):
-    with open(os.environ["LOG"], "a") as log:
-        log.write(f"{{time.time()}} {{settings['IMAGE_TYPE']}}")
+"""
+FAKE_STUFF = """#!{python} -S
+import os, sys
+if "-v" in sys.argv:
+    print("Stuff version 1.26.0 (2014-03-19)")
+    sys.exit()
+shape = " 0.3 0.6 0.9 -20.0 0.8 0.5 -20.0 0.1 4.0\\n"
+with open("galaxies.list", "w") as out:
+    out.write(os.environ.get("LINE", "200 126.0 76.0 19.5" + shape))
+    out.write("200 10.0 10.0 24.5" + shape)
 """
 
 
@@ -73,7 +78,7 @@ if os.environ.get("LOG"):
 def script(tmp_path, monkeypatch):
     """Return a function that writes an executable Python script and names it in an environment variable."""
 
-    def write(text, variable="SKY", name="sky"):
+    def write(text, variable, name):
         path = tmp_path / name
         path.write_text(text.format(python=sys.executable))
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -85,20 +90,19 @@ def script(tmp_path, monkeypatch):
 
 @pytest.fixture
 def fake_sky(script, monkeypatch):
-    for name in ("FAULT", "FAKE_VERSION", "LOG"):
+    for name in ("FAULT", "FAKE_VERSION"):
         monkeypatch.delenv(name, raising=False)
-    return script(FAKE_SKY)
+    return script(FAKE_SKY, "SKY", "sky")
 
 
 @pytest.fixture
 def stars(rng):
-    return pd.DataFrame(
-        {"x": rng.uniform(0, 63, 8), "y": rng.uniform(0, 63, 8), "mag": np.linspace(14, 20, 8), "kind": "star"}
-    )
+    x, y = rng.uniform(0, 63, (2, 8))
+    return pd.DataFrame({"x": x, "y": y, "mag": np.linspace(14, 20, 8), "kind": "star"})
 
 
 def galaxy(**changes):
-    shape = dict.fromkeys(stuff.GALAXY_COLUMNS, 0.5)
+    shape = dict.fromkeys(GALAXY_COLUMNS, 0.5)
     return pd.DataFrame([{"x": 10.0, "y": 20.0, "mag": 18.0, "kind": "galaxy", **shape, **changes}])
 
 
@@ -114,17 +118,15 @@ def test_source_list_counts_from_one():
 
 
 def test_source_list_writes_galaxies_in_the_order_that_sky_reads():
-    values = {name: float(number) for number, name in enumerate(stuff.GALAXY_COLUMNS, start=1)}
+    values = {name: float(number) for number, name in enumerate(GALAXY_COLUMNS, start=1)}
     line = skymaker_files.source_list(galaxy(**values)).split()
-    assert line[0] == "200"
-    assert [float(word) for word in line[1:]] == [11.0, 21.0, 18.0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert [float(word) for word in line] == [200, 11.0, 21.0, 18.0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
 @pytest.mark.parametrize(
     ("table", "words"),
     [
         (pd.DataFrame({"x": [1.0], "y": [np.nan], "mag": [15.0]}), "source 0 .star. holds a value that is not finite"),
-        (pd.DataFrame({"x": [1.0], "y": ["?"], "mag": [15.0]}), "something else than numbers"),
         (pd.DataFrame({"x": [1.0], "mag": [15.0]}), "has no y"),
         (pd.DataFrame({"x": [1.0], "y": [1.0], "mag": [15.0], "kind": ["quasar"]}), "'quasar'.*'star' or 'galaxy'"),
         (pd.DataFrame({"x": [1.0], "y": [1.0], "mag": [15.0], "kind": ["galaxy"]}), "has no bulge_fraction"),
@@ -137,44 +139,18 @@ def test_source_list_refuses(table, words):
 
 
 def test_configuration_holds_the_conditions():
-    conditions = simulation.Conditions(
-        seeing=1.35,
-        sky_mag=21.4,
-        gain=3.855,
-        read_noise=4.4,
-        optics=Optics(m1=4.0, m2=1.0, wavelength=0.62, arms=0),
-        aureole=Aureole(sb=17.0, radius=120),
-    )
+    optics, aureole = Optics(m1=4.0, m2=1.0, wavelength=0.62, arms=0), Aureole(sb=17.0, radius=120)
+    conditions = Conditions(seeing=1.35, sky_mag=21.4, gain=3.855, read_noise=4.4, optics=optics, aureole=aureole)
     settings = skymaker_files.configuration(conditions)
     expected = {
-        "SEEING_FWHM": 1.35,
-        "BACK_MAG": 21.4,
-        "GAIN": 3.855,
-        "READOUT_NOISE": 4.4,
-        "EXPOSURE_TIME": 53.9,
-        "MAG_ZEROPOINT": 24.2,
-        "PIXEL_SIZE": 0.396,
-        "IMAGE_SIZE": 512,
-        "IMAGE_TYPE": "SKY",
-        "WELL_CAPACITY": 300000,
-        "SATUR_LEVEL": 65535,
-        "M1_DIAMETER": 4.0,
-        "M2_DIAMETER": 1.0,
-        "ARM_COUNT": 0,
-        "WAVELENGTH": 0.62,
-        "AUREOLE_RADIUS": 120,
-        "AUREOLE_SB": 17.0,
-        "STARCOUNT_ZP": 0,
-    }
+        "SEEING_FWHM": 1.35, "BACK_MAG": 21.4, "GAIN": 3.855, "READOUT_NOISE": 4.4, "EXPOSURE_TIME": 53.9,
+        "MAG_ZEROPOINT": 24.2, "PIXEL_SIZE": 0.396, "IMAGE_SIZE": 512, "IMAGE_TYPE": "SKY_NONOISE",
+        "WELL_CAPACITY": 0, "M1_DIAMETER": 4.0, "M2_DIAMETER": 1.0, "ARM_COUNT": 0, "WAVELENGTH": 0.62,
+        "AUREOLE_RADIUS": 120, "AUREOLE_SB": 17.0, "STARCOUNT_ZP": 0,
+    }  # fmt: skip
     assert {name: settings[name] for name in expected} == expected
-
-
-def test_configuration_without_noise_and_without_aureole():
-    conditions = simulation.Conditions(seeing=1.0, sky_mag=22.0, gain=4.0, read_noise=5.0, aureole=None)
-    settings = skymaker_files.configuration(conditions, noise=False)
-    assert settings["IMAGE_TYPE"] == "SKY_NONOISE"
-    assert settings["WELL_CAPACITY"] == 0
-    assert settings["AUREOLE_RADIUS"] == 0
+    without = skymaker_files.configuration(dataclasses.replace(conditions, aureole=None))
+    assert without["AUREOLE_RADIUS"] == 0
 
 
 @pytest.mark.parametrize(
@@ -188,9 +164,8 @@ def test_configuration_without_noise_and_without_aureole():
     ],
 )
 def test_configuration_refuses(changes, words):
-    values = {"seeing": 1.2, "sky_mag": 21.9, "gain": 4.0, "read_noise": 5.0, **changes}
     with pytest.raises(ConfigError, match=words):
-        skymaker_files.configuration(simulation.Conditions(**values))
+        skymaker_files.configuration(dataclasses.replace(CONDITIONS, **changes))
 
 
 # ---- the program itself
@@ -216,19 +191,12 @@ def test_version_of_something_else(text):
 
 def test_missing_program_names_the_command_that_installs_it(tmp_path, monkeypatch, stars):
     monkeypatch.setenv("PATH", str(tmp_path))
-    for name in ("SKY", "STUFF"):
-        monkeypatch.delenv(name, raising=False)
     assert skymaker.find_sky() is None
     with pytest.raises(MissingError, match="mamba install -c conda-forge astromatic-skymaker"):
         skymaker.simulate_frame(CONDITIONS, stars, 1)
     with pytest.raises(MissingError, match="astromatic-skymaker"):
-        list(skymaker.simulate_many([skymaker.Job("a", CONDITIONS, stars, 1)], progress=False))
-    with pytest.raises(MissingError, match=r"github.com/astromatic/stuff"):
-        stuff.galaxies(1)
-
-
-def test_a_wrong_path_in_the_variable_is_not_passed_over(tmp_path, monkeypatch):
-    monkeypatch.setenv("SKY", str(tmp_path / "nowhere"))
+        skymaker.make_frames([(tmp_path / "a.fits", 1)], RECIPE, "paper", progress=False)
+    monkeypatch.setenv("SKY", str(tmp_path / "nowhere"))  # not passed over
     with pytest.raises(MissingError, match=r"\$SKY is .*nowhere.*no program"):
         skymaker.find_sky()
 
@@ -245,11 +213,18 @@ def test_another_program_and_an_old_one_are_refused(fake_sky, monkeypatch):
 # ---- what it reads
 
 
-def test_frame_is_rounded_and_truth_counts_from_zero(fake_sky, stars):
+@pytest.mark.parametrize("version", ["3.10.5 (2014-03-19)", "4.3.0 (2025-01-01)"])
+def test_noise_is_drawn_from_the_seed_and_truth_counts_from_zero(fake_sky, stars, monkeypatch, version):
+    monkeypatch.setenv("FAKE_VERSION", f"SkyMaker version {version}")
+    os.utime(fake_sky)  # another program: its version is asked for anew
     image, truth = skymaker.simulate_frame(CONDITIONS, stars, 1)
-    assert image.dtype == np.uint16
-    assert image.shape == (64, 64)
-    assert (image == 70).all()
+    assert image.dtype == np.uint16 and image.shape == (64, 64)
+    assert (skymaker.simulate_frame(CONDITIONS, stars, 1)[0] == image).all()
+    assert (skymaker.simulate_frame(CONDITIONS, stars, 2)[0] != image).any()
+    # 70.4 ADU of Poisson light, 5 e- of read noise, rounding
+    predicted = 70.4 / 4 + (5 / 4) ** 2 + 1 / 12
+    assert abs(image.mean() - 70.4) < 4 * np.sqrt(predicted / image.size)
+    assert abs(image.var() / predicted - 1) < 4 * np.sqrt(2 / image.size)
     pd.testing.assert_frame_equal(truth[["x", "y", "mag"]], stars[["x", "y", "mag"]])
     # zero point: 24.2 + 2.5 log10(53.9 s · 4 e-/ADU)
     np.testing.assert_allclose(truth["flux"], 53.9 * 4.0 * 10 ** (0.4 * (24.2 - stars["mag"])), rtol=1e-12)
@@ -258,8 +233,7 @@ def test_frame_is_rounded_and_truth_counts_from_zero(fake_sky, stars):
 
 def test_an_empty_field_is_a_frame(fake_sky, stars):
     image, truth = skymaker.simulate_frame(CONDITIONS, stars[:0], 1)
-    assert image.shape == (64, 64)
-    assert len(truth) == 0
+    assert image.shape == (64, 64) and len(truth) == 0
 
 
 def test_sources_that_sky_passed_over_are_not_in_the_truth(fake_sky, stars, monkeypatch):
@@ -279,103 +253,27 @@ def test_sources_that_sky_passed_over_are_not_in_the_truth(fake_sky, stars, monk
         ("size", DataError, "night-3: .*no image of 64×64"),
         ("list", DataError, "night-3: the source list frame.list .*something else"),
         ("extra", DataError, "night-3: SkyMaker's list has a source that it was not given"),
+        ("hang", PNetError, "night-3: sky did not end within 2 s"),
     ],
 )
 def test_faults_have_words(fake_sky, stars, monkeypatch, tmp_path, fault, error, words):
     monkeypatch.setenv("FAULT", fault)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    start = time.monotonic()
     with pytest.raises(error, match=words):
-        skymaker.simulate_frame(CONDITIONS, stars, 1, name="night-3")
+        skymaker.simulate_frame(CONDITIONS, stars, 1, name="night-3", timeout=2 if fault == "hang" else 60)
+    assert time.monotonic() - start < 20
     assert [path.name for path in tmp_path.iterdir()] == ["sky"], "a temporary folder was left behind"
 
 
-def test_a_program_that_hangs_is_ended(fake_sky, stars, monkeypatch):
-    monkeypatch.setenv("FAULT", "hang")
-    start = time.monotonic()
-    with pytest.raises(PNetError, match="night-3: sky did not end within 2 s"):
-        skymaker.simulate_frame(CONDITIONS, stars, 1, name="night-3", timeout=2)
-    assert time.monotonic() - start < 20
-
-
-def test_unknown_noise(fake_sky, stars):
-    with pytest.raises(ConfigError, match="noise is 'none', it must be one of program, seeded, auto"):
-        skymaker.simulate_frame(CONDITIONS, stars, 1, noise="none")
-
-
-# ---- noise, and many frames
-
-
-def test_noise_of_the_two_versions(fake_sky, stars, monkeypatch, tmp_path):
-    """4.x draws its own noise; 3.x, whose seed is the second, leaves it to the seed."""
-    log = tmp_path / "log"
-    monkeypatch.setenv("LOG", str(log))
-    skymaker.simulate_frame(CONDITIONS, stars, 1)
-    assert log.read_text().split()[1] == "SKY"
-    monkeypatch.setenv("FAKE_VERSION", "SkyMaker version 3.10.5 (2014-03-19)")
-    os.utime(fake_sky)
-    log.unlink()
-    first, _ = skymaker.simulate_frame(CONDITIONS, stars, 1)
-    assert log.read_text().split()[1] == "SKY_NONOISE"
-    assert (skymaker.simulate_frame(CONDITIONS, stars, 1)[0] == first).all()
-    assert (skymaker.simulate_frame(CONDITIONS, stars, 2)[0] != first).any()
-    # 70.4 ADU of Poisson light, 5 e- of read noise, rounding
-    predicted = 70.4 / 4 + (5 / 4) ** 2 + 1 / 12
-    n = first.size
-    assert abs(first.mean() - 70.4) < 4 * np.sqrt(predicted / n)
-    assert abs(first.var() / predicted - 1) < 4 * np.sqrt(2 / n)
-
-
-def test_own_noise_of_3x_waits_for_the_next_second(fake_sky, stars, monkeypatch, tmp_path):
-    monkeypatch.setenv("FAKE_VERSION", "SkyMaker version 3.10.5 (2014-03-19)")
-    monkeypatch.setenv("LOG", str(tmp_path / "log"))
-    jobs = [skymaker.Job(f"frame-{index}", CONDITIONS, stars, index) for index in range(3)]
-    list(skymaker.simulate_many(jobs, workers=3, noise="program", progress=False))
-    seconds = [int(float(word)) for word in (tmp_path / "log").read_text().replace("SKY", " ").split()]
-    assert len(set(seconds)) == 3
-
-
-def test_many_frames_come_in_order_and_side_by_side(fake_sky, stars, monkeypatch):
-    running, most, lock = [0], [0], threading.Lock()
-    real = skymaker.simulate_frame
-
-    def watched(*arguments, **options):
-        with lock:
-            running[0] += 1
-            most[0] = max(most[0], running[0])
-        try:
-            return real(*arguments, **options)
-        finally:
-            with lock:
-                running[0] -= 1
-
-    monkeypatch.setattr(skymaker, "simulate_frame", watched)
-    jobs = [skymaker.Job(f"frame-{index}", CONDITIONS, stars[: index + 1], index) for index in range(6)]
-    done = list(skymaker.simulate_many(iter(jobs), total=6, workers=2, progress=False))
-    assert [job.name for job, _, _ in done] == [job.name for job in jobs]
-    assert [len(truth) for _, _, truth in done] == [1, 2, 3, 4, 5, 6]
-    assert most[0] == 2
-
-
-def test_one_failure_ends_the_series_with_its_name(fake_sky, stars):
-    bad = stars.assign(mag=np.nan)
-    jobs = [skymaker.Job("good", CONDITIONS, stars, 1), skymaker.Job("bad", CONDITIONS, bad, 2)]
-    series = skymaker.simulate_many(jobs, workers=1, progress=False)
-    assert next(series)[0].name == "good"
-    with pytest.raises(DataError, match="not finite"):
-        next(series)
-
-
 def test_make_frames_writes_whole_frames_only(fake_sky, tmp_path, monkeypatch):
-    recipe = simulation.Recipe.load()
-    small = simulation.Recipe(**{**recipe.__dict__, "size": 64})
+    small = dataclasses.replace(RECIPE, size=64)
     folder = tmp_path / "frames"
     todo = [(folder / f"paper-{index}.fits", index) for index in range(3)]
     skymaker.make_frames(todo, small, "paper", workers=2, progress=False)
-    frame, truth = simulation.read_frame(todo[1][0])
-    assert frame.meta["SIMULATR"] == "SkyMaker 4.3.0"
-    assert frame.meta["SEED"] == 1
-    pd.testing.assert_frame_equal(truth[["x", "y", "mag"]], simulation.draw_stars(small, "paper", 1)[["x", "y", "mag"]])
+    frame, truth = read_frame(todo[1][0])
+    assert frame.meta["SIMULATR"] == "SkyMaker 4.3.0" and frame.meta["SEED"] == 1
+    pd.testing.assert_frame_equal(truth[["x", "y", "mag"]], draw_stars(small, "paper", 1)[["x", "y", "mag"]])
     monkeypatch.setenv("FAULT", "exit")
     with pytest.raises(PNetError, match="later"):
         skymaker.make_frames([(folder / "later.fits", 9)], small, "paper", progress=False)
@@ -383,67 +281,36 @@ def test_make_frames_writes_whole_frames_only(fake_sky, tmp_path, monkeypatch):
 
 
 def test_bleeding_runs_both_ways_along_the_column():
-    """The camera model of seeded frames, by hand: 800 e- too much in one pixel, room of 100 in each neighbour."""
+    """The camera model by hand: 800 e- too much in one pixel, room of 100 in each neighbour."""
     electrons = np.full((1, 11, 3), 900.0)
     electrons[0, 5, 1] = 1800.0
     after = render.bleed(torch.from_numpy(electrons), torch.tensor([1000.0]))[0].numpy()
     assert (after[:, [0, 2]] == 900).all()
-    assert after[:, 1].tolist() == [900, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 900]
+    assert after[:, 1].tolist() == [900, *[1000] * 9, 900]
 
 
 # ---- galaxies
 
-FAKE_STUFF = """#!{python} -S
-import os, sys
-if "-v" in sys.argv:
-    print("Stuff version 1.26.0 (2014-03-19)")
-    sys.exit()
-settings = dict(line.split(None, 1) for line in open("program.conf"))
-line = os.environ.get("LINE", "200 126.0 76.0 19.5 0.3 0.6 0.9 -20.0 0.8 0.5 -20.0 0.1 4.0")
-with open("galaxies.list", "w") as out:
-    out.write(line + "\\n")
-    out.write("200 10.0 10.0 24.5 0.3 0.6 0.9 -20.0 0.8 0.5 -20.0 0.1 4.0\\n")
-"""
-
 
 def test_stuff_galaxies_are_shifted_and_cut(script, monkeypatch):
-    monkeypatch.delenv("LINE", raising=False)
     script(FAKE_STUFF, "STUFF", "stuff")
-    table = stuff.galaxies(1, size=128, magnitudes=(15, 23), margin=25)
+    table = stuff.galaxies(dataclasses.replace(RECIPE, size=128), (15, 23), 1)
     assert len(table) == 1, "the one of 24.5 mag lies outside the limits"
     assert table[["x", "y", "mag"]].iloc[0].tolist() == [100.0, 50.0, 19.5]
-    assert table["kind"].tolist() == ["galaxy"]
     assert skymaker_files.source_list(table).startswith("200 101.0")
-
-
-def test_stuff_list_that_holds_something_else(script, monkeypatch):
-    script(FAKE_STUFF, "STUFF", "stuff")
-    monkeypatch.setenv("LINE", "100 1.0 1.0 15.0")
+    monkeypatch.setenv("LINE", "100 1.0 1.0 15.0\n")
     with pytest.raises(DataError, match="does not hold galaxies"):
-        stuff.galaxies(1)
-    with pytest.raises(ConfigError, match="brightest must come first"):
-        stuff.galaxies(1, magnitudes=(23, 15))
+        stuff.galaxies(RECIPE, (15, 23), 1)
 
 
-def test_own_galaxies_keep_their_half_light_radius():
-    population = pd.DataFrame(
-        {
-            "x": [10.0],
-            "y": [11.0],
-            "mag": [19.0],
-            "kind": ["galaxy"],
-            "bulge_fraction": [0.2],
-            "bulge_radius": [0.5],
-            "disc_radius": [1.0],
-            "axis_ratio": [0.25],
-            "angle": [30.0],
-        }
-    )
-    row = stuff.as_stuff(population).iloc[0]
+def test_without_stuff_our_own_galaxies_keep_their_half_light_radius(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    table = stuff.galaxies(RECIPE, (15.0, 23.0), 1)
+    own = stuff.draw_galaxies(RECIPE, (15.0, 23.0), 1)
     # half-light ellipse of a disc with scale length a along its major axis: 1.678 a by 1.678 a q
-    area = np.pi * (1.67835 * row["disk_scale"]) ** 2 * row["disk_aspect"]
-    assert area == pytest.approx(np.pi * 1.0**2, rel=1e-6)
-    assert set(stuff.GALAXY_COLUMNS) <= set(row.index)
+    area = np.pi * (1.67835 * table["disk_scale"]) ** 2 * table["disk_aspect"]
+    np.testing.assert_allclose(area, np.pi * own["disc_radius"] ** 2, rtol=1e-6)
+    assert skymaker_files.source_list(table).count("200 ") == len(own) > 3
 
 
 # ---- the real programs
@@ -459,22 +326,16 @@ def field():
     return pd.DataFrame({"x": x + rng.uniform(-0.5, 0.5, x.size), "y": y + rng.uniform(-0.5, 0.5, x.size), "mag": mag})
 
 
-def live_frame(conditions, stars, noise, tmp_path):
-    image, truth = skymaker.simulate_frame(conditions, stars, 7, noise=noise)
-    path = tmp_path / f"paper-{noise}.fits"
-    simulation.write_frame(path, image, truth, conditions, simulator="SkyMaker", kind="paper", seed=7)
-    return simulation.read_frame(path)
-
-
 @needs_program("sky")
-@pytest.mark.parametrize("noise", ["program", "seeded"])
-def test_live_frame_is_true_to_its_truth(field, tmp_path, noise):
+def test_live_frame_is_true_to_its_truth(field, tmp_path):
     """Positions, flux, PSF, sky and noise of a real SkyMaker frame against the analytic prediction."""
     # gain of 6: the full well (50,000 ADU) stays below the converter's limit
-    conditions = simulation.Conditions(seeing=1.2, sky_mag=21.9, gain=6.0, read_noise=5.0)
-    frame, truth = live_frame(conditions, field, noise, tmp_path)
+    conditions = Conditions(seeing=1.2, sky_mag=21.9, gain=6.0, read_noise=5.0)
+    image, truth = skymaker.simulate_frame(conditions, field, 7)
+    write_frame(tmp_path / "a.fits", image, truth, conditions, simulator="SkyMaker", kind="paper", seed=7)
+    frame, truth = read_frame(tmp_path / "a.fits")
     assert len(truth) == len(field)
-    table = validation.measure([(frame, truth)], simulation.Recipe.load())
+    table = physics.measure([(frame, truth)], RECIPE)
     assert table.loc[table["quantity"] == "flux", "n"].item() >= 40
     assert table["ok"].all(), table.to_string()
     bright = truth.loc[truth["mag"].idxmin()]
@@ -483,21 +344,21 @@ def test_live_frame_is_true_to_its_truth(field, tmp_path, noise):
     assert len(trail) > 8
     assert abs((trail[0] + trail[-1]) / 2 - row) <= 1, "half of the charge goes each way"
     # nothing is lost: the light within 30 px is the share that the PSF says, bled or not
-    box = frame.image[row - 60 : row + 61, column - 30 : column + 31]
-    light = reference.far_light(frame, truth, simulation.Recipe.load())[row - 60 : row + 61, column - 30 : column + 31]
-    assert (box - conditions.sky).sum() / light.sum() == pytest.approx(1, abs=0.002)
+    box = (slice(row - 60, row + 61), slice(column - 30, column + 31))
+    light = physics.far_light(frame, truth, RECIPE)[box]
+    assert (frame.image[box] - conditions.sky).sum() / light.sum() == pytest.approx(1, abs=0.002)
 
 
 @needs_program("sky")
 @needs_program("stuff")
 def test_live_galaxies(tmp_path):
     """A field with Stuff's galaxies: each is in the truth, and its light is in the image."""
-    conditions = simulation.Conditions(seeing=1.2, sky_mag=21.9, gain=4.0, read_noise=5.0)
-    galaxies = stuff.galaxies(4, magnitudes=(15, 21))
-    assert (stuff.galaxies(4, magnitudes=(15, 21)) == galaxies).all(axis=None)
+    conditions = Conditions(seeing=1.2, sky_mag=21.9, gain=4.0, read_noise=5.0)
+    galaxies = stuff.galaxies(RECIPE, (15, 21), 4)
+    assert (stuff.galaxies(RECIPE, (15, 21), 4) == galaxies).all(axis=None)
     inside = galaxies[galaxies[["x", "y"]].apply(lambda v: v.between(40, 471)).all(axis=1)]
     assert len(inside)
-    image, truth = skymaker.simulate_frame(conditions, galaxies, 1, noise="seeded")
+    image, truth = skymaker.simulate_frame(conditions, galaxies, 1)
     assert len(truth) == len(galaxies)
     total = (image * conditions.gain - conditions.sky).sum()
     noise = np.sqrt(image.size * (conditions.sky + 25))

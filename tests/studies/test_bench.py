@@ -10,7 +10,8 @@ from pnet.common import paths
 from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.common.files import write_json
 from pnet.detection.network import CONFIGS, PhotometryDetectionNet
-from pnet.simulation import recipe as simulation
+from pnet.simulation.datasets import make_dataset
+from pnet.simulation.recipe import Recipe
 from studies import bench, bench_network
 
 
@@ -18,7 +19,7 @@ from studies import bench, bench_network
 def file(tmp_path_factory):
     """A rendered frame."""
     folder = tmp_path_factory.mktemp("frames")
-    return str(simulation.make_dataset(folder, simulation.Recipe.load(), "test", 1, 5, engine="renderer")[0])
+    return str(make_dataset(folder, Recipe.load(), "test", 1, 5, engine="renderer")[0])
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from pnet.common.files import read_json
 from pnet.detection.network import CONFIGS as DETECTION
-from pnet.simulation import recipe as simulation
+from pnet.simulation.datasets import make_dataset
 from pnet.simulation.recipe import Recipe
 from pnet.stars.network import CONFIGS
 from pnet.stars.predict import Prediction
@@ -20,7 +20,7 @@ from studies import stars as studies
 def frames(tmp_path_factory):
     folder = tmp_path_factory.mktemp("frames")
     return {
-        split: simulation.make_dataset(folder, Recipe.load(), split, n, 5, engine="renderer", progress=False)
+        split: make_dataset(folder, Recipe.load(), split, n, 5, engine="renderer", progress=False)
         for split, n in (("train", 1), ("val", 2))
     }
 

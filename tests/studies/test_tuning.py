@@ -5,7 +5,8 @@ import yaml
 
 from pnet.common.errors import ConfigError, MissingError
 from pnet.evaluation import baselines
-from pnet.simulation import recipe as simulation
+from pnet.simulation.datasets import make_dataset
+from pnet.simulation.recipe import Recipe
 from studies import tuning
 
 
@@ -22,9 +23,9 @@ def test_the_settings_chosen_are_the_best_of_their_curve():
 
 
 def test_tuning_takes_the_threshold_with_the_best_f1(tmp_path):
-    recipe = simulation.Recipe.load()
+    recipe = Recipe.load()
     for kind, split in (("paper", "val"), ("realistic", "train")):
-        files = simulation.make_dataset(tmp_path / kind, recipe, split, 1, 3, engine="renderer", kind=kind)
+        files = make_dataset(tmp_path / kind, recipe, split, 1, 3, engine="renderer", kind=kind)
         folder = tmp_path / "frames" / split
         folder.mkdir(parents=True)
         files[0].rename(folder / f"{kind}-1.fits")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pnet.common.errors import ConfigError, MissingError
-from pnet.simulation import recipe as simulation
+from pnet.simulation.datasets import make_dataset
 from pnet.simulation.recipe import Recipe
 from pnet.stars import weights
 from pnet.training import detection_run as training
@@ -24,7 +24,7 @@ def frames(tmp_path_factory):
     folder = tmp_path_factory.mktemp("frames")
     recipe = Recipe.load()
     return {
-        split: simulation.make_dataset(folder, recipe, split, 1, 5, engine="renderer", progress=False)
+        split: make_dataset(folder, recipe, split, 1, 5, engine="renderer", progress=False)
         for split in ("train", "val")
     }
 

@@ -70,11 +70,11 @@ def duration(seconds: float) -> str:
 
 def limit(output: Path) -> str:
     """Return the table of the Cramér-Rao bound by magnitude: the recipe's mean sky, the third camera column's gain."""
-    from pnet.simulation import recipe as simulation
+    from pnet.simulation.recipe import Conditions, Recipe
     from pnet.sky import limits, psf
 
-    recipe = simulation.Recipe.load()
-    conditions = simulation.Conditions(
+    recipe = Recipe.load()
+    conditions = Conditions(
         seeing=SEEING, sky_mag=recipe.sky_mag[0], gain=recipe.gain[2], read_noise=float(np.mean(recipe.read_noise))
     )
     light = limits.EffectivePSF.from_function(lambda x, y, size: psf.pixel_psf(SEEING, recipe.pixel_scale, x, y, size))

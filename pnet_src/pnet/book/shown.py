@@ -80,7 +80,7 @@ class Measurements:
         command = f"<code>{html.escape(COMMANDS[dataset].format(output=self.output))}</code>"
         if origin == MISSING:
             text = f"Neither this run nor the project has any; {command} makes them."
-            return _box("warning", f"No measurements of {NAMES[dataset]}", text)
+            return box("warning", f"No measurements of {NAMES[dataset]}", text)
         n = len(record.get("frames", []))
         what = f"{n} frame{'s' if n != 1 else ''}"
         if record.get("engine") in ENGINES:
@@ -88,14 +88,14 @@ class Measurements:
         if record.get("baseline"):
             what += f". Baseline: {html.escape(str(record['baseline']))}"
         if origin == LIVE:
-            return _box("note", f"Measured by this run: {NAMES[dataset]}", f"{what}.")
+            return box("note", f"Measured by this run: {NAMES[dataset]}", f"{what}.")
         title = f"Released result ({str(record.get('date', ''))[:10]}, commit {str(record.get('commit', ''))[:10]})"
         text = f"This run has not measured {NAMES[dataset]}; the project's own results stand in ({what}). "
         text += f"{command} makes this page live."
-        return _box("warning", title, text)
+        return box("warning", title, text)
 
 
-def _box(kind: str, title: str, text: str) -> str:
+def box(kind: str, title: str, text: str) -> str:
     """Return an admonition as the book's theme draws it."""
     return f'<div class="admonition {kind}"><p class="admonition-title">{title}</p><p>{text}</p></div>'
 

@@ -25,7 +25,8 @@ from pnet.detection.predict import detect_image
 from pnet.evaluation import contaminants, scores
 from pnet.evaluation.frames import read_realistic
 from pnet.evaluation.scores import Score
-from pnet.simulation.recipe import Recipe, list_frames
+from pnet.simulation.datasets import list_frames
+from pnet.simulation.recipe import Recipe
 from pnet.sky import background, matching
 from pnet.stars import weights
 from pnet.stars.confidence import KEY, METHODS, Calibration, logit

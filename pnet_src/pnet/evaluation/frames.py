@@ -18,7 +18,9 @@ from pnet.sdss.download import Report
 from pnet.sdss.manifest import Manifest, fetch
 from pnet.sdss.psf import PSFModel
 from pnet.simulation import datasets
-from pnet.simulation.recipe import Recipe, find_engine, make_dataset, read_frame
+from pnet.simulation.datasets import find_engine, make_dataset
+from pnet.simulation.frame_file import read_frame
+from pnet.simulation.recipe import Recipe
 from pnet.sky import catalogue, limits
 
 
@@ -96,7 +98,7 @@ def simulated(dataset: str, output: str | os.PathLike, n: int, seed: int) -> Sou
     if (folder / "simulation.json").is_file():
         engine, files = read_json(folder / "simulation.json")["engine"], datasets.frames_of(output, split, kind)
     else:
-        engine = find_engine(None if kind == datasets.PAPER else kind)
+        engine = find_engine(kind)
         files = make_dataset(folder, Recipe.load(), split, n, seed, engine=engine, kind=kind)
     if not files:
         raise MissingError(

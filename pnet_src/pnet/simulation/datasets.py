@@ -1,67 +1,127 @@
-"""The simulated data set of a run, and how its engine compares with the other: what notebook 01 shows."""
+"""Data sets of simulated frames: which engine makes them, where they are, and the record of what was made."""
 
-import html
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from pnet.common import paths, provenance
-from pnet.common.errors import ConfigError, DataError, MissingError
-from pnet.common.files import atomic_path, read_json, write_json
+from pnet.common import paths, programs, provenance
+from pnet.common.errors import ConfigError, MissingError
+from pnet.common.files import read_json, write_json
 from pnet.common.seeds import derive
-from pnet.frame import Frame
-from pnet.simulation import recipe as simulation
-from pnet.simulation import validation
-from pnet.simulation.recipe import SPLITS, Recipe
+from pnet.simulation.recipe import Recipe
 
-FRAMES = 24  # compared at most: three errors then lie below every tolerance
+SPLITS = ("train", "val", "test")
+NUMBERS = {"train": 100000, "test": 200000, "val": 300000}  # a split's frames count from here
+ENGINES = ("frames", "skymaker", "renderer")
 PAPER = "paper"  # the kind of field in data_manifests/simulation.yml that chapters 01 to 08 are about
-RELEASED = paths.RESULTS / "simulation"
-COMMAND = "SKYMAKER_FRAMES=&lt;folder of SkyMaker frames&gt; make book"
-LABELS = {
-    "frames": "existing SkyMaker frames ($SKYMAKER_FRAMES)",
-    "skymaker": "SkyMaker, run on this machine",
-    "renderer": "PNet's renderer (no SkyMaker on this machine)",
-}
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """SkyMaker against the renderer on the same sources.
+def frames_folder() -> Path | None:
+    """Return the folder named by $SKYMAKER_FRAMES, None where it is not set.
+
+    Raises
+    ------
+    MissingError
+        If the variable names no folder.
+    """
+    name = os.environ.get("SKYMAKER_FRAMES")
+    if not name:
+        return None
+    if not Path(name).is_dir():
+        raise MissingError(
+            f"SKYMAKER_FRAMES={name} is no folder; name a folder with train/, val/ and test/ or unset it"
+        )
+    return Path(name)
+
+
+def find_engine(kind: str = PAPER) -> str:
+    """Return what makes simulated frames here: 'frames' ($SKYMAKER_FRAMES), 'skymaker' (`sky` found) or 'renderer'.
+
+    A folder of frames without the paper's kind is a mistake; one whose ``test`` holds none of another `kind` is passed
+    over.
+    """
+    folder = frames_folder()
+    if folder is not None and (kind == PAPER or list_frames(folder / "test", kind)):
+        return "frames"
+    return "skymaker" if programs.find("sky", "SKY") else "renderer"
+
+
+def list_frames(folder: str | os.PathLike, kind: str = PAPER) -> list[Path]:
+    """Return the frames of a folder of one kind of field in order of name."""
+    return sorted(Path(folder).glob(f"{kind}-*.fits"))
+
+
+def make_dataset(
+    folder: str | os.PathLike,
+    recipe: Recipe,
+    split: str,
+    n: int,
+    seed: int,
+    *,
+    engine: str = "auto",
+    kind: str = PAPER,
+    workers: int = 2,
+    progress: bool = True,
+) -> list[Path]:
+    """Provide `n` frames of a split and return their paths.
+
+    Frames that are already in `folder` are kept, so an interrupted run goes on where it stopped. With the engine
+    'frames' nothing is copied: the paths point into $SKYMAKER_FRAMES.
 
     Parameters
     ----------
-    table : DataFrame
-        As from `validation.compare`, SkyMaker as a and the renderer as b; empty where nothing is known.
-    record : dict
-        Provenance.
-    is_live : bool
-        Whether this machine made it.
+    folder : path
+        Frames are written to ``folder/split``.
+    recipe : Recipe
+    split : {'train', 'val', 'test'}
+    n : int
+        Number of frames.
+    seed : int
+        Seed of the run; each split and frame derives its own.
+    engine : {'auto', 'frames', 'skymaker', 'renderer'}
+    kind : str
+        Kind of field in the recipe.
+    workers : int
+        Frames that SkyMaker makes at the same time.
+    progress : bool
+        Show a progress bar.
+
+    Raises
+    ------
+    ConfigError, MissingError
+        If a parameter is not allowed, or the engine or its frames are missing.
     """
+    if split not in SPLITS:
+        raise ConfigError(f"split is {split!r}, allowed are {SPLITS}")
+    if engine not in ("auto", *ENGINES):
+        raise ConfigError(f"engine is {engine!r}, allowed are {('auto', *ENGINES)}")
+    engine = find_engine(kind) if engine == "auto" else engine
+    if engine == "frames":
+        source = frames_folder()
+        if source is None:
+            raise MissingError("engine 'frames' needs a folder of SkyMaker frames: set SKYMAKER_FRAMES=<folder>")
+        found = list_frames(source / split, kind)[:n]
+        if not found:
+            raise MissingError(
+                f"{source / split} holds no {kind}-*.fits; SKYMAKER_FRAMES must name a folder with {split}/"
+            )
+        return found
+    folder = Path(folder) / split
+    names = [f"{kind}-{NUMBERS[split] + index}.fits" for index in range(1, n + 1)]
+    jobs = [(folder / name, derive(seed, split, kind, index)) for index, name in enumerate(names, start=1)]
+    todo = [job for job in jobs if not job[0].exists()]
+    # here, since they bring torch: nobody should wait for it who only asks what there is
+    if engine == "skymaker":
+        from pnet.simulation import skymaker
 
-    table: pd.DataFrame
-    record: dict[str, Any]
-    is_live: bool
+        skymaker.make_frames(todo, recipe, kind, workers=workers, progress=progress)
+    else:
+        from pnet.simulation import renderer
 
-    @property
-    def notice(self) -> str:
-        """HTML that marks a released comparison; empty for a live one."""
-        if self.is_live:
-            return ""
-        if self.table.empty:
-            title, text = "No comparison", "This machine has no SkyMaker frames, and the project has released no result"
-        else:
-            title = f"Released result ({self.record['date'][:10]}, commit {html.escape(self.record['commit'][:10])})"
-            text = "This machine has no SkyMaker frames; the project's own comparison stands in"
-        return (
-            f'<div class="admonition warning"><p class="admonition-title">{title}</p>'
-            f"<p>{text}. <code>{COMMAND}</code>, or SkyMaker on PATH, makes it live.</p></div>"
-        )
+        renderer.make_frames(todo, recipe, kind, progress=progress)
+    return [path for path, _ in jobs]
 
 
 def simulate(
@@ -105,8 +165,7 @@ def simulate(
     if any(n < 0 for n in counts.values()) or not any(counts.values()):
         raise ConfigError(f"frames by split are {dict(counts)}; none may be negative and one must be positive")
     if engine == "auto":
-        # a folder of frames without the paper's kind is a mistake; one without the other kinds is not
-        engine = simulation.find_engine(None if kind == PAPER else kind)
+        engine = find_engine(kind)
     folder = simulation_folder(output, kind)
     path = folder / "simulation.json"
     settings = {"engine": engine, "kind": kind, "seed": seed}
@@ -121,7 +180,7 @@ def simulate(
     write_json(path, settings)  # without its splits it is the record of a run that is not done
     recipe = Recipe.load()
     splits = {
-        split: simulation.make_dataset(
+        split: make_dataset(
             folder, recipe, split, n, seed, engine=engine, kind=kind, workers=workers, progress=progress
         )
         for split, n in wanted.items()
@@ -175,90 +234,3 @@ def frames_of(output: str | os.PathLike, split: str, kind: str = PAPER) -> list[
     if gone:
         raise MissingError(f"{gone[0]}, listed in {path}, is gone; {command}")
     return files
-
-
-def sources(record: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the truth of every frame of a data set: columns split, frame, simulator, x, y, mag, flux, kind.
-
-    Pixels are read and dropped: the frames of a large data set would not fit into memory.
-    """
-    tables = []
-    for split in simulation.SPLITS:
-        for file in record["splits"].get(split, []):
-            frame, truth = simulation.read_frame(file)
-            tables.append(truth.assign(split=split, frame=frame.name, simulator=frame.meta["SIMULATR"]))
-    columns = ["split", "frame", "simulator", "x", "y", "mag", "flux", "kind"]
-    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
-
-
-def checked(record: Mapping[str, Any]) -> list[tuple[Frame, pd.DataFrame]]:
-    """Return the frames that are checked: the first `FRAMES` of the validation split, of train where there is none.
-
-    Never those of the test split, which is for reporting alone.
-
-    Raises
-    ------
-    ConfigError
-        If the data set has only test frames.
-    """
-    files = record["splits"].get("val") or record["splits"].get("train") or []
-    if not files:
-        raise ConfigError(
-            "the data set has neither val nor train frames; test frames are not for checks: set n_val > 0"
-        )
-    return [simulation.read_frame(file) for file in files[:FRAMES]]
-
-
-def compare_or_released(
-    real: list[tuple[Frame, pd.DataFrame]],
-    record: Mapping[str, Any],
-    output: str | os.PathLike,
-    recipe: Recipe,
-    seed: int,
-    *,
-    released: Path = RELEASED,
-) -> Comparison:
-    """Compare SkyMaker's frames of this run with the renderer's of the same sources, or return the released comparison.
-
-    Parameters
-    ----------
-    real : list of (Frame, truth)
-        As from `checked`.
-    record : mapping
-        As from `dataset`; it tells the engine.
-    output : path
-        Folder of the profile; table and provenance go to ``simulation/engines.csv`` and ``.json``.
-    recipe : Recipe
-    seed : int
-        Of the renderer's noise.
-    released : Path
-        Folder with the project's own ``engines.csv`` and ``engines.json``.
-
-    Raises
-    ------
-    DataError
-        If a frame or the released comparison is damaged.
-    """
-    if record["engine"] == "renderer":
-        if not (released / "engines.csv").is_file():
-            return Comparison(pd.DataFrame(), {}, False)
-        try:
-            table = pd.read_csv(released / "engines.csv", keep_default_na=False)
-            return Comparison(table, read_json(released / "engines.json"), False)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{released}/engines.csv or .json is damaged: {error}") from error
-    ours = [
-        (validation.rendered(frame, truth, recipe, derive(seed, "engines", frame.name)), truth) for frame, truth in real
-    ]
-    table = validation.compare(validation.measure(real, recipe), validation.measure(ours, recipe))
-    folder = paths.ROOT / output / "simulation"
-    with atomic_path(folder / "engines.csv") as temporary:
-        table.to_csv(temporary, index=False)
-    details = {
-        "engine": record["engine"],
-        "simulators": sorted({frame.meta["SIMULATR"] for frame, _ in real}),
-        "frames": [frame.name for frame, _ in real],
-    }
-    result = provenance.record("python -m pnet run 01_skymaker_simulation", seed, "cpu", **details)
-    write_json(folder / "engines.json", result)
-    return Comparison(table, result, True)

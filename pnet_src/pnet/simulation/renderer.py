@@ -8,8 +8,9 @@ import torch
 from tqdm import tqdm
 
 from pnet.common.seeds import derive
+from pnet.simulation.frame_file import write_frame
 from pnet.simulation.galaxies import draw_galaxies, galaxy_stamp
-from pnet.simulation.recipe import Conditions, Recipe, draw_conditions, draw_stars, write_frame
+from pnet.simulation.recipe import Conditions, Recipe, draw_conditions, draw_stars
 from pnet.sky import render
 
 SIMULATOR = "PNet renderer"

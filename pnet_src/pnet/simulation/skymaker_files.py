@@ -1,6 +1,6 @@
-"""What SkyMaker reads and writes: its configuration, its list of sources, its image and the list of what it painted.
+"""What SkyMaker and Stuff read and write: configurations, lists of sources, the image.
 
-Positions count from 1 in its lists and from 0 everywhere else; the change is made here.
+Positions count from 1 in their lists and from 0 everywhere else; the change is made here and in `stuff`.
 """
 
 from pathlib import Path
@@ -11,39 +11,46 @@ import pandas as pd
 from pnet.common.errors import ConfigError, DataError
 from pnet.common.fits_file import open_fits
 from pnet.simulation.recipe import Conditions
-from pnet.simulation.stuff import GALAXY_COLUMNS
 
 OVERSAMPLING, MAP_SIZE = 11, 2048  # odd, so that the pixel stays centred; the map reaches to 93 px
 LIST_DIGITS = 2e-4  # px and mag; the program writes four decimals
+STAR, GALAXY = 100, 200  # first number of a line
+GALAXY_COLUMNS = (  # in the order of a "200" line, after x, y, mag
+    "bulge_fraction",
+    "bulge_radius",  # arcsec, effective
+    "bulge_aspect",
+    "bulge_angle",  # degrees
+    "disk_scale",  # arcsec
+    "disk_aspect",
+    "disk_angle",
+    "redshift",
+    "hubble_type",
+)
 
 
-def configuration(conditions: Conditions, *, noise: bool = True) -> dict[str, object]:
-    """Return SkyMaker's settings for a frame.
-
-    Parameters
-    ----------
-    conditions : Conditions
-    noise : bool
-        False for the expected light alone: no noise, no bleeding, no saturation.
+def configuration(conditions: Conditions) -> dict[str, object]:
+    """Return SkyMaker's settings for the expected light of a frame: no noise, no bleeding, no saturation.
 
     Raises
     ------
     ConfigError
         If a value is not finite or out of range.
     """
-    for name in ("seeing", "gain", "exposure", "pixel_scale", "saturation", "size"):
-        _check(name, getattr(conditions, name), at_least=0, zero=False)
-    for name in ("read_noise", "well_capacity"):
-        _check(name, getattr(conditions, name), at_least=0)
-    for name in ("sky_mag", "mag_zero"):
-        _check(name, getattr(conditions, name))
+    limits = dict.fromkeys(("seeing", "gain", "exposure", "pixel_scale", "saturation", "size"), "finite and positive")
+    limits |= dict.fromkeys(("read_noise", "well_capacity"), "finite and at least 0")
+    limits |= dict.fromkeys(("sky_mag", "mag_zero"), "finite")
+    for name, allowed in limits.items():
+        value = getattr(conditions, name)
+        wrong = {"finite": False, "finite and at least 0": value < 0, "finite and positive": value <= 0}[allowed]
+        if wrong or not np.isfinite(value):
+            raise ConfigError(f"conditions: {name} is {value}, it must be {allowed}")
     settings = {
         "IMAGE_NAME": "frame.fits",
         "IMAGE_SIZE": int(conditions.size),
-        "IMAGE_TYPE": "SKY" if noise else "SKY_NONOISE",
+        "IMAGE_TYPE": "SKY_NONOISE",
         "GAIN": conditions.gain,
-        "WELL_CAPACITY": conditions.well_capacity if noise else 0,
-        "SATUR_LEVEL": conditions.saturation if noise else 1e17,
+        "WELL_CAPACITY": 0,
+        "SATUR_LEVEL": 1e17,
         "READOUT_NOISE": conditions.read_noise,
         "EXPOSURE_TIME": conditions.exposure,
         "MAG_ZEROPOINT": conditions.mag_zero,
@@ -68,12 +75,12 @@ def configuration(conditions: Conditions, *, noise: bool = True) -> dict[str, ob
     return settings
 
 
-def source_list(stars: pd.DataFrame) -> str:
+def source_list(sources: pd.DataFrame) -> str:
     """Return SkyMaker's list of sources; positions from 0 become positions from 1 here.
 
     Parameters
     ----------
-    stars : DataFrame
+    sources : DataFrame
         x, y (px from 0), mag, kind ('star' or 'galaxy'; all are stars where the column is absent) and,
         for galaxies, `GALAXY_COLUMNS`.
 
@@ -83,7 +90,7 @@ def source_list(stars: pd.DataFrame) -> str:
         If a column is missing, or a value is not finite or not allowed.
     """
     lines = []
-    for number, row in enumerate(stars.to_dict("records")):
+    for number, row in enumerate(sources.to_dict("records")):
         kind = row.get("kind", "star")
         if kind not in ("star", "galaxy"):
             raise DataError(f"source {number}: kind is {kind!r}, it must be 'star' or 'galaxy'")
@@ -91,14 +98,11 @@ def source_list(stars: pd.DataFrame) -> str:
         missing = [name for name in names if name not in row]
         if missing:
             raise DataError(f"source {number} ({kind}) has no {', '.join(missing)}")
-        try:
-            values = np.array([row[name] for name in names], dtype=float)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"source {number} ({kind}) holds something else than numbers: {error}") from error
+        values = np.array([row[name] for name in names], dtype=float)
         if not np.isfinite(values).all():
             raise DataError(f"source {number} ({kind}) holds a value that is not finite: {values.tolist()}")
         values[:2] += 1
-        lines.append(" ".join(["200" if kind == "galaxy" else "100", *(f"{value:.8f}" for value in values)]))
+        lines.append(" ".join([str(GALAXY if kind == "galaxy" else STAR), *(f"{value:.8f}" for value in values)]))
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -119,15 +123,15 @@ def read_image(path: Path, size: int, name: str) -> np.ndarray:
     return adu.astype(float)
 
 
-def painted_sources(stars: pd.DataFrame, painted: list[list[float]], name: str) -> pd.DataFrame:
-    """Return the rows of `stars` that the program reports, in their order.
+def painted_sources(sources: pd.DataFrame, painted: list[list[float]], name: str) -> pd.DataFrame:
+    """Return the rows of `sources` that the program reports, in their order.
 
     It passes over galaxies too small to draw and sources too far away to matter; its list has only
-    four decimals, so the truth is taken from `stars`.
+    four decimals, so the truth is taken from `sources`.
 
     Parameters
     ----------
-    stars : DataFrame
+    sources : DataFrame
         What it was given.
     painted : list of list of float
         The numbers of its list: type, x, y (from 1), mag, ...
@@ -137,10 +141,10 @@ def painted_sources(stars: pd.DataFrame, painted: list[list[float]], name: str) 
     Raises
     ------
     DataError
-        If its list holds a source that `stars` does not.
+        If its list holds a source that `sources` does not.
     """
     kept, row = [], 0
-    wanted = stars[["x", "y", "mag"]].to_numpy(dtype=float).reshape(-1, 3) + [1.0, 1.0, 0.0]
+    wanted = sources[["x", "y", "mag"]].to_numpy(dtype=float).reshape(-1, 3) + [1.0, 1.0, 0.0]
     for line in painted:
         while len(line) >= 4 and row < len(wanted) and np.abs(wanted[row] - line[1:4]).max() > LIST_DIGITS:
             row += 1
@@ -148,12 +152,18 @@ def painted_sources(stars: pd.DataFrame, painted: list[list[float]], name: str) 
             raise DataError(f"{name}: SkyMaker's list has a source that it was not given: {line}")
         kept.append(row)
         row += 1
-    truth = stars.iloc[kept].reset_index(drop=True)
+    truth = sources.iloc[kept].reset_index(drop=True)
     return truth if "kind" in truth else truth.assign(kind="star")
 
 
-def _check(name: str, value: float, *, at_least: float = -np.inf, zero: bool = True) -> None:
-    wrong = not np.isfinite(value) or value < at_least or (value == 0 and not zero)
-    if wrong:
-        allowed = "" if at_least == -np.inf else " and at least 0" if zero else " and positive"
-        raise ConfigError(f"conditions: {name} is {value}, it must be finite{allowed}")
+def write_settings(path: Path, settings: dict[str, object]) -> None:
+    """Write a configuration file of the AstrOmatic programs."""
+    path.write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
+
+
+def read_list(path: Path, name: str) -> list[list[float]]:
+    """Return the numbers of each line of a source list; `name` is what error messages call the job."""
+    try:
+        return [[float(word) for word in line.split()] for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, ValueError) as error:  # a UnicodeDecodeError is a ValueError
+        raise DataError(f"{name}: the source list {path.name} is missing or holds something else: {error}") from error

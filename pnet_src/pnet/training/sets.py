@@ -10,7 +10,7 @@ import pandas as pd
 from pnet.common.errors import ConfigError, MissingError
 from pnet.detection.predict import detect
 from pnet.frame import Frame
-from pnet.simulation.recipe import read_frame
+from pnet.simulation.frame_file import read_frame
 from pnet.sky import catalogue
 from pnet.stars import weights
 from pnet.stars.error_scale import scales_of

@@ -1,26 +1,29 @@
-"""Does an engine make the frames that it should? Frames with truth against the recipe's physics.
+"""Does an engine make the frames that it should? Frames with truth against the physics of their recipe.
 
-The reference is analytic: the recipe's PSF (`psf.psf_map`, with the aureole), the header's sky, gain
-and read noise, and the truth's fluxes and positions. Each isolated star is a linear model, flux times PSF plus
-a constant, with the PSF's two derivatives for a shift; each empty pixel is sky plus the far light of
-all stars (which is also taken off the stamps, where it would bend the sky under a star). The same
-measurement on the frames of two engines compares the engines (`compare`).
+The prediction is analytic: the recipe's PSF (`psf.psf_map`, with the aureole), the header's sky, gain and read noise,
+and the truth's fluxes and positions. Each isolated star is a linear model, flux times PSF plus a constant, with the
+PSF's two derivatives for a shift; each empty pixel is sky plus the far light of all stars (which is also taken off the
+stamps, where it would bend the sky under a star). The same measurement on the frames of two engines compares the
+engines (`compare`).
 """
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage
+from scipy import ndimage, signal
+from scipy.interpolate import RectBivariateSpline
 
 from pnet.common.errors import DataError
 from pnet.frame import Frame
-from pnet.simulation import reference
-from pnet.simulation import renderer as fields
+from pnet.simulation import renderer
 from pnet.simulation.recipe import Conditions, Recipe
-from pnet.simulation.reference import HALF
+from pnet.sky.psf import FIELD, OVERSAMPLING, Aureole, Optics, pixel_psf, psf_map
 
+HALF = 20  # px; stamps are 41 px wide
+REACH = FIELD // 2 - 4  # px; as far as the PSF map goes
 ISOLATION = 30.0  # px to the next source with more than NEGLIGIBLE of the star's light
 NEGLIGIBLE = 1e-4
 MAGNITUDES = (13.5, 17.5)  # of the stars that are measured: bright enough for 1 % each
@@ -30,7 +33,7 @@ FAINT = 300.0
 EMPTY_LIGHT = 0.03  # ... where the far light of stars is below this share of the sky
 FLUX_FLOOR = 1e-3  # relative; keeps the few brightest stars from being the whole mean
 POSITION_FLOOR = 1e-3  # px; the same for positions
-ANNULI = (0.0, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)  # px
+RINGS = ((0, 1), (1, 2), (2, 3), (3, 5), (5, 8), (8, 12), (12, 20))  # px, inner and outer radius of the annuli
 
 # What two engines may differ by, and why no more.
 TOLERANCES = {
@@ -43,23 +46,7 @@ TOLERANCES = {
     "sky": (0.002, "", "empty pixels over the recipe's sky: half an electron, a third of the noise of a 9×9 px sum"),
     "variance": (0.01, "", "variance of empty pixels over its prediction: 0.5 % in every error bar"),
 }
-COLUMNS = ["quantity", "bin", "value", "expected", "deviation", "error", "n", "tolerance", "unit", "ok"]
-HEADINGS = {
-    "deviation": "deviation",
-    "deviation_a": "SkyMaker",
-    "deviation_b": "renderer",
-    "difference": "difference",
-    "error": "error",
-    "tolerance": "tolerance",
-}
 SIGMAS = 3.0  # a deviation counts as one where it exceeds its tolerance by this many errors
-
-
-def tolerances() -> pd.DataFrame:
-    """Return the stated tolerances: quantity, tolerance, unit, reason."""
-    return pd.DataFrame(
-        [(name, *row) for name, row in TOLERANCES.items()], columns=["quantity", "tolerance", "unit", "reason"]
-    )
 
 
 def measure(frames: Iterable[tuple[Frame, pd.DataFrame]], recipe: Recipe) -> pd.DataFrame:
@@ -86,29 +73,30 @@ def measure(frames: Iterable[tuple[Frame, pd.DataFrame]], recipe: Recipe) -> pd.
     """
     stars, pixels = [], []
     for frame, truth in frames:
-        light = reference.far_light(frame, truth, recipe)
+        light = far_light(frame, truth, recipe)
         stars.append(measure_stars(frame, truth, recipe, light))
         pixels.append(measure_sky(frame, truth, light))
     stars = pd.concat(stars, ignore_index=True) if stars else pd.DataFrame()
     pixels = pd.DataFrame(pixels)
-    if stars.empty or pixels.empty or not pixels["n"].sum():
-        raise DataError("validation needs at least one frame with an isolated star of 13.5–17.5 mag and with empty sky")
+    if stars.empty or not pixels["n"].sum():
+        raise DataError("the check needs at least one frame with an isolated star of 13.5–17.5 mag and with empty sky")
     rows = [("flux", "", *_mean(stars["flux"], np.hypot(stars["flux_error"], FLUX_FLOOR)), 1.0)]
     for axis in ("x", "y"):
         shift, error = stars[axis].to_numpy(), stars[f"{axis}_error"].to_numpy()
         rows.append((axis, "", *_mean(shift, np.hypot(error, POSITION_FLOOR)), 0.0))
         rows.append((f"{axis}_excess", "", *_excess(shift, error), 0.0))
-    for inner, outer in zip(ANNULI[:-1], ANNULI[1:], strict=True):
-        share = stars[f"share_{inner:g}"] - stars[f"model_{inner:g}"]
-        mean, error, n = _mean(share, np.hypot(stars[f"noise_{inner:g}"], FLUX_FLOOR))
-        model = float(stars[f"model_{inner:g}"].mean())
-        rows.append(("profile", f"{inner:g}–{outer:g} px", model + mean, error, n, model))
-    weight = pixels["n"] / pixels["n"].sum()
+    rows += [("profile", f"{inner}–{outer} px", *_ring(stars, inner)) for inner, outer in RINGS]
     n = int(pixels["n"].sum())
+    weight = pixels["n"] / n
     sky_error = float(np.sqrt((weight**2 * pixels["sky_error"] ** 2).sum()))
     rows.append(("sky", "", float((weight * pixels["sky"]).sum()), sky_error, n, 1.0))
     rows.append(("variance", "", float((weight * pixels["variance"]).sum()), float(np.sqrt(2 / n)), n, 1.0))
-    return _table(rows)
+    table = pd.DataFrame(rows, columns=["quantity", "bin", "value", "error", "n", "expected"])
+    table["deviation"] = table["value"] - table["expected"]
+    table["tolerance"] = [TOLERANCES[name][0] for name in table["quantity"]]
+    table["unit"] = [TOLERANCES[name][1] for name in table["quantity"]]
+    table["ok"] = table["deviation"].abs() <= table["tolerance"] + SIGMAS * table["error"]
+    return table[["quantity", "bin", "value", "expected", "deviation", "error", "n", "tolerance", "unit", "ok"]]
 
 
 def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
@@ -123,7 +111,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     """
     both = a.merge(b, on=["quantity", "bin", "tolerance", "unit"], suffixes=("_a", "_b"), validate="one_to_one")
     if both.empty:
-        raise DataError("the two tables have no quantity in common; both must come from validation.measure")
+        raise DataError("the two tables have no quantity in common; both must come from `measure`")
     both["difference"] = both["deviation_a"] - both["deviation_b"]
     both["error"] = np.hypot(both["error_a"], both["error_b"])
     both["ok"] = both["difference"].abs() <= both["tolerance"] + SIGMAS * both["error"]
@@ -132,39 +120,24 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     ].reset_index(drop=True)
 
 
-def in_words(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a result of `measure` or `compare` as text for a page: in thousandths, with ✓ or ✗ for ok."""
-    if table.empty:
-        return table
-    shown = pd.DataFrame({"quantity": (table["quantity"] + " " + table["bin"].fillna("")).str.strip()})
-    for name, heading in HEADINGS.items():
-        if name in table:
-            shown[heading] = [f"{1000 * value:.2f}".replace("-", "−") for value in table[name]]
-    shown["unit"] = ["‰" if not unit else f"10⁻³ {unit}" for unit in table["unit"].fillna("")]
-    if "n" in table:
-        shown["n"] = [f"{n:,}".replace(",", "\u202f") for n in table["n"]]
-    shown["in order"] = np.where(table["ok"], "✓", "✗")
-    return shown
-
-
 def measure_stars(frame: Frame, truth: pd.DataFrame, recipe: Recipe, light: np.ndarray) -> pd.DataFrame:
-    """Fit every isolated bright star of a frame at its true position; `light` is the frame's `reference.far_light`.
+    """Fit every isolated bright star of a frame at its true position; `light` is the frame's `far_light`.
 
     Returns
     -------
     DataFrame
-        x_true, y_true, mag, seeing; flux (over truth), x, y (offset from truth, px) with ``_error``; for each of
-        `ANNULI` by its inner radius: share_r (light above the fitted background, over the true flux),
+        seeing; flux (over truth), x, y (offset from truth, px) with ``_error``; for each of
+        `RINGS` by its inner radius: share_r (light above the fitted background, over the true flux),
         model_r, noise_r.
     """
-    own = reference.far_stamp(frame, recipe)
+    own = _far_stamp(_header(frame, "SEEING"), frame.pixel_scale, recipe.optics, recipe.aureole)
     rows = []
     for star in truth[_isolated(frame, truth)].itertuples():
         column, row = int(np.floor(star.x + 0.5)), int(np.floor(star.y + 0.5))
         cut = (slice(row - HALF, row + HALF + 1), slice(column - HALF, column + HALF + 1))
         if frame.mask[cut].any() or frame.image[cut].max() > UNSATURATED * frame.saturation:
             continue
-        profile, slope_x, slope_y = reference.star_stamp(frame, recipe, star.x - column, star.y - row)
+        profile, slope_x, slope_y = star_stamp(frame, recipe, star.x - column, star.y - row)
         data = frame.image[cut] - (light[cut] - star.flux * own)
         # the expected variance: the observed one would tie weights to noise and bias the flux low
         variance = star.flux * profile + np.median(data) + frame.read_noise**2 + frame.gain**2 / 12
@@ -172,39 +145,29 @@ def measure_stars(frame: Frame, truth: pd.DataFrame, recipe: Recipe, light: np.n
         covariance = np.linalg.inv(terms / variance.ravel() @ terms.T)
         flux, dx, dy, background = covariance @ (terms / variance.ravel()) @ data.ravel()
         error = np.sqrt(np.diag(covariance))
-        measured = {
-            "x_true": star.x,
-            "y_true": star.y,
-            "mag": star.mag,
-            "seeing": frame.seeing,
-            "flux": flux / star.flux,
-            "flux_error": error[0] / star.flux,
-            "x": dx,
-            "x_error": error[1],
-            "y": dy,
-            "y_error": error[2],
-        }
+        measured = {"seeing": frame.seeing, "flux": flux / star.flux, "flux_error": error[0] / star.flux}
+        measured |= {"x": dx, "x_error": error[1], "y": dy, "y_error": error[2]}
         offset = np.arange(-HALF, HALF + 1)
         radius = np.hypot(offset + column - star.x, (offset + row - star.y)[:, None])
-        for inner, outer in zip(ANNULI[:-1], ANNULI[1:], strict=True):
+        for inner, outer in RINGS:
             ring = (radius >= inner) & (radius < outer)
             noise = np.hypot(np.sqrt(variance[ring].sum()), ring.sum() * error[3])
-            measured[f"share_{inner:g}"] = (data[ring] - background).sum() / star.flux
-            measured[f"model_{inner:g}"] = profile[ring].sum()
-            measured[f"noise_{inner:g}"] = noise / star.flux
+            measured[f"share_{inner}"] = (data[ring] - background).sum() / star.flux
+            measured[f"model_{inner}"] = profile[ring].sum()
+            measured[f"noise_{inner}"] = noise / star.flux
         rows.append(measured)
     return pd.DataFrame(rows)
 
 
 def measure_sky(frame: Frame, truth: pd.DataFrame, light: np.ndarray) -> dict[str, float]:
-    """Return level and variance of empty pixels over their prediction; `light` is the frame's `reference.far_light`.
+    """Return level and variance of empty pixels over their prediction; `light` is the frame's `far_light`.
 
     Returns
     -------
     dict
         n (pixels), sky, sky_error, variance (all relative to the prediction; NaN where there is no empty pixel).
     """
-    sky = reference.sky(frame)
+    sky = float(frame.flux(_header(frame, "BACKMAG"))) * frame.pixel_scale**2  # electrons per pixel
     empty = ~frame.mask & (light < EMPTY_LIGHT * sky)
     # a saturated star bleeds along its columns
     columns = ndimage.binary_dilation((frame.image >= UNSATURATED * frame.saturation).any(axis=0), iterations=3)
@@ -244,8 +207,8 @@ def rendered(frame: Frame, truth: pd.DataFrame, recipe: Recipe, seed: int) -> Fr
         raise DataError(f"frame {frame.name} has shape {frame.shape}; the renderer makes square frames")
     exposure = recipe.exposure
     conditions = Conditions(
-        seeing=reference.seeing_of(frame),
-        sky_mag=reference.header(frame, "BACKMAG"),
+        seeing=_header(frame, "SEEING"),
+        sky_mag=_header(frame, "BACKMAG"),
         gain=frame.gain,
         read_noise=frame.read_noise,
         size=width,
@@ -253,13 +216,13 @@ def rendered(frame: Frame, truth: pd.DataFrame, recipe: Recipe, seed: int) -> Fr
         exposure=exposure,
         mag_zero=frame.zero_point - 2.5 * np.log10(exposure * frame.gain),
         saturation=frame.saturation / frame.gain,
-        well_capacity=reference.header(frame, "WELLCAP"),
+        well_capacity=_header(frame, "WELLCAP"),
         optics=recipe.optics,
         aureole=recipe.aureole,
     )
-    image = fields.render_field(truth, conditions, seed) * np.float32(frame.gain)
+    image = renderer.render_field(truth, conditions, seed) * np.float32(frame.gain)
     variance = np.maximum(image, 0) + frame.read_noise**2 + frame.gain**2 / 12
-    return replace(frame, image=image, variance=variance, meta={**frame.meta, "SIMULATR": fields.SIMULATOR})
+    return replace(frame, image=image, variance=variance, meta={**frame.meta, "SIMULATR": renderer.SIMULATOR})
 
 
 def radial_profile(frames: Iterable[tuple[Frame, pd.DataFrame]], recipe: Recipe) -> pd.DataFrame:
@@ -271,20 +234,28 @@ def radial_profile(frames: Iterable[tuple[Frame, pd.DataFrame]], recipe: Recipe)
         seeing (arcsec), radius (px, middle of the annulus), area (px), value, error, expected (light per pixel over
         the star's total), n (stars).
     """
-    found = [measure_stars(frame, truth, recipe, reference.far_light(frame, truth, recipe)) for frame, truth in frames]
+    found = [measure_stars(frame, truth, recipe, far_light(frame, truth, recipe)) for frame, truth in frames]
     stars = pd.concat(found, ignore_index=True) if found else pd.DataFrame()
     if stars.empty:
         raise DataError("the frames hold no isolated unsaturated star of 13.5–17.5 mag")
     rows = []
     for seeing, group in stars.groupby("seeing"):
-        for inner, outer in zip(ANNULI[:-1], ANNULI[1:], strict=True):
+        for inner, outer in RINGS:
             area = np.pi * (outer**2 - inner**2)
-            # where the pixel grid cuts an annulus differs from star to star, but the same way in the model
-            excess = group[f"share_{inner:g}"] - group[f"model_{inner:g}"]
-            mean, error, n = _mean(excess, np.hypot(group[f"noise_{inner:g}"], FLUX_FLOOR))
-            model = group[f"model_{inner:g}"].mean()
-            rows.append((seeing, (inner + outer) / 2, area, (model + mean) / area, error / area, model / area, n))
+            value, error, n, model = _ring(group, inner)
+            rows.append((seeing, (inner + outer) / 2, area, value / area, error / area, model / area, n))
     return pd.DataFrame(rows, columns=["seeing", "radius", "area", "value", "error", "expected", "n"])
+
+
+def _ring(stars: pd.DataFrame, inner: int) -> tuple[float, float, int, float]:
+    """Return the mean share of light in one of `RINGS`, its error, the number of stars and the expected share.
+
+    Where the pixel grid cuts an annulus differs from star to star, but the same way in the model.
+    """
+    excess = stars[f"share_{inner}"] - stars[f"model_{inner}"]
+    mean, error, n = _mean(excess, np.hypot(stars[f"noise_{inner}"], FLUX_FLOOR))
+    model = float(stars[f"model_{inner}"].mean())
+    return model + mean, error, n, model
 
 
 def _isolated(frame: Frame, truth: pd.DataFrame) -> np.ndarray:
@@ -326,10 +297,73 @@ def _excess(shifts: np.ndarray, errors: np.ndarray) -> tuple[float, float, int]:
     return float(root), float(np.sqrt(error) if variance < error else error / (2 * root)), n
 
 
-def _table(rows: list[tuple]) -> pd.DataFrame:
-    table = pd.DataFrame(rows, columns=["quantity", "bin", "value", "error", "n", "expected"])
-    table["deviation"] = table["value"] - table["expected"]
-    table["tolerance"] = [TOLERANCES[name][0] for name in table["quantity"]]
-    table["unit"] = [TOLERANCES[name][1] for name in table["quantity"]]
-    table["ok"] = table["deviation"].abs() <= table["tolerance"] + SIGMAS * table["error"]
-    return table[COLUMNS]
+def far_light(frame: Frame, truth: pd.DataFrame, recipe: Recipe) -> np.ndarray:
+    """Return the electrons that all sources of a frame send to each pixel, right far from them (positions are rounded).
+
+    Parameters
+    ----------
+    frame : Frame
+    truth : DataFrame
+        x, y (px from 0), flux (electrons).
+    recipe : Recipe
+        Optics and aureole.
+
+    Returns
+    -------
+    ndarray, (H, W)
+    """
+    image = np.zeros((frame.shape[0] + 2 * REACH, frame.shape[1] + 2 * REACH))
+    for source in truth.itertuples():
+        row, column = int(np.floor(source.y + 0.5)) + REACH, int(np.floor(source.x + 0.5)) + REACH
+        if 0 <= row < image.shape[0] and 0 <= column < image.shape[1]:
+            image[row, column] += source.flux
+    near = _wings(_header(frame, "SEEING"), frame.pixel_scale, recipe.optics)
+    image = signal.fftconvolve(image, near, mode="same")
+    if recipe.aureole is not None:
+        image = signal.fftconvolve(image, recipe.aureole.kernel(), mode="same")
+    return image[REACH:-REACH, REACH:-REACH]
+
+
+def star_stamp(frame: Frame, recipe: Recipe, dx: float, dy: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the (41, 41) light fractions of a star at (dx, dy) px from the stamp's middle, and its slopes in x and y.
+
+    The slopes are by pixel position (1/px): a star that moves by δ changes by −δ times the slope.
+    """
+    spline = _splines(_header(frame, "SEEING"), frame.pixel_scale, recipe.optics, recipe.aureole)
+    axis = np.arange(-HALF, HALF + 1)
+    return spline(axis - dy, axis - dx), spline(axis - dy, axis - dx, dy=1), spline(axis - dy, axis - dx, dx=1)
+
+
+def _header(frame: Frame, card: str) -> float:
+    """Return a number of the frame's header, or raise DataError with the name of the card."""
+    value = frame.seeing if card == "SEEING" else frame.meta.get(card)
+    if value is None:
+        raise DataError(f"frame {frame.name}: its header has no {card}, which its check needs")
+    return float(value)
+
+
+@lru_cache(maxsize=32)
+def _splines(seeing: float, pixel_scale: float, optics: Optics, aureole: Aureole | None) -> RectBivariateSpline:
+    """Return the PSF as a function of (row, column) offset in px, within reach of a stamp."""
+    table = psf_map(seeing, pixel_scale, optics, aureole)
+    reach = (HALF + 2) * OVERSAMPLING
+    middle = FIELD * OVERSAMPLING // 2
+    axis = np.arange(-reach, reach + 1) / OVERSAMPLING
+    return RectBivariateSpline(
+        axis, axis, table[middle - reach : middle + reach + 1, middle - reach : middle + reach + 1]
+    )
+
+
+@lru_cache(maxsize=32)
+def _wings(seeing: float, pixel_scale: float, optics: Optics) -> np.ndarray:
+    """Return the whole PSF at pixel sampling, star in the middle of a pixel, without aureole."""
+    return pixel_psf(seeing, pixel_scale, size=2 * REACH + 1, optics=optics, aureole=None)
+
+
+@lru_cache(maxsize=32)
+def _far_stamp(seeing: float, pixel_scale: float, optics: Optics, aureole: Aureole | None) -> np.ndarray:
+    """Return what `far_light` gives to the (41, 41) stamp around a source of one electron."""
+    light = _wings(seeing, pixel_scale, optics)
+    if aureole is not None:
+        light = signal.fftconvolve(light, aureole.kernel(), mode="same")
+    return light[REACH - HALF : REACH + HALF + 1, REACH - HALF : REACH + HALF + 1]

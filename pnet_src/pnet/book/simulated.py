@@ -1,0 +1,143 @@
+"""What chapter 01 shows of a run's simulated frames: their sources, and SkyMaker against the renderer."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pnet.book import shown
+from pnet.common import paths, provenance
+from pnet.common.errors import ConfigError, DataError
+from pnet.common.files import atomic_path, read_json, write_json
+from pnet.common.seeds import derive
+from pnet.frame import Frame
+from pnet.simulation import physics
+from pnet.simulation.datasets import SPLITS
+from pnet.simulation.frame_file import read_frame
+from pnet.simulation.recipe import Recipe
+
+FRAMES = 24  # compared at most: three errors then lie below every tolerance
+RELEASED = paths.RESULTS / "simulation"
+COMMAND = "SKYMAKER_FRAMES=&lt;folder of SkyMaker frames&gt; make book"
+HEADINGS = {"deviation_a": "SkyMaker", "deviation_b": "renderer"}
+
+
+def sources(record: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the truth of every frame of a data set: columns split, frame, simulator, x, y, mag, flux, kind.
+
+    Pixels are read and dropped: the frames of a large data set would not fit into memory.
+    """
+    tables = []
+    for split in SPLITS:
+        for file in record["splits"].get(split, []):
+            frame, truth = read_frame(file)
+            tables.append(truth.assign(split=split, frame=frame.name, simulator=frame.meta["SIMULATR"]))
+    return pd.concat(tables, ignore_index=True)[["split", "frame", "simulator", "x", "y", "mag", "flux", "kind"]]
+
+
+def checked(record: Mapping[str, Any]) -> list[tuple[Frame, pd.DataFrame]]:
+    """Return the frames that are checked: the first `FRAMES` of the validation split, of train where there is none.
+
+    Never those of the test split, which is for reporting alone.
+
+    Raises
+    ------
+    ConfigError
+        If the data set has only test frames.
+    """
+    files = record["splits"].get("val") or record["splits"].get("train") or []
+    if not files:
+        raise ConfigError(
+            "the data set has neither val nor train frames; test frames are not for checks: set n_val > 0"
+        )
+    return [read_frame(file) for file in files[:FRAMES]]
+
+
+def engines(
+    real: list[tuple[Frame, pd.DataFrame]],
+    record: Mapping[str, Any],
+    output: str | os.PathLike,
+    recipe: Recipe,
+    seed: int,
+    *,
+    released: Path = RELEASED,
+) -> tuple[pd.DataFrame, str]:
+    """Compare SkyMaker's frames of this run with the renderer's of the same sources, or return the released comparison.
+
+    Parameters
+    ----------
+    real : list of (Frame, truth)
+        As from `checked`.
+    record : mapping
+        Of the data set (`datasets.simulate`); it tells the engine.
+    output : path
+        Folder of the profile; table and provenance go to ``simulation/engines.csv`` and ``.json``.
+    recipe : Recipe
+    seed : int
+        Of the renderer's noise.
+    released : Path
+        Folder with the project's own ``engines.csv`` and ``engines.json``.
+
+    Returns
+    -------
+    DataFrame
+        As from `physics.compare`, SkyMaker as a and the renderer as b; empty where nothing is known.
+    str
+        HTML that marks a released comparison; empty for one that this machine made.
+
+    Raises
+    ------
+    DataError
+        If a frame or the released comparison is damaged.
+    """
+    if record["engine"] == "renderer":
+        text = f"This machine has no SkyMaker frames; {{}}. <code>{COMMAND}</code>, or SkyMaker on PATH, makes it live."
+        if not (released / "engines.csv").is_file():
+            none = text.format("the project has released no result")
+            return pd.DataFrame(), shown.box("warning", "No comparison", none)
+        try:
+            table = pd.read_csv(released / "engines.csv", keep_default_na=False)
+            found = read_json(released / "engines.json")
+        except (OSError, ValueError) as error:
+            raise DataError(f"{released}/engines.csv or .json is damaged: {error}") from error
+        title = f"Released result ({found['date'][:10]}, commit {found['commit'][:10]})"
+        return table, shown.box("warning", title, text.format("the project's own comparison stands in"))
+    ours = [
+        (physics.rendered(frame, truth, recipe, derive(seed, "engines", frame.name)), truth) for frame, truth in real
+    ]
+    table = physics.compare(physics.measure(real, recipe), physics.measure(ours, recipe))
+    folder = paths.folder_of(output) / "simulation"
+    with atomic_path(folder / "engines.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    details = {
+        "engine": record["engine"],
+        "simulators": sorted({frame.meta["SIMULATR"] for frame, _ in real}),
+        "frames": [frame.name for frame, _ in real],
+    }
+    result = provenance.record("python -m pnet run 01_skymaker_simulation", seed, "cpu", **details)
+    write_json(folder / "engines.json", result)
+    return table, ""
+
+
+def tolerances() -> pd.DataFrame:
+    """Return the stated tolerances of the check: quantity, tolerance, unit, reason."""
+    rows = [(name, *row) for name, row in physics.TOLERANCES.items()]
+    return pd.DataFrame(rows, columns=["quantity", "tolerance", "unit", "reason"])
+
+
+def in_words(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a result of `physics.measure` or `compare` as text for a page: in thousandths, ✓ or ✗ for ok."""
+    if table.empty:
+        return table
+    words = pd.DataFrame({"quantity": (table["quantity"] + " " + table["bin"].fillna("")).str.strip()})
+    for name in ("deviation", "deviation_a", "deviation_b", "difference", "error", "tolerance"):
+        if name in table:
+            words[HEADINGS.get(name, name)] = [f"{1000 * value:.2f}".replace("-", "−") for value in table[name]]
+    words["unit"] = ["‰" if not unit else f"10⁻³ {unit}" for unit in table["unit"].fillna("")]
+    if "n" in table:
+        words["n"] = [f"{n:,}".replace(",", "\u202f") for n in table["n"]]
+    words["in order"] = np.where(table["ok"], "✓", "✗")
+    return words

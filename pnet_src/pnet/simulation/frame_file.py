@@ -1,0 +1,117 @@
+"""The file of a simulated frame: FITS with the image and its truth; positions count from 1 in it, from 0 elsewhere."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from astropy.io import fits
+
+from pnet.common import fits_file
+from pnet.common.errors import DataError
+from pnet.common.files import atomic_path
+from pnet.frame import Frame
+from pnet.simulation.recipe import Conditions
+
+
+def write_frame(
+    path: str | os.PathLike,
+    image: np.ndarray,
+    truth: pd.DataFrame,
+    conditions: Conditions,
+    *,
+    simulator: str,
+    kind: str,
+    seed: int,
+) -> None:
+    """Write one frame with its truth: SCI (uint16 ADU, RICE) and TRUTH (1-based x, y), atomically."""
+    header = fits.Header()
+    header["SIMULATR"] = (simulator, "image simulator")
+    header["FIELDKIN"] = (kind, "field kind")
+    header["SEED"] = (seed, "seed of the star list")
+    header["PIXSCALE"] = (conditions.pixel_scale, "arcsec/pixel")
+    header["GAIN"] = (conditions.gain, "e-/ADU")
+    header["RDNOISE"] = (conditions.read_noise, "e- rms")
+    header["EXPTIME"] = (conditions.exposure, "s")
+    header["MAGZP"] = (conditions.mag_zero, "mag of 1 ADU/s")
+    header["SEEING"] = (conditions.seeing, "FWHM arcsec (long exposure)")
+    header["BACKMAG"] = (conditions.sky_mag, "sky, mag/arcsec2")
+    header["SATURATE"] = (conditions.saturation, "ADU")
+    header["WELLCAP"] = (conditions.well_capacity, "e-")
+    header["TELM1"] = (conditions.optics.m1, "m")
+    header["TELM2"] = (conditions.optics.m2, "m")
+    header["WAVELEN"] = (conditions.optics.wavelength, "micron")
+    table = fits.BinTableHDU.from_columns(
+        [
+            fits.Column("x", "D", "pix", array=truth["x"].to_numpy(float) + 1),
+            fits.Column("y", "D", "pix", array=truth["y"].to_numpy(float) + 1),
+            fits.Column("mag", "D", "mag", array=truth["mag"].to_numpy(float)),
+            fits.Column("flux_adu", "D", "adu", array=conditions.flux(truth["mag"]) / conditions.gain),
+            fits.Column("kind", "6A", array=truth["kind"].to_numpy(str)),
+        ],
+        name="TRUTH",
+    )
+    science = fits.CompImageHDU(image.astype(np.uint16), header, name="SCI", compression_type="RICE_1")
+    with atomic_path(path) as temporary:
+        fits.HDUList([fits.PrimaryHDU(), science, table]).writeto(temporary)
+
+
+def read_frame(path: str | os.PathLike) -> tuple[Frame, pd.DataFrame]:
+    """Read a simulated frame.
+
+    Returns
+    -------
+    frame : Frame
+        In electrons; zero point and variance from the header, seeing in arcsec.
+    truth : DataFrame
+        ``x``, ``y`` (px from 0), ``mag``, ``flux`` (electrons), ``kind``; empty where the file has no TRUTH.
+
+    Raises
+    ------
+    MissingError, DataError
+        If the file is not there, is truncated or damaged, or lacks a header card.
+    """
+    path = Path(path)
+    with fits_file.open_fits(path) as hdus:
+        if "SCI" not in hdus:
+            raise DataError(f"{path} has no SCI extension: it is not a simulated frame of PNet")
+        header = hdus["SCI"].header
+        data = np.asarray(hdus["SCI"].data, dtype=np.float32)
+        try:
+            gain, read_noise = float(header["GAIN"]), float(header["RDNOISE"])
+            zero_point = header["MAGZP"] + 2.5 * np.log10(header["EXPTIME"] * gain)
+            image = data * np.float32(gain)
+            frame = Frame(
+                name=path.name.removesuffix(".fits"),
+                image=image,
+                # Photon noise from the pixel's own value, read noise, and the rounding to whole ADU.
+                variance=np.maximum(image, 0) + read_noise**2 + gain**2 / 12,
+                mask=np.zeros(data.shape, dtype=bool),
+                gain=gain,
+                zero_point=float(zero_point),
+                read_noise=read_noise,
+                pixel_scale=float(header["PIXSCALE"]),
+                saturation=float(header["SATURATE"]) * gain,
+                seeing=float(header["SEEING"]),
+                meta={
+                    key: header[key] for key in ("SIMULATR", "FIELDKIN", "SEED", "BACKMAG", "WELLCAP") if key in header
+                },
+            )
+        except KeyError as error:
+            raise DataError(f"{path}: the SCI header lacks {error}") from error
+        if "TRUTH" not in hdus:
+            return frame, pd.DataFrame(
+                {name: pd.Series(dtype=float) for name in ("x", "y", "mag", "flux")} | {"kind": []}
+            )
+        table = hdus["TRUTH"].data
+        truth = pd.DataFrame(
+            {
+                "x": np.asarray(table["x"], dtype=float) - 1,
+                "y": np.asarray(table["y"], dtype=float) - 1,
+                "mag": np.asarray(table["mag"], dtype=float),
+                "flux": np.asarray(table["flux_adu"], dtype=float) * gain,
+                # Some writers cut 'galaxy' to the column's width.
+                "kind": ["star" if str(kind).strip() == "star" else "galaxy" for kind in table["kind"]],
+            }
+        )
+    return frame, truth

@@ -1,0 +1,51 @@
+"""What chapter 01 shows: the sources of a run's frames, and the comparison of engines, made here or released."""
+
+import pandas as pd
+import pytest
+
+from pnet.book import simulated
+from pnet.common.errors import ConfigError, DataError
+from pnet.common.files import read_json
+from pnet.simulation import datasets, physics, renderer
+from pnet.simulation.recipe import Recipe
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    output, counts = tmp_path_factory.mktemp("run"), {"train": 1, "val": 2, "test": 0}
+    return output, read_json(datasets.simulate(output, counts=counts, seed=5, engine="renderer", progress=False))
+
+
+def test_sources_and_checked_frames(run):
+    _, record = run
+    table = simulated.sources(record)
+    assert table.groupby("split")["frame"].nunique().to_dict() == {"train": 1, "val": 2}
+    assert table["simulator"].unique().tolist() == [renderer.SIMULATOR]
+    assert [frame.name for frame, _ in simulated.checked(record)] == ["paper-300001", "paper-300002"]
+    with pytest.raises(ConfigError, match="test frames are not for checks"):
+        simulated.checked({"splits": {"test": ["a.fits"]}})
+
+
+def test_comparison_is_live_with_skymaker_and_released_without(run, tmp_path):
+    output, record = run
+    recipe, frames = Recipe.load(), simulated.checked(record)
+    none, notice = simulated.engines(frames, record, output, recipe, 1, released=tmp_path / "nothing")
+    assert none.empty and "No comparison" in notice
+    # these frames as if SkyMaker had made them
+    live, notice = simulated.engines(frames, {**record, "engine": "frames"}, output, recipe, 1)
+    assert notice == ""
+    assert read_json(output / "simulation" / "engines.json")["frames"] == ["paper-300001", "paper-300002"]
+    released, notice = simulated.engines(frames, record, output, recipe, 1, released=output / "simulation")
+    assert "Released result" in notice and "SKYMAKER_FRAMES" in notice
+    words = simulated.in_words(released)
+    pd.testing.assert_frame_equal(words, simulated.in_words(live))
+    assert {"SkyMaker", "renderer", "in order"} <= set(words.columns)
+    assert "deviation" in simulated.in_words(physics.measure(frames, recipe))
+    (tmp_path / "engines.csv").write_text('quantity,bin\n"flux')
+    with pytest.raises(DataError, match="engines.csv or .json is damaged"):
+        simulated.engines(frames, record, output, recipe, 1, released=tmp_path)
+
+
+def test_tolerances_are_stated_with_reasons():
+    table = simulated.tolerances()
+    assert (table["tolerance"] > 0).all() and (table["reason"].str.len() > 4).all()
