@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from pnet import cli
 from pnet.book import profiles, steps, workflow
-from pnet.common import paths, pipeline
-from pnet.common.errors import ConfigError, MissingError
+from pnet.common import paths
+from pnet.common.errors import ConfigError
 from pnet.common.files import read_json, write_json
 from pnet.evaluation import check
 from pnet.evaluation.ledger import Entry, Ledger
@@ -106,29 +106,10 @@ def test_download_that_may_fail_says_why(root, monkeypatch):
     monkeypatch.setenv("PNET_DATA", str(root / "data"))
     (root / "mirror/dr17").mkdir(parents=True)  # a mirror without any file
     monkeypatch.setenv("SDSS_MIRROR", str(root / "mirror"))
-    with pytest.raises(MissingError):
-        pipeline.download("build/x", "sdss-standard", progress=False)
     done = runner.invoke(cli.app, ["sdss-download", "-O", "build/x", "--optional", "-q"])
     assert done.exit_code == 0 and "cannot be had" in done.output
     state = read_json(root / "build/x/sdss/download.json")
     assert state["available"] is False and state["reason"]
-
-
-def test_unavailable_is_forgotten_once_files_can_be_had(root, monkeypatch):
-    from pnet.sdss import manifest
-
-    note = root / "build/x/sdss/download.json"
-    write_json(note, {"available": False})
-    monkeypatch.setattr(manifest, "reachable", lambda *_, **__: False)
-    monkeypatch.setenv("PNET_DATA", str(root / "data"))
-    pipeline.forget_unavailable("build/x", "sdss-standard")
-    assert note.exists()
-    monkeypatch.setattr(manifest, "reachable", lambda *_, **__: True)
-    pipeline.forget_unavailable("build/x", "sdss-standard")
-    assert not note.exists()
-    write_json(note, {"available": True})
-    pipeline.forget_unavailable("build/x", "sdss-standard")
-    assert note.exists()
 
 
 # Training and measuring

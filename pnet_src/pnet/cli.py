@@ -164,9 +164,9 @@ def sdss_download(
     quiet: Quiet = False,
 ) -> None:
     """Fetch the files of a manifest, checked; repeat it to resume."""
-    from pnet.common import pipeline
+    from pnet.sdss import files
 
-    state = pipeline.download(output, manifest, mirror=mirror, optional=optional, progress=progress(quiet))
+    state = files.download(output, manifest, mirror=mirror, optional=optional, progress=progress(quiet))
     print(state["report"] if state["available"] else f"SDSS files cannot be had here: {state['reason']}")
 
 

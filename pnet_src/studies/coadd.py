@@ -20,7 +20,7 @@ from pnet.evaluation.frames import Source, sdss_psf
 from pnet.evaluation.ledger import Entry, entries_of
 from pnet.evaluation.scores import Score
 from pnet.sdss import catalogue as sdss_catalogue
-from pnet.sdss.manifest import Manifest, fetch
+from pnet.sdss.files import fetch
 from pnet.sky import matching
 from studies import stripe82
 
@@ -39,7 +39,7 @@ def source(manifest: str = "sdss-standard", progress: bool = False) -> Source:
         If the frame or the catalogue cannot be had.
     """
     path = stripe82.fetch(["coadd"])["coadd"]
-    report = fetch(Manifest.load(manifest), fields=[stripe82.FIELD], progress=progress)
+    report = fetch(manifest, fields=[stripe82.FIELD], progress=progress)
     frame, own = sdss_catalogue.load_field(report, stripe82.FIELD)
     truth = stripe82.coadd_truth(path, frame)
     where = "co-add catalogue (Annis et al. 2014) from a public copy; frame as for --dataset sdss"

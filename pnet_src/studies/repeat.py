@@ -90,9 +90,9 @@ def read_reference(path: str | os.PathLike, band: str = "g") -> pd.DataFrame:
 def overlap_pair(manifest: str = "sdss-standard") -> Pair:
     """Return the two DR17 frames that overlap; MissingError if they cannot be had."""
     from pnet.sdss import catalogue as sdss_catalogue
-    from pnet.sdss.manifest import Manifest, fetch
+    from pnet.sdss.files import fetch
 
-    report = fetch(Manifest.load(manifest), fields=OVERLAP, progress=False)
+    report = fetch(manifest, fields=OVERLAP, progress=False)
     first, second = (sdss_catalogue.load_field(report, name)[0] for name in OVERLAP)
     return Pair("overlap", first, second)
 

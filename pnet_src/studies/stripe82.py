@@ -12,12 +12,10 @@ and the sky left in, calibrated by a zero point, an extinction and an airmass of
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pooch
 import requests
 import yaml
 from astropy.wcs.utils import proj_plane_pixel_scales
@@ -28,9 +26,10 @@ from pnet.common.files import sha256
 from pnet.common.fits_file import open_fits
 from pnet.frame import Frame
 from pnet.sdss.field import BANDS, FieldId
+from pnet.sdss.files import explain, find_folder, find_source, retrieve
 from pnet.sdss.frame import UNUSABLE, _wcs, read_mask
+from pnet.sdss.manifest import File
 from pnet.sdss.psf import PIXEL, PSFModel, fwhm
-from pnet.sdss.source import AGENT, reason
 from pnet.sky import catalogue
 
 FIELD = "94-1-12"  # the field that the catalogue was cut out for
@@ -42,23 +41,6 @@ NEEDED = (
 EXPOSURE = 53.907456  # s; what the zero points of tsField are for
 _NAME = re.compile(r"fpC-(?P<run>\d{6})-(?P<band>[ugriz])(?P<camcol>[1-6])-(?P<field>\d{4})\.fit(\.\w+)?$")
 VARIABLE = "STRIPE82_MIRROR"
-TIMEOUT = 30.0  # s without an answer
-
-
-@dataclass(frozen=True)
-class File:
-    """One file: its role, its path below a mirror, its bytes, and the URL of a public copy at a fixed commit."""
-
-    role: str
-    path: str
-    bytes: int
-    sha256: str
-    url: str
-
-    def __post_init__(self):
-        parts = PurePosixPath(self.path)
-        if parts.is_absolute() or ".." in parts.parts:
-            raise ConfigError(f"path of {self.role} is {self.path!r}; it must be relative, without '..'")
 
 
 def load(path: str | os.PathLike | None = None) -> dict[str, File]:
@@ -85,28 +67,13 @@ def folders() -> list[Path]:
     Raises
     ------
     ConfigError
-        If ``STRIPE82_MIRROR`` names no folder.
+        If ``STRIPE82_MIRROR`` or ``SDSS_MIRROR`` names no folder.
     """
     found = [paths.data_root() / "stripe82"]
-    named = os.environ.get(VARIABLE)
-    if named:
-        folder = _resolved(named)
-        if folder is None:
-            raise ConfigError(f"{VARIABLE} is {named!r}, and there is no such folder")
-        found.append(folder)
-    mirror = os.environ.get("SDSS_MIRROR", "")
-    if mirror and "://" not in mirror:
-        folder = _resolved(mirror)
-        if folder is not None:
-            found.append(folder.resolve().parent)
-    return found
-
-
-def _resolved(text: str) -> Path | None:
-    """Return a folder named relative to the working folder or, failing that, to the project's root."""
-    folder = Path(text).expanduser()
-    candidates = [folder] if folder.is_absolute() else [folder, paths.ROOT / folder]
-    return next((candidate for candidate in candidates if candidate.is_dir()), None)
+    if os.environ.get(VARIABLE):
+        found.append(find_folder(os.environ[VARIABLE], VARIABLE))
+    mirror = find_source()
+    return [*found, mirror.resolve().parent] if isinstance(mirror, Path) else found
 
 
 def fetch(roles: Iterable[str]) -> dict[str, Path]:
@@ -140,7 +107,7 @@ def _find(file: File) -> Path | None:
     """Return the file where it lies here with the right bytes."""
     for folder in folders():
         path = folder / file.path
-        if path.is_file() and path.stat().st_size == file.bytes and sha256(path) == file.sha256:
+        if path.is_file() and sha256(path) == file.sha256:
             return path
     return None
 
@@ -148,23 +115,13 @@ def _find(file: File) -> Path | None:
 def _download(file: File) -> Path:
     """Download one file into the folder of downloads; pooch moves it there only when its hash is right."""
     target = paths.data_root() / "stripe82" / file.path
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        pooch.retrieve(
-            file.url,
-            known_hash=f"sha256:{file.sha256}",
-            fname=target.name,
-            path=target.parent,
-            downloader=pooch.HTTPDownloader(timeout=TIMEOUT, headers={"User-Agent": AGENT}),
-        )
+        retrieve(file.url, target, file.sha256)
     except (requests.RequestException, ValueError, OSError) as error:
-        why = "other bytes came than the manifest tells" if isinstance(error, ValueError) else reason(error)
         raise MissingError(
-            f"{file.path} of Stripe 82 is not here and did not come from {file.url} ({why}); "
+            f"{file.path} of Stripe 82 is not here and did not come from {file.url} ({explain(error)}); "
             f"`{VARIABLE}=<folder that holds {file.path}>` takes it from a folder"
         ) from error
-    if target.stat().st_size != file.bytes:
-        raise DataError(f"{target}: has {target.stat().st_size} bytes, the manifest tells {file.bytes}")
     return target
 
 

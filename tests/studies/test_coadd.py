@@ -142,7 +142,7 @@ def test_files_are_found_where_they_may_lie(store, tmp_path, monkeypatch, where)
         monkeypatch.setenv("STRIPE82_MIRROR", str(tmp_path / "mine"))
     else:
         path = store("sdss")
-        (tmp_path / "sdss" / "sas").mkdir()
+        (tmp_path / "sdss" / "sas" / "dr17").mkdir(parents=True)
         monkeypatch.setenv("SDSS_MIRROR", str(tmp_path / "sdss" / "sas"))
     assert stripe82.fetch(["coadd"]) == {"coadd": path}
 

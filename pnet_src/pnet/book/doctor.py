@@ -176,7 +176,8 @@ def _psfex() -> Check:
 
 def _sdss() -> Check:
     """SDSS files are here already, or can be fetched."""
-    from pnet.sdss.manifest import Manifest, reachable
+    from pnet.sdss import files
+    from pnet.sdss.manifest import Manifest
 
     manifest = Manifest.load("sdss-standard")
     root = paths.data_root() / "sdss"
@@ -184,14 +185,14 @@ def _sdss() -> Check:
     here = sum((root / file.path).is_file() for file in wanted)
     if here == len(wanted):
         return Check("SDSS", True, f"all {here} files of the standard manifest are in {root}", required=False)
-    answer = reachable()
-    detail = f"{here} of {len(wanted)} files here; {answer.source}: {answer.detail}"
+    why_not = files.obstacle()
+    detail = f"{here} of {len(wanted)} files here; "
+    if not why_not:
+        return Check("SDSS", True, f"{detail}the others are at {files.find_source()}", required=False)
     fix = "make book SDSS_MIRROR=<folder or URL of a sas tree>"
-    if os.environ.get("SDSS_MIRROR") and not answer:
+    if os.environ.get("SDSS_MIRROR"):
         fix = "unset SDSS_MIRROR"
-    if not answer:
-        detail += "; pages show the released results"
-    return Check("SDSS", bool(answer), detail, "" if answer else fix, required=False)
+    return Check("SDSS", False, f"{detail}{why_not}; pages show the released results", fix, required=False)
 
 
 def _weights() -> Check:

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pnet.book import notebooks, profiles
-from pnet.common import paths, pipeline
+from pnet.common import paths
 from pnet.common.errors import ConfigError, PNetError
 
-MANIFEST = "sdss-standard"
 SIMULATION = "01_skymaker_simulation"
 STEPS = ("simulate", "simulate-realistic", "train-detection", "train-refiner", "train-bpnn", "measure")
 
@@ -66,6 +65,8 @@ def run(profile: str, *, jobs: int = 2, memory_mb: int = 8000, arguments: list[s
     WorkflowError
         If a step fails, or another run of this checkout is going on.
     """
+    from pnet.sdss import files  # slow to import
+
     loaded = profiles.load(profile, [source.stem for source in notebooks.sources()])
     check(loaded)
     output = paths.ROOT / loaded.output
@@ -75,7 +76,7 @@ def run(profile: str, *, jobs: int = 2, memory_mb: int = 8000, arguments: list[s
     # our own lock, which dies with its process; Snakemake's would have to be removed by hand after a power cut
     command += ["--nolock", "--rerun-incomplete", "--keep-going", "--quiet", "rules", "host"]
     with _locked(output):
-        pipeline.forget_unavailable(output, MANIFEST)
+        files.forget_unavailable(output)
         done = subprocess.run([*command, *(arguments or [])], stdin=subprocess.DEVNULL)
     if done.returncode:
         raise WorkflowError("a step failed, see above; the same command goes on from there")

@@ -14,8 +14,7 @@ from pnet.common.files import read_json
 from pnet.evaluation import contaminants
 from pnet.frame import Frame
 from pnet.sdss import catalogue as sdss_catalogue
-from pnet.sdss.download import Report
-from pnet.sdss.manifest import Manifest, fetch
+from pnet.sdss.files import Report, fetch
 from pnet.sdss.psf import PSFModel
 from pnet.simulation import datasets
 from pnet.simulation.datasets import find_engine, make_dataset
@@ -115,7 +114,7 @@ def sdss(manifest: str, progress: bool = False) -> Source:
     MissingError
         If required files cannot be had, or no field has a catalogue.
     """
-    report = fetch(Manifest.load(manifest), progress=progress)
+    report = fetch(manifest, progress=progress)
     fields = [entry.name for entry in report.manifest.fields if report.path(entry.name, "photoObj") is not None]
     if not fields:
         raise MissingError(

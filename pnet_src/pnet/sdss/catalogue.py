@@ -17,8 +17,8 @@ from pnet.common.errors import ConfigError, DataError
 from pnet.common.fits_file import open_fits
 from pnet.frame import Frame
 from pnet.sdss import frame as sdss
-from pnet.sdss.download import Report
 from pnet.sdss.field import BANDS
+from pnet.sdss.files import Report
 from pnet.sky import catalogue
 
 # Bits of OBJC_FLAGS and FLAGS (data model of photoObj, "Flags" of the DR17 algorithms pages)
@@ -198,7 +198,7 @@ def load_field(report: Report, name: str, band: str = "g") -> tuple[Frame, pd.Da
     Parameters
     ----------
     report : Report
-        From :func:`pnet.sdss.manifest.fetch`.
+        From :func:`pnet.sdss.files.fetch`.
     name : str
         As in ``94-1-12``.
 

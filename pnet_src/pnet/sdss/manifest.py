@@ -16,12 +16,11 @@ A manifest is a YAML file in ``data_manifests/``::
       - {role: frame-g, path: dr17/…/frame-g-000094-1-0012.fits.bz2, bytes: 3412659, sha256: 3d75…}
 
 A file whose ``sha256`` is not known yet gets it at its first download: it goes into ``<manifest>.lock.json`` beside the
-manifest, and from then on counts like one written in the manifest. Downloading is :mod:`pnet.sdss.download`.
+manifest, and from then on counts like one written in the manifest. `pnet.sdss.files` gets them.
 """
 
 import os
 import re
-import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -30,11 +29,7 @@ import yaml
 
 from pnet.common import paths
 from pnet.common.errors import ConfigError, MissingError
-from pnet.common.files import atomic_path, read_json, write_json
-from pnet.sdss.download import Report, fetch
-from pnet.sdss.source import find_source, reachable
-
-__all__ = ["Manifest", "Field", "File", "fetch", "reachable", "find_source", "Report"]
+from pnet.common.files import atomic_path, read_json, sha256, write_json
 
 SPLITS = ("train", "val", "test")
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -55,6 +50,8 @@ class File:
         None until it was downloaded once.
     required : bool
         False for what the project can do without (psField and fpM, whose sub-paths on the server are inferred).
+    url : str, optional
+        Of a public copy of what the server does not hold in this form.
     """
 
     role: str
@@ -62,6 +59,7 @@ class File:
     bytes: int | None = None
     sha256: str | None = None
     required: bool = True
+    url: str | None = None
 
     def __post_init__(self):
         parts = PurePosixPath(self.path)
@@ -126,8 +124,7 @@ class Manifest:
     rerun: int = 301
     query: str = ""
     source: Path | None = None  # the file it came from
-    _locks: dict[str, dict] = field(default_factory=dict, repr=False)
-    _writing: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    locked: dict[str, dict] = field(default_factory=dict, repr=False)  # path → bytes and sha256 of first downloads
 
     def __post_init__(self):
         names = [entry.name for entry in self.fields]
@@ -169,9 +166,10 @@ class Manifest:
         manifest.source = path
         if manifest.lock_path.is_file():
             try:
-                manifest._locks = read_json(manifest.lock_path)
-            except ValueError as error:
-                raise ConfigError(f"{manifest.lock_path}: is no JSON: {error}; delete it to lock anew") from error
+                manifest.locked = read_json(manifest.lock_path)
+                list(manifest.files())
+            except (ValueError, TypeError, AttributeError) as error:
+                raise ConfigError(f"{manifest.lock_path}: is damaged: {error}; delete it to lock anew") from error
         return manifest
 
     @classmethod
@@ -222,21 +220,10 @@ class Manifest:
             raise ConfigError(f"manifest {self.name} was never saved, so it has no place for its locked hashes")
         return self.source.with_suffix(".lock.json")
 
-    def lock(self, file: File, size: int, sha256: str) -> None:
-        """Remember the bytes of a file at its first download."""
-        with self._writing:
-            self._locks[file.path] = {"bytes": size, "sha256": sha256}
-            write_json(self.lock_path, self._locks)
-
-    def known(self, file: File) -> File:
-        """Return the file with its locked size and hash where the manifest itself has none."""
-        locked = self._locks.get(file.path)
-        if file.sha256 is not None or locked is None:
-            return file
-        try:
-            return replace(file, bytes=locked["bytes"], sha256=locked["sha256"])
-        except (KeyError, TypeError) as error:
-            raise ConfigError(f"{self.lock_path}: entry of {file.path} needs bytes and sha256") from error
+    def lock(self, file: File, path: Path) -> None:
+        """Remember the bytes of a file, which lies at `path`, at its first download."""
+        self.locked[file.path] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        write_json(self.lock_path, self.locked)
 
     def files(self, roles: Iterable[str] | None = None, fields: Iterable[str] | None = None) -> Iterator[File]:
         """Yield the files, each once, of the roles and fields asked for (all where None).
@@ -255,7 +242,8 @@ class Manifest:
             for file in entry.files:
                 if (roles is None or file.role in roles) and file.path not in seen:
                     seen.add(file.path)  # a photoField serves every field of its run
-                    yield self.known(file)
+                    known = self.locked.get(file.path, {}) if file.sha256 is None else {}
+                    yield replace(file, **known)
 
     def field(self, name: str) -> Field:
         """Return the field named like ``94-1-12``."""

@@ -19,7 +19,7 @@ from pnet.common.errors import DataError, MissingError
 from pnet.common.files import atomic_path, read_json, sha256, write_json
 from pnet.frame import Frame
 from pnet.sdss import catalogue as sdss_catalogue
-from pnet.sdss.download import COMMAND, Report, fetch
+from pnet.sdss.files import COMMAND, Report, fetch
 from pnet.sdss.manifest import Manifest
 from pnet.sky import background, zero_point
 
@@ -89,7 +89,7 @@ def make(
     seed : int
         Only recorded: nothing here is random.
     mirror, progress
-        As in :func:`pnet.sdss.manifest.fetch`.
+        As in :func:`pnet.sdss.files.fetch`.
 
     Raises
     ------
@@ -98,10 +98,9 @@ def make(
     DataError
         If a file is damaged or no field has a catalogue.
     """
-    manifest = manifest if isinstance(manifest, Manifest) else Manifest.load(manifest)
     report = fetch(manifest, mirror=mirror, progress=progress)
     tables, frames = [], []
-    splits = {entry.name: entry.split for entry in manifest.fields}
+    splits = {entry.name: entry.split for entry in report.manifest.fields}
     for frame, table in sdss_catalogue.load_fields(report, catalogued=False):
         described = describe(frame)
         described["split"] = splits[frame.name.rsplit("-", 1)[0]]
@@ -113,7 +112,9 @@ def make(
                 described["zero_point_check"] = _summary(check_zero_point(frame, table), frame)
             tables.append(table.assign(frame=frame.name)[list(COLUMNS)])
     if not tables:
-        raise DataError(f"manifest {manifest.name}: no field has a photoObj catalogue, so nothing can be selected")
+        raise DataError(
+            f"manifest {report.manifest.name}: no field has a photoObj catalogue, so nothing can be selected"
+        )
     table = pd.concat(tables, ignore_index=True)
     folder = Path(output) / "sdss"
     (folder / RECORD).unlink(missing_ok=True)
@@ -123,9 +124,9 @@ def make(
         command=COMMAND,
         seed=seed,
         device="cpu",
-        manifest=manifest.name,
+        manifest=report.manifest.name,
         frames=frames,
-        missing=[{"path": entry.file.path, "reason": entry.reason} for entry in report.missing],
+        missing=[{"path": file.path, "reason": reason} for file, reason in report.missing],
         sha256=sha256(folder / TABLE),
     )
     write_json(folder / RECORD, record)  # last, with the hash of the table: without it the table is not whole

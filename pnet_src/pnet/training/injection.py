@@ -20,6 +20,9 @@ from scipy.spatial import cKDTree
 from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.detection.targets import Batch
 from pnet.frame import Frame
+from pnet.sdss import frame as sdss
+from pnet.sdss.files import fetch
+from pnet.sdss.manifest import SPLITS, Manifest
 from pnet.sdss.psf import PIXEL
 from pnet.simulation.recipe import FieldKind, Recipe, draw_magnitudes
 from pnet.sky import background, render
@@ -417,9 +420,6 @@ def fields(
     MissingError
         If the manifest has no such frame, or one cannot be had.
     """
-    from pnet.sdss import frame as sdss
-    from pnet.sdss.manifest import SPLITS, Manifest, fetch
-
     allowed = tuple(name for name in SPLITS if name != "test")
     wrong = [name for name in splits if name not in allowed]
     if wrong or not splits:

@@ -10,6 +10,9 @@ import pandas as pd
 from pnet.common.errors import ConfigError, MissingError
 from pnet.detection.predict import detect
 from pnet.frame import Frame
+from pnet.sdss.catalogue import load_field
+from pnet.sdss.files import fetch
+from pnet.sdss.manifest import Manifest
 from pnet.simulation.frame_file import read_frame
 from pnet.sky import catalogue
 from pnet.stars import weights
@@ -47,10 +50,7 @@ class TrainingSet:
                 frame, truth = read_frame(path)
                 yield frame, catalogue.mark_counted(truth, frame)
         elif names:
-            from pnet.sdss.catalogue import load_field
-            from pnet.sdss.manifest import Manifest, fetch
-
-            report = fetch(Manifest.load(self.manifest), fields=list(names), progress=False)
+            report = fetch(self.manifest, fields=list(names), progress=False)
             for name in names:
                 yield load_field(report, name)
 
@@ -84,8 +84,6 @@ def sdss(manifest: str) -> TrainingSet:
     MissingError
         If the manifest has no catalogued field to train on.
     """
-    from pnet.sdss.manifest import Manifest
-
     loaded = Manifest.load(manifest)
     fields = [field for field in loaded.fields if any(file.role == "photoObj" for file in field.files)]
     train, val = (tuple(field.name for field in fields if field.split == split) for split in ("train", "val"))

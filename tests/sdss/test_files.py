@@ -1,6 +1,7 @@
 """Manifests and downloads, against a local server that misbehaves and against folders."""
 
 import bz2
+import contextlib
 import csv
 import hashlib
 import http.server
@@ -16,10 +17,10 @@ import yaml
 from astropy.io import fits
 
 from pnet.common import paths
-from pnet.common.errors import ConfigError, MissingError
-from pnet.sdss import download
-from pnet.sdss.manifest import Field, File, Manifest, fetch, find_source, reachable
-from pnet.sdss.source import Reach
+from pnet.common.errors import ConfigError, MissingError, PNetError
+from pnet.sdss import files
+from pnet.sdss.files import fetch
+from pnet.sdss.manifest import Field, File, Manifest
 
 FRAME = "dr17/eboss/photoObj/frames/301/{run}/1/frame-g-{run:06d}-1-0011.fits.bz2"
 PSFIELD = "dr17/eboss/photo/redux/301/{run}/objcs/1/psField-{run:06d}-1-0011.fit"
@@ -71,17 +72,8 @@ class Server:
                 self.end_headers()
                 if trick == "cut":
                     body = body[: len(body) // 2]
-                try:
-                    if trick == "trickle":
-                        for start in range(0, len(body), 50):
-                            self.wfile.write(body[start : start + 50])
-                            self.wfile.flush()
-                            if owner.release.wait(0.1):
-                                break
-                    else:
-                        self.wfile.write(body)
-                except (BrokenPipeError, ConnectionResetError):
-                    pass  # the client gave up, as it should
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the client gives up, as it should
+                    self.wfile.write(body)
                 return None
 
         self.release = threading.Event()
@@ -101,6 +93,9 @@ class Server:
 def server(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("SDSS_MIRROR", raising=False)
+    monkeypatch.setattr(files, "RETRIES", 2)
+    monkeypatch.setattr(files, "TIMEOUT", 0.5)
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # pooch's, before it tries again
     server = Server()
     yield server
     server.stop()
@@ -111,13 +106,13 @@ def manifest(tmp_path, server) -> Manifest:
     """Three fields with a frame and an optional psField each, served whole, with known hashes."""
     entries = []
     for run in (1, 2, 3):
-        files = []
+        listed = []
         for role, pattern in (("frame-g", FRAME), ("psField", PSFIELD)):
             path = pattern.format(run=run)
             body = content(run, compress=role == "frame-g")
             server.files[f"sas/{path}"] = body
-            files.append(File(role, path, len(body), hashlib.sha256(body).hexdigest(), required=role == "frame-g"))
-        entries.append(Field(run=run, camcol=1, field=11, files=tuple(files)))
+            listed.append(File(role, path, len(body), hashlib.sha256(body).hexdigest(), required=role == "frame-g"))
+        entries.append(Field(run=run, camcol=1, field=11, files=tuple(listed)))
     manifest = Manifest("sdss-test", "for tests", tuple(entries))
     manifest.save(tmp_path / "manifests" / "sdss-test.yml")
     return manifest
@@ -136,14 +131,12 @@ def unlocked(tmp_path, manifest) -> Manifest:
 
 
 def get(manifest, root, server, **options):
-    options = {"retries": 2, "backoff": 0.01, "timeout": 5.0, "progress": False, "mirror": server.url, **options}
-    return fetch(manifest, root, **options)
+    return fetch(manifest, root, **{"progress": False, "mirror": server.url, **options})
 
 
-def whole(manifest, root, server) -> bool:
-    """Whether everything below root is one of the served files, byte for byte."""
+def whole(root, server) -> bool:
+    """Whether everything below root is one of the served files, byte for byte: nothing half-written may stay."""
     found = [path for path in Path(root).rglob("*") if path.is_file()]
-    assert not list(Path(root).glob(".partial-*")), "nothing half-written may stay"
     return all(path.read_bytes() == server.files[f"sas/{path.relative_to(root).as_posix()}"] for path in found)
 
 
@@ -152,92 +145,59 @@ def path_of(manifest, n, role="frame-g"):
 
 
 class TestDownload:
-    def test_all_of_it(self, manifest, server, tmp_path):
+    def test_all_of_it_once(self, manifest, server, tmp_path):
         report = get(manifest, tmp_path / "d", server)
         assert (len(report.downloaded), len(report.present), report.missing) == (6, 0, [])
-        assert whole(manifest, tmp_path / "d", server)
+        assert whole(tmp_path / "d", server)
         assert report.path("2-1-11", "psField") == tmp_path / "d" / PSFIELD.format(run=2)
         assert report.path("2-1-11", "photoObj") is None
         assert "6 files, 0 were there, 6 came from the mirror http" in str(report)
-
-    def test_again_asks_for_nothing(self, manifest, server, tmp_path):
-        get(manifest, tmp_path / "d", server)
         server.requests.clear()
-        report = get(manifest, tmp_path / "d", server)
-        assert len(report.present) == 6 and not server.requests
+        assert len(get(manifest, tmp_path / "d", server).present) == 6 and not server.requests
         server.stop()
         assert len(get(manifest, tmp_path / "d", server).present) == 6, "nor does it need the server"
-
-    def test_resumes_a_partial_set(self, manifest, server, tmp_path):
-        server.plan[path_of(manifest, 1)] = ["always", "cut"]
-        with pytest.raises(MissingError, match="the connection was cut"):
-            get(manifest, tmp_path / "d", server)
-        assert whole(manifest, tmp_path / "d", server)
-        server.plan.clear()
-        server.requests.clear()
-        report = get(manifest, tmp_path / "d", server)
-        assert (len(report.present), len(report.downloaded)) == (5, 1)
-        assert list(server.requests) == [path_of(manifest, 1)]
 
     @pytest.mark.parametrize("trick", ["cut", "wrong", "503", "drop", "page"])
     def test_what_goes_wrong_once_is_tried_again(self, manifest, server, tmp_path, trick):
         server.plan[path_of(manifest, 0)] = [trick, trick]
         assert len(get(manifest, tmp_path / "d", server).downloaded) == 6
         assert server.requests[path_of(manifest, 0)] == 3
-        assert whole(manifest, tmp_path / "d", server)
+        assert whole(tmp_path / "d", server)
 
     @pytest.mark.parametrize(
         "trick, words",
         [
-            ("cut", r"the connection was cut \(3 attempts\)"),
-            ("drop", r"the connection was cut \(3 attempts\)"),
-            ("wrong", r"wrong bytes: \d+ with SHA-256 .* expected"),
-            ("503", r"the server answers 503 \(3 attempts\)"),
-            ("404", r"not there \(answer 404\)"),
-            ("403", r"not there \(answer 403\)"),
+            ("cut", "no connection .*IncompleteRead"),
+            ("drop", "no connection .*Remote end closed"),
+            ("slow", "no answer in time"),
+            ("wrong", "wrong bytes came"),
+            ("503", "the server answers 503"),
+            ("404", "not there"),
+            ("403", "not there"),
         ],
     )
-    def test_what_keeps_going_wrong_is_said(self, manifest, server, tmp_path, trick, words):
+    def test_what_keeps_going_wrong_is_said_and_the_rest_is_kept(self, manifest, server, tmp_path, trick, words):
         server.plan[path_of(manifest, 0)] = ["always", trick]
         with pytest.raises(MissingError, match=words) as caught:
             get(manifest, tmp_path / "d", server)
         message = str(caught.value)
         assert "frame-g-000001-1-0011" in message and "pnet sdss-download" in message and "SDSS_MIRROR" in message
         assert server.requests[path_of(manifest, 0)] == (1 if trick in ("403", "404") else 3)
-        assert whole(manifest, tmp_path / "d", server)
-        assert len(list((tmp_path / "d").rglob("*.fit*"))) == 5, "what arrived is kept"
-
-    def test_a_server_that_does_not_answer(self, manifest, server, tmp_path):
-        server.plan[path_of(manifest, 0)] = ["slow", "slow"]
-        start = time.monotonic()
-        report = get(manifest, tmp_path / "d", server, timeout=0.3)
-        assert len(report.downloaded) == 6
-        assert time.monotonic() - start < 5
-        server.plan[path_of(manifest, 1)] = ["always", "slow"]
-        with pytest.raises(MissingError, match="no answer in time"):
-            get(manifest, tmp_path / "e", server, timeout=0.2, retries=0)
-
-    def test_a_connection_that_trickles(self, manifest, server, tmp_path, monkeypatch):
-        monkeypatch.setattr(download, "CHUNK", 64)
-        server.plan[path_of(manifest, 0)] = ["always", "trickle"]
-        start = time.monotonic()
-        with pytest.raises(MissingError, match="slower than 2 kB/s"):
-            get(manifest, tmp_path / "d", server, timeout=0.5, retries=0)
-        assert time.monotonic() - start < 5
-        assert whole(manifest, tmp_path / "d", server)
+        assert whole(tmp_path / "d", server)
+        server.plan.clear()
+        server.requests.clear()
+        server.release.set()
+        report = get(manifest, tmp_path / "d", server)
+        assert (len(report.present), len(report.downloaded)) == (5, 1)
+        assert list(server.requests) == [path_of(manifest, 0)]
 
     def test_optional_files_may_be_missing(self, manifest, server, tmp_path):
         del server.files[path_of(manifest, 2, "psField")]
         report = get(manifest, tmp_path / "d", server)
-        assert len(report.downloaded) == 5 and report.failures == []
-        assert [entry.file.role for entry in report.missing] == ["psField"]
+        assert len(report.downloaded) == 5
+        assert [(file.role, reason) for file, reason in report.missing] == [("psField", "not there")]
         assert report.path("3-1-11", "psField") is None
-        assert "(optional)" in str(report) and "answer 404" in str(report)
-
-    def test_not_strict_only_reports(self, manifest, server, tmp_path):
-        server.plan[path_of(manifest, 0)] = ["always", "404"]
-        report = get(manifest, tmp_path / "d", server, strict=False)
-        assert [entry.file.path for entry in report.failures] == [manifest.fields[0].file("frame-g").path]
+        assert "(optional)" in str(report)
 
     def test_a_damaged_file_is_fetched_again(self, manifest, server, tmp_path):
         get(manifest, tmp_path / "d", server)
@@ -247,7 +207,7 @@ class TestDownload:
         other.write_bytes(bytes(other.stat().st_size))
         report = get(manifest, tmp_path / "d", server)
         assert (len(report.downloaded), len(report.present)) == (2, 4)
-        assert whole(manifest, tmp_path / "d", server)
+        assert whole(tmp_path / "d", server)
 
     def test_only_some_roles_and_fields(self, manifest, server, tmp_path):
         report = get(manifest, tmp_path / "d", server, roles=["frame-g"], fields=["1-1-11", "3-1-11"])
@@ -256,54 +216,43 @@ class TestDownload:
             get(manifest, tmp_path / "d", server, fields=["9-9-9"])
 
     def test_interruption_leaves_nothing_half_and_can_be_resumed(self, manifest, server, tmp_path, monkeypatch):
-        original = download._get
-        seen = []
+        original, seen = files._get, []
 
-        def interrupted(m, file, *rest):
-            seen.append(file)
+        def interrupted(url, output_file, store):
+            seen.append(url)
             if len(seen) == 3:
+                Path(output_file).write_bytes(b"SIMPLE")
                 raise KeyboardInterrupt
-            original(m, file, *rest)
+            original(url, output_file, store)
 
-        monkeypatch.setattr(download, "_get", interrupted)
+        monkeypatch.setattr(files, "_get", interrupted)
+        monkeypatch.setattr(files, "JOBS", 1)
         with pytest.raises(KeyboardInterrupt):
-            get(manifest, tmp_path / "d", server, jobs=1)
-        assert whole(manifest, tmp_path / "d", server)
-        monkeypatch.setattr(download, "_get", original)
+            get(manifest, tmp_path / "d", server)
+        assert whole(tmp_path / "d", server)
+        monkeypatch.setattr(files, "_get", original)
         report = get(manifest, tmp_path / "d", server)
         assert len(report.present) >= 2 and len(report.present) + len(report.downloaded) == 6
 
-    def test_remains_of_a_killed_download(self, manifest, server, tmp_path):
-        import os
-
-        old, young = tmp_path / "d" / ".partial-old", tmp_path / "d" / ".partial-young"
-        for folder in (old, young):
-            folder.mkdir(parents=True)
-            (folder / "half.fits").write_bytes(b"SIMPLE")
-        os.utime(old, (1, 1))
-        get(manifest, tmp_path / "d", server)
-        assert not old.exists() and young.exists()
-
     def test_no_server_is_told_at_once(self, manifest, server, tmp_path):
         server.stop()
-        start = time.monotonic()
-        with pytest.raises(MissingError, match=r"not tried: no connection \(connection refused\)"):
-            get(manifest, tmp_path / "d", server, backoff=10.0)
-        assert time.monotonic() - start < 3
+        with pytest.raises(MissingError, match=r"not tried: no connection \(.*Connection refused"):
+            get(manifest, tmp_path / "d", server)
 
     def test_a_server_that_goes_away(self, manifest, server, tmp_path, monkeypatch):
         """After the first file fails and the server is gone, the rest is not waited for."""
-        answers = iter([download.reachable(server.url)])
-        monkeypatch.setattr(download, "reachable", lambda *_, **__: next(answers, Reach(False, "", "gone")))
+        answers = iter([""])
+        monkeypatch.setattr(files, "obstacle", lambda *_: next(answers, "gone"))
+        monkeypatch.setattr(files, "JOBS", 1)
         for n in range(3):
             server.plan[path_of(manifest, n)] = ["always", "drop"]
-        report = get(manifest, tmp_path / "d", server, jobs=1, retries=0, strict=False)
-        reasons = [entry.reason for entry in report.missing]
-        assert reasons == ["the connection was cut (1 attempt)"] + ["not tried: gone"] * 5
+        with pytest.raises(MissingError) as caught:
+            get(manifest, tmp_path / "d", server)
+        assert str(caught.value).count("no connection") == 1 and "not tried: gone" in str(caught.value)
 
     def test_a_folder_that_cannot_be_written(self, manifest, server, tmp_path):
         (tmp_path / "d").write_text("a file where the folder should be")
-        with pytest.raises(Exception, match="cannot be written"):
+        with pytest.raises(PNetError, match="cannot be written"):
             get(manifest, tmp_path / "d", server)
 
     def test_progress_goes_to_stderr(self, manifest, server, tmp_path, capsys):
@@ -311,25 +260,15 @@ class TestDownload:
         captured = capsys.readouterr()
         assert captured.out == "" and "6/6" in captured.err
 
-    @pytest.mark.parametrize("options", [{"retries": -1}, {"jobs": 0}, {"timeout": 0}, {"backoff": -1}])
-    def test_options(self, manifest, server, tmp_path, options):
-        with pytest.raises(ConfigError, match="retries"):
-            get(manifest, tmp_path / "d", server, **options)
-
 
 class TestLock:
     def test_first_download_locks(self, unlocked, manifest, server, tmp_path):
-        report = get(unlocked, tmp_path / "d", server)
-        assert len(report.downloaded) == 6
+        assert len(get(unlocked, tmp_path / "d", server).downloaded) == 6
         again = Manifest.load(unlocked.source)
         known = {file.path: file.sha256 for file in again.files()}
         assert known == {file.path: file.sha256 for file in manifest.files()}
         assert len(get(again, tmp_path / "d", server).present) == 6
-
-    def test_other_bytes_are_refused_later(self, unlocked, server, tmp_path):
-        get(unlocked, tmp_path / "d", server)
         server.files[path_of(unlocked, 0)] = content(99)
-        again = Manifest.load(unlocked.source)
         with pytest.raises(MissingError, match="wrong bytes"):
             get(again, tmp_path / "elsewhere", server)
 
@@ -338,28 +277,26 @@ class TestLock:
         server.plan[path_of(unlocked, 0)] = ["always", trick]
         with pytest.raises(MissingError):
             get(unlocked, tmp_path / "d", server)
-        locked = Manifest.load(unlocked.source)
-        assert locked.known(locked.fields[0].file("frame-g")).sha256 is None
-        assert locked.known(locked.fields[1].file("frame-g")).sha256 is not None
-        assert whole(unlocked, tmp_path / "d", server)
+        known = {file.path: file.sha256 for file in Manifest.load(unlocked.source).files()}
+        assert known[FRAME.format(run=1)] is None and known[FRAME.format(run=2)] is not None
+        assert whole(tmp_path / "d", server)
 
     def test_a_file_put_there_by_hand(self, unlocked, server, tmp_path):
         target = tmp_path / "d" / FRAME.format(run=1)
         target.parent.mkdir(parents=True)
         target.write_bytes(server.files[path_of(unlocked, 0)][:-9])
         assert len(get(unlocked, tmp_path / "d", server).downloaded) == 6, "a truncated one is not believed"
-        target.unlink()
         unlocked.lock_path.unlink()
-        target.write_bytes(server.files[path_of(unlocked, 0)])
         assert len(get(Manifest.load(unlocked.source), tmp_path / "d", server).present) == 6
 
-    def test_damaged_lock_file(self, unlocked):
-        unlocked.lock_path.write_text("{")
+    @pytest.mark.parametrize("text", ["{", "[]", '{"' + FRAME.format(run=1) + '": {"size": 3}}'])
+    def test_damaged_lock_file(self, unlocked, text):
+        unlocked.lock_path.write_text(text)
         with pytest.raises(ConfigError, match="delete it to lock anew"):
             Manifest.load(unlocked.source)
 
 
-class TestMirrorFolder:
+class TestMirror:
     @pytest.fixture
     def folder(self, manifest, server, tmp_path):
         for path, body in server.files.items():
@@ -369,46 +306,60 @@ class TestMirrorFolder:
         return tmp_path / "mirror" / "sas"
 
     def test_by_argument_environment_and_relative(self, manifest, folder, tmp_path, monkeypatch):
-        options = {"progress": False}
-        assert len(fetch(manifest, tmp_path / "a", mirror=folder, **options).downloaded) == 6
-        monkeypatch.setenv("SDSS_MIRROR", str(folder))
-        assert len(fetch(manifest, tmp_path / "b", **options).downloaded) == 6
+        assert len(fetch(manifest, tmp_path / "a", mirror=folder, progress=False).downloaded) == 6
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("SDSS_MIRROR", "mirror/sas")
-        assert len(fetch(manifest, tmp_path / "c", **options).downloaded) == 6
+        assert len(fetch(manifest.source, tmp_path / "b", progress=False).downloaded) == 6
         monkeypatch.chdir("/")
         monkeypatch.setattr(paths, "ROOT", tmp_path)
-        assert len(fetch(manifest, tmp_path / "e", **options).downloaded) == 6
+        assert len(fetch(manifest, tmp_path / "c", progress=False).downloaded) == 6
 
     def test_missing_and_wrong_files(self, manifest, folder, tmp_path):
         (folder / FRAME.format(run=1)).unlink()
         (folder / FRAME.format(run=2)).write_bytes(b"other")
-        with pytest.raises(MissingError) as caught:
+        with pytest.raises(MissingError, match="not there: dr17") as caught:
             fetch(manifest, tmp_path / "d", mirror=folder, progress=False)
-        assert "not there: dr17" in str(caught.value) and "wrong bytes: 5 with" in str(caught.value)
-        assert len(list((tmp_path / "d").rglob("*.fit*"))) == 4
-        assert not list((tmp_path / "d").glob(".partial-*"))
+        assert "wrong bytes came" in str(caught.value)
+        assert len([path for path in (tmp_path / "d").rglob("*") if path.is_file()]) == 4
 
-    def test_reachable(self, folder, server, monkeypatch):
-        assert reachable(folder) and "folder" in reachable(folder).detail
-        assert reachable(server.url) and "200" in reachable(server.url).detail
-        assert not reachable(folder / "nowhere")
+    def test_obstacles(self, folder, server, monkeypatch):
+        assert files.obstacle(folder) == files.obstacle(server.url) == ""
+        assert "no such folder" in files.obstacle(folder / "nowhere")
         monkeypatch.setenv("SDSS_MIRROR", server.url)
-        assert reachable().source == f"the mirror {server.url}"
         server.stop()
-        answer = reachable(timeout=1.0)
-        assert not answer and "no connection" in answer.detail
+        assert "no connection" in files.obstacle(timeout=1.0)
 
     def test_sources(self, folder, monkeypatch):
         monkeypatch.setenv("SDSS_MIRROR", "")
-        assert str(find_source()) == "https://data.sdss.org/sas"
-        assert str(find_source("https://mirror.example/sas/").location) == "https://mirror.example/sas"
-        with pytest.raises(ConfigError, match="must start with http"):
-            find_source("ftp://mirror.example/sas")
-        with pytest.raises(ConfigError, match="no such folder"):
-            find_source("/does/not/exist")
-        with pytest.raises(ConfigError, match="holds a folder named sas"):
-            find_source(folder.parent)
+        assert files.find_source() == "https://data.sdss.org/sas"
+        assert files.find_source("https://mirror.example/sas/") == "https://mirror.example/sas"
+        assert files.find_source(folder) == folder
+        for wrong, words in (
+            ("ftp://mirror.example/sas", "must start with http"),
+            ("/does/not/exist", "no such folder"),
+            (folder.parent, "holds a folder named sas"),
+        ):
+            with pytest.raises(ConfigError, match=words):
+                files.find_source(wrong)
+
+    def test_the_step_leaves_a_record(self, manifest, folder, tmp_path, monkeypatch):
+        monkeypatch.setenv("PNET_DATA", str(tmp_path / "data"))
+        output, options = tmp_path / "build", {"mirror": folder, "progress": False}
+        (folder / FRAME.format(run=1)).rename(folder / "away")
+        with pytest.raises(MissingError):
+            files.download(output, str(manifest.source), **options)
+        record = files.download(output, str(manifest.source), optional=True, **options)
+        assert record["available"] is False and "not there" in record["reason"]
+        monkeypatch.setenv("SDSS_MIRROR", "/does/not/exist")
+        files.forget_unavailable(output)
+        assert files.record_path(output).exists()
+        monkeypatch.setenv("SDSS_MIRROR", str(folder))
+        files.forget_unavailable(output)
+        assert not files.record_path(output).exists()
+        (folder / "away").rename(folder / FRAME.format(run=1))
+        assert files.download(output, str(manifest.source), **options)["available"]
+        files.forget_unavailable(output)
+        assert files.record_path(output).exists()
 
 
 class TestManifest:

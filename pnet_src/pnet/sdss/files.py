@@ -1,0 +1,353 @@
+"""Getting the files of a manifest: from the SDSS server, a mirror of it, or a folder, whole or not at all.
+
+pooch downloads, retries, checks the hash and moves a file to its place only when it is right.
+"""
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+from tqdm import TqdmWarning, tqdm
+
+from pnet.common import fits_file, paths
+from pnet.common.errors import ConfigError, DataError, MissingError, PNetError
+from pnet.common.files import read_json, sha256, write_json
+from pnet.sdss.manifest import File, Manifest
+
+with warnings.catch_warnings():  # pooch wants notebook widgets for progress bars that we do not use
+    warnings.simplefilter("ignore", TqdmWarning)
+    import pooch
+
+SERVER = "https://data.sdss.org/sas"
+COMMAND = "pnet sdss-download"
+RETRIES = 3  # after a cut connection, a timeout, wrong bytes or an error of the server
+TIMEOUT = 30.0  # s without a byte, until an attempt counts as failed
+PATIENCE = 10.0  # s, for a server to say that it is there
+JOBS = 4  # downloads at a time
+ABSENT = (403, 404, 410)  # what a server answers for a file that it does not have: asking again is in vain
+AGENT = {"User-Agent": "pnet-companion"}  # names us to the server
+
+pooch.get_logger().setLevel("ERROR")  # its "Downloading …" lines would land in notebooks, with absolute paths
+
+
+@dataclass
+class Report:
+    """What :func:`fetch` found and did.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the files; each lies at ``root / file.path``.
+    manifest : Manifest
+    source : str
+        The server, or "the mirror ..."; empty where nothing had to be fetched.
+    present, downloaded : list of File
+        Whole and verified; there before, and new.
+    missing : list of (File, str)
+        Files that could not be had, and why; optional ones too, whose absence is no error.
+    """
+
+    root: Path
+    manifest: Manifest
+    source: str = ""
+    present: list[File] = field(default_factory=list)
+    downloaded: list[File] = field(default_factory=list)
+    missing: list[tuple[File, str]] = field(default_factory=list)
+
+    def path(self, name: str, role: str) -> Path | None:
+        """Return where the file of a field and role lies, None where it was not had or the manifest lists none."""
+        wanted = self.manifest.field(name).file(role)
+        have = {file.path for file in (*self.present, *self.downloaded)}
+        return self.root / wanted.path if wanted is not None and wanted.path in have else None
+
+    def __str__(self) -> str:
+        total = len(self.present) + len(self.downloaded) + len(self.missing)
+        origin = f" from {self.source}" if self.source else ""
+        lines = [
+            f"{self.manifest.name}: {total} files, {len(self.present)} were there, "
+            f"{len(self.downloaded)} came{origin}, {len(self.missing)} missing"
+        ]
+        reasons: dict[str, list[str]] = {}
+        for file, reason in self.missing:
+            reasons.setdefault(reason, []).append(file.path + ("" if file.required else " (optional)"))
+        for reason, names in reasons.items():
+            more = f" and {len(names) - 3} more" if len(names) > 4 else ""
+            lines.append(f"  {reason}: {', '.join(names[: 3 if more else 4])}{more}")
+        return "\n".join(lines)
+
+
+def find_source(mirror: str | os.PathLike | None = None) -> str | Path:
+    """Return where files come from: the mirror (argument, else ``SDSS_MIRROR``), else the SDSS server.
+
+    Returns
+    -------
+    str or Path
+        A URL without trailing slash, or a folder laid out like ``sas/``.
+
+    Raises
+    ------
+    ConfigError
+        If the mirror is a folder that does not exist or is no ``sas`` tree.
+    """
+    text = os.fspath(mirror) if mirror is not None else os.environ.get("SDSS_MIRROR", "")
+    if "://" in text and not text.startswith(("http://", "https://")):
+        raise ConfigError(f"SDSS_MIRROR is {text!r}; a URL must start with http:// or https://")
+    if not text or "://" in text:
+        return text.rstrip("/") or SERVER
+    folder = find_folder(text, "SDSS_MIRROR")
+    if not any(folder.glob("dr[0-9]*")):
+        inside = "; it holds a folder named sas, take that" if (folder / "sas").is_dir() else ""
+        raise ConfigError(f"SDSS_MIRROR is {text!r}, which has no folder like dr17: it is no sas tree{inside}")
+    return folder
+
+
+def find_folder(text: str, name: str) -> Path:
+    """Return a folder named relative to the working folder or, failing that, to the project's root.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such folder; `name` is the parameter that names it.
+    """
+    folder = Path(text).expanduser()
+    for candidate in (folder, paths.ROOT / folder):
+        if candidate.is_dir():
+            return candidate
+    raise ConfigError(f"{name} is {text!r}, and there is no such folder")
+
+
+def obstacle(mirror: str | os.PathLike | None = None, timeout: float = PATIENCE) -> str:
+    """Return why no SDSS file can be had here, found out within `timeout` seconds; "" where they can."""
+    try:
+        source = find_source(mirror)
+        if isinstance(source, Path):
+            return ""
+        status = requests.head(f"{source}/", timeout=timeout, headers=AGENT).status_code
+    except (ConfigError, requests.RequestException) as error:
+        return explain(error)
+    # A server that forbids listing its folders is alive; one that cannot serve (5xx) is not.
+    return f"{source} answers {status}" if status >= 500 else ""
+
+
+def explain(error: Exception) -> str:
+    """Return one line on an exception of a download, naming what lies at the bottom of requests' nested ones."""
+    if isinstance(error, requests.Timeout) or "timed out" in str(error):
+        return "no answer in time"
+    if isinstance(error, requests.HTTPError):
+        return f"the server answers {error.response.status_code}"
+    if isinstance(error, requests.RequestException):
+        cause: BaseException = error
+        while cause.__context__ is not None:
+            cause = cause.__context__
+        return f"no connection ({str(cause) or type(cause).__name__})"
+    if isinstance(error, FileNotFoundError):
+        return "not there"
+    if isinstance(error, ValueError) and not isinstance(error, PNetError):  # pooch's; it names a temporary file
+        return "wrong bytes came: their SHA-256 is not the one in the manifest"
+    return str(error)
+
+
+def fetch(
+    manifest: Manifest | str,
+    root: str | os.PathLike | None = None,
+    *,
+    mirror: str | os.PathLike | None = None,
+    roles: Iterable[str] | None = None,
+    fields: Iterable[str] | None = None,
+    progress: bool = True,
+) -> Report:
+    """Make the files of a manifest lie below `root`, downloading what is missing or damaged.
+
+    A file takes its place only when its SHA-256 is right or, at a first download, when it is a whole FITS file; so an
+    interruption leaves no half file. What is already there is verified and not fetched again: repeating the call
+    resumes a partial set.
+
+    Parameters
+    ----------
+    manifest : Manifest or str
+        Or the name or path of one.
+    root : path, optional
+        ``paths.data_root() / "sdss"`` by default.
+    mirror : path or str, optional
+        Folder or URL of a ``sas`` tree; ``SDSS_MIRROR``, else the SDSS server, by default. With a mirror nothing
+        else is asked.
+    roles, fields : iterable of str, optional
+        Only these.
+    progress : bool
+        Show a bar on stderr.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    MissingError
+        If a required file cannot be had. What arrived is kept.
+    """
+    manifest = manifest if isinstance(manifest, Manifest) else Manifest.load(manifest)
+    root = Path(root) if root is not None else paths.data_root() / "sdss"
+    report = Report(root, manifest)
+    wanted = []
+    for file in manifest.files(roles, fields):
+        here = _have(manifest, file, root / file.path)
+        (report.present if here else wanted).append(file)
+    if wanted:
+        _download(wanted, mirror, report, progress)
+    if any(file.required for file, _ in report.missing):
+        raise MissingError(
+            f"{report}\nWhat arrived is kept; `{COMMAND}` tries the rest again, "
+            f"`SDSS_MIRROR=<folder or URL of a sas tree> {COMMAND}` takes them from a mirror."
+        )
+    return report
+
+
+def _have(manifest: Manifest, file: File, path: Path) -> bool:
+    """Tell whether the file lies there whole; a file of unknown hash is locked when it does."""
+    if not path.is_file():
+        return False
+    if file.sha256 is not None:
+        return sha256(path) == file.sha256
+    try:
+        fits_file.open_fits(path)
+    except DataError:
+        path.unlink()  # pooch takes any file of unknown hash for right
+        return False
+    manifest.lock(file, path)
+    return True
+
+
+def _download(wanted: list[File], mirror: str | os.PathLike | None, report: Report, progress: bool) -> None:
+    """Fetch `wanted`, several at a time, and fill the report; stop asking once the source is gone."""
+    source = find_source(mirror)
+    is_folder = isinstance(source, Path)
+    report.source = f"{'' if source == SERVER else 'the mirror '}{source}"
+    store = pooch.create(
+        path=report.root,
+        base_url=f"{source}/",
+        registry={file.path: file.sha256 and f"sha256:{file.sha256}" for file in wanted},
+        retry_if_failed=0 if is_folder else RETRIES,  # a folder gives the same bytes every time
+    )
+    gone = obstacle(mirror)  # why nobody should ask on
+
+    def one(file: File) -> str:
+        """Get one file; return why it could not be had, "" where it was."""
+        nonlocal gone
+        if gone:
+            return f"not tried: {gone}"
+        try:
+            (report.root / file.path).parent.mkdir(parents=True, exist_ok=True)  # two threads of pooch would collide
+            store.fetch(file.path, downloader=_copy if is_folder else _get)
+        except (requests.ConnectionError, requests.Timeout) as error:
+            gone = gone or obstacle(mirror)
+            return explain(error)
+        except (requests.RequestException, FileNotFoundError, ValueError) as error:
+            return explain(error)
+        except OSError as error:
+            raise PNetError(f"{report.root / file.path}: cannot be written ({error.strerror or error})") from error
+        return ""
+
+    with ThreadPoolExecutor(max_workers=JOBS) as pool:
+        reasons = {pool.submit(one, file): file for file in wanted}
+        try:
+            for done in tqdm(as_completed(reasons), total=len(wanted), unit="file", desc="SDSS", disable=not progress):
+                file, reason = reasons[done], done.result()
+                if reason:
+                    report.missing.append((file, reason))
+                    continue
+                report.downloaded.append(file)
+                if file.sha256 is None:
+                    report.manifest.lock(file, report.root / file.path)
+        except BaseException:  # an interruption or a full disk: what has not begun need not begin
+            gone = "interrupted"
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    report.downloaded.sort(key=wanted.index)
+    report.missing.sort(key=lambda entry: wanted.index(entry[0]))
+
+
+def _get(url: str, output_file: str, store: pooch.Pooch) -> None:
+    """Download for pooch; what the server does not have, and what is no FITS file, is told apart from a failure."""
+    try:
+        pooch.HTTPDownloader(timeout=TIMEOUT, headers=AGENT, chunk_size=1 << 16)(url, output_file, store)
+    except requests.HTTPError as error:
+        if error.response.status_code in ABSENT:
+            raise FileNotFoundError(url) from error
+        raise
+    _check_unknown(url, output_file, store)
+
+
+def _copy(url: str, output_file: str, store: pooch.Pooch) -> None:
+    """Take a file from a folder, as a downloader of pooch."""
+    if not Path(url).is_file():
+        raise FileNotFoundError(url)
+    shutil.copyfile(url, output_file)
+    _check_unknown(url, output_file, store)
+
+
+def _check_unknown(url: str, output_file: str, store: pooch.Pooch) -> None:
+    """Raise DataError for a file of unknown hash that is no whole FITS file, such as an error page."""
+    if store.registry[url.removeprefix(store.base_url)] is None:
+        fits_file.fits_from_bytes(Path(output_file).read_bytes(), Path(url).name)
+
+
+def retrieve(url: str, target: Path, digest: str) -> None:
+    """Download one file from an address of its own to `target`, if its SHA-256 is `digest`; raise as pooch does."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    downloader = pooch.HTTPDownloader(timeout=TIMEOUT, headers=AGENT)
+    pooch.retrieve(url, f"sha256:{digest}", target.name, target.parent, downloader=downloader)
+
+
+def record_path(output: str | os.PathLike) -> Path:
+    """Return the record that :func:`download` writes for a profile."""
+    return paths.folder_of(output) / "sdss" / "download.json"
+
+
+def download(
+    output: str | os.PathLike,
+    manifest: str = "sdss-standard",
+    *,
+    mirror: str | os.PathLike | None = None,
+    optional: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Fetch the files of a manifest; write and return what ``<output>/sdss/download.json`` tells.
+
+    Parameters
+    ----------
+    output : path
+        Folder of the profile, as in ``build/standard``.
+    manifest : str
+        Name or path.
+    optional : bool
+        Where files cannot be had, record why instead of raising: pages then show released results.
+    mirror, progress
+        As in :func:`fetch`.
+
+    Returns
+    -------
+    dict
+        ``available``, ``manifest``, ``reason`` (why not) and, where available, ``report``.
+    """
+    try:
+        report = fetch(manifest, mirror=mirror, progress=progress)
+        record = {"available": True, "manifest": manifest, "reason": "", "report": str(report)}
+    except MissingError as error:
+        if not optional:
+            raise
+        record = {"available": False, "manifest": manifest, "reason": str(error)}
+    write_json(record_path(output), record)
+    return record
+
+
+def forget_unavailable(output: str | os.PathLike) -> None:
+    """Delete the record that SDSS files could not be had if they can be had now, so that Snakemake runs the step."""
+    path = record_path(output)
+    if path.is_file() and not read_json(path).get("available") and not obstacle(timeout=3.0):
+        path.unlink()
