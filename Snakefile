@@ -1,8 +1,9 @@
 # What depends on what. Every rule is one call of the command line; `make book` calls this file through `pnet make`.
 # A rule's inputs are its data and the rooms of the library at and below its own, so that a change runs again just what
 # may depend on it; its params hold the settings of the profile, with the same effect.
+#
+# A profile is Snakemake's own configuration: snakemake --configfile notebooks/profiles/smoke.yml
 import os
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -10,9 +11,14 @@ from pathlib import Path
 from pnet.book import notebooks, profiles
 from pnet.common import paths, rooms
 
+if not workflow.configfiles:
+    configfile: "notebooks/profiles/standard.yml"
+
 STEMS = [source.stem for source in notebooks.sources()]
-PROFILE = profiles.load(config.get("profile", "standard"), STEMS)
+FILE = workflow.configfiles[-1]
+PROFILE = profiles.of(Path(FILE).stem, config)
 OUT = PROFILE.output
+TIMES = f"{OUT}/benchmarks"  # what each rule took, for the page of run times
 SEED = PROFILE.common.get("seed", 2023)
 KINDS = ("detection", "refiner", "bpnn")
 PNET = f"'{sys.executable}' -m pnet"
@@ -27,20 +33,21 @@ MIRROR = os.environ.get("SDSS_MIRROR", "")
 MEMORY = 2500  # MB that a measuring or plotting step may take; two of them fit beside each other
 
 
+def relative(files):
+    return [os.path.relpath(path, paths.ROOT) for path in files]
+
+
 def code(room, **options):
     """Files of a room of the library and of those that it may import from, relative to the project's root."""
-    return [os.path.relpath(path, paths.ROOT) for path in rooms.code(room, **options)]
+    return relative(rooms.code(room, **options))
 
 
 def code_of(stem):
-    """Files that a notebook depends on: itself, the rooms below the book, and of the book what it imports."""
-    text = (paths.NOTEBOOKS / f"{stem}.md").read_text()
-    drawn = re.findall(r"^from pnet\.book\.figures import (.+)$", text, re.M)
-    names = {name.split()[0].strip("(),") for line in drawn for name in line.split(",")} | {"style", "__init__"}
-    own = [path for path in rooms.files("book") if path.parent.name != "figures" or path.stem in names]
-    if "from studies" in text:
-        own += sorted((rooms.SOURCE / "studies").rglob("*.py"))
-    return [f"notebooks/{stem}.md", *code("evaluation"), *(os.path.relpath(path, paths.ROOT) for path in own)]
+    """Files that a notebook depends on: itself, the rooms below the book, and of book and studies what it imports."""
+    source = paths.NOTEBOOKS / f"{stem}.md"
+    cells = [cell.source for cell in notebooks.read(source).cells if cell.cell_type == "code"]
+    used = rooms.reached("\n".join(["from pnet.book import execute", *cells]))
+    return sorted({*code("evaluation"), *relative([source, *used.values()])})
 
 
 def options(step):
@@ -79,6 +86,7 @@ rule all:
 rule simulate:
     input: code("simulation"), "data_manifests/simulation.yml"
     output: f"{OUT}/simulation/simulation.json"
+    benchmark: f"{TIMES}/simulate.tsv"
     params: options=options("simulate"), seed=SEED, engine=ENGINE
     threads: workflow.cores
     resources: mem_mb=4000
@@ -87,6 +95,7 @@ rule simulate:
 rule sdss_download:
     input: code("sdss", without=("sky", "simulation")), "data_manifests/sdss-standard.yml"
     output: f"{OUT}/sdss/download.json"
+    benchmark: f"{TIMES}/sdss_download.tsv"
     params: mirror=MIRROR
     resources: mem_mb=500
     shell: "{PNET} sdss-download --output {OUT} --optional"
@@ -94,6 +103,7 @@ rule sdss_download:
 rule train_detection:
     input: f"{OUT}/simulation/simulation.json", code("training")
     output: card("detection") if TRAINS["detection"] else f"{OUT}/detection/none.json"
+    benchmark: f"{TIMES}/train_detection.tsv"
     params: options=options("train-detection"), seed=SEED
     threads: workflow.cores
     resources: mem_mb=6000
@@ -102,6 +112,7 @@ rule train_detection:
 rule train_refiner:
     input: f"{OUT}/simulation/simulation.json", code("training"), weights("detection")
     output: card("refiner") if TRAINS["refiner"] else f"{OUT}/refiner/none.json"
+    benchmark: f"{TIMES}/train_refiner.tsv"
     params: options=options("train-refiner"), seed=SEED, detection=weights("detection")
     threads: workflow.cores
     resources: mem_mb=6000
@@ -110,6 +121,7 @@ rule train_refiner:
 rule train_bpnn:
     input: f"{OUT}/simulation/simulation.json", code("training"), weights("detection"), weights("refiner")
     output: card("bpnn") if TRAINS["bpnn"] else f"{OUT}/bpnn/none.json"
+    benchmark: f"{TIMES}/train_bpnn.tsv"
     params: options=options("train-bpnn"), seed=SEED, found=f"--detection {weights('detection')} --refiner {weights('refiner')}"
     threads: workflow.cores
     resources: mem_mb=6000
@@ -118,6 +130,7 @@ rule train_bpnn:
 rule measure_simulation:
     input: f"{OUT}/simulation/simulation.json", code("evaluation", without=("training",)), *map(weights, KINDS)
     output: f"{OUT}/measurements/simulation.json"
+    benchmark: f"{TIMES}/measure_simulation.tsv"
     params: frames=PROFILE.steps.get("simulate", {}).get("test", 120), seed=SEED, baseline=SEXTRACTOR,
         weights=WEIGHTS
     resources: mem_mb=MEMORY
@@ -126,6 +139,7 @@ rule measure_simulation:
 rule simulate_realistic:
     input: code("simulation"), "data_manifests/simulation.yml"
     output: f"{OUT}/realistic/simulation.json"
+    benchmark: f"{TIMES}/simulate_realistic.tsv"
     params: options=options("simulate-realistic"), seed=SEED, engine=ENGINE
     threads: workflow.cores
     resources: mem_mb=4000
@@ -134,6 +148,7 @@ rule simulate_realistic:
 rule measure_realistic:
     input: f"{OUT}/realistic/simulation.json", code("evaluation", without=("training",)), *map(weights, KINDS)
     output: f"{OUT}/measurements/realistic.json"
+    benchmark: f"{TIMES}/measure_realistic.tsv"
     params: frames=PROFILE.steps.get("simulate-realistic", {}).get("test", 120), seed=SEED, baseline=SEXTRACTOR,
         weights=WEIGHTS
     resources: mem_mb=MEMORY
@@ -142,6 +157,7 @@ rule measure_realistic:
 rule measure_validation:
     input: f"{OUT}/simulation/simulation.json", code("evaluation", without=("training",)), *map(weights, KINDS)
     output: f"{OUT}/measurements/validation.json"
+    benchmark: f"{TIMES}/measure_validation.tsv"
     params: frames=PROFILE.steps.get("simulate", {}).get("val", 120), seed=SEED, weights=WEIGHTS
     resources: mem_mb=MEMORY
     shell: "{PNET} evaluate --dataset validation --output {OUT} --seed {params.seed} --frames {params.frames} --method pnet {params.weights}"
@@ -149,6 +165,7 @@ rule measure_validation:
 rule measure_sdss:
     input: f"{OUT}/sdss/download.json", code("evaluation", without=("training",)), *map(weights, KINDS)
     output: f"{OUT}/measurements/sdss.json"
+    benchmark: f"{TIMES}/measure_sdss.tsv"
     params: seed=SEED, baseline=SEXTRACTOR, weights=WEIGHTS
     resources: mem_mb=MEMORY
     shell: "{PNET} evaluate --dataset sdss --output {OUT} --seed {params.seed} --optional {params.weights}"
@@ -156,6 +173,7 @@ rule measure_sdss:
 rule measure_coadd:
     input: f"{OUT}/sdss/download.json", "data_manifests/stripe82.yml", code("evaluation", without=("training",)), *STUDIED, *map(weights, KINDS)
     output: f"{OUT}/measurements/coadd.json"
+    benchmark: f"{TIMES}/measure_coadd.tsv"
     params: seed=SEED, baseline=SEXTRACTOR, weights=WEIGHTS
     resources: mem_mb=MEMORY
     shell: "{STUDIES} coadd --output {OUT} --seed {params.seed} --optional {params.weights}"
@@ -163,6 +181,7 @@ rule measure_coadd:
 rule repeat:
     input: f"{OUT}/sdss/download.json", "data_manifests/stripe82.yml", code("evaluation", without=("training",)), *STUDIED, *map(weights, KINDS)
     output: f"{OUT}/measurements/repeat.json"
+    benchmark: f"{TIMES}/repeat.tsv"
     params: seed=SEED, weights=WEIGHTS
     resources: mem_mb=MEMORY
     shell: "{STUDIES} repeat --output {OUT} --seed {params.seed} --optional {params.weights}"
@@ -191,7 +210,8 @@ for stem in STEMS:
         name: f"notebook_{stem}"
         input: READS.get(stem, []), code_of(stem)
         output: f"{OUT}/notebooks/{stem}.ipynb"
-        params: values=PROFILE.parameters(stem), stem=stem, profile=config.get("profile", "standard")
+        benchmark: f"{TIMES}/{stem}.tsv"
+        params: values=PROFILE.parameters(stem), stem=stem, profile=FILE
         resources: mem_mb=MEMORY
         shell: "{PNET} run {params.stem} --profile '{params.profile}' --threads {threads}"
 
@@ -200,7 +220,7 @@ rule site:
         expand(f"{OUT}/notebooks/{{stem}}.ipynb", stem=STEMS),
         "_config.yml", "_toc.yml",
         sorted(str(path.relative_to(paths.ROOT)) for path in (paths.ROOT / "book").rglob("*") if path.is_file()),
-        code("book"),
+        relative(rooms.reached("from pnet.book import site, sphinx_pages").values()),
     output: f"{OUT}/site/index.html"
     params: strict="--strict" if os.environ.get("CI") else ""
     resources: mem_mb=MEMORY

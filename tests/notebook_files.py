@@ -3,7 +3,10 @@
 import shutil
 from pathlib import Path
 
+from pnet.book.notebooks import COLAB_CELLS
 from pnet.common import paths
+
+TEMPLATES = paths.NOTEBOOKS  # tests put their own folder in its place
 
 HEADER = """---
 jupytext:
@@ -24,7 +27,7 @@ profile: str = "standard"
 seed: int = 2023
 output: str = "build/standard"
 scale: float = 1.5
-limit: int | None = None
+fast: bool = False
 ```
 
 """
@@ -36,7 +39,7 @@ The mean is {glue:text}`mean:.2f`.
 ```{code-cell} python
 from pnet.book.notebooks import glue
 
-print(profile, seed, scale, limit, object())
+print(profile, seed, scale, fast, object())
 glue("mean", 2 * scale)
 ```
 """
@@ -46,10 +49,14 @@ def write_notebook(folder: Path, stem: str = "01_chapter", body: str = BODY, par
     """Write a notebook, and the cells for Colab, into ``<folder>/notebooks`` and return its path."""
     notebooks = folder / "notebooks"
     (notebooks / "profiles").mkdir(parents=True, exist_ok=True)
-    for cell in paths.NOTEBOOKS.glob("_colab*.txt"):
+    for cell in TEMPLATES.glob("_colab*.txt"):
         shutil.copyfile(cell, notebooks / cell.name)
     path = notebooks / f"{stem}.md"
-    path.write_text(HEADER + parameters + body)
+    start, after = (
+        f"```{{code-cell}} python\n:tags: [remove-cell]\n\n{(notebooks / cell).read_text().rstrip()}\n```\n\n"
+        for cell in COLAB_CELLS
+    )
+    path.write_text(HEADER + start + parameters + after.replace("{stem}", stem) + body)
     return path
 
 

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pnet import cli
-from pnet.book import profiles, steps, workflow
+from pnet.book import steps
 from pnet.common import paths
 from pnet.common.errors import ConfigError
 from pnet.common.files import read_json, write_json
@@ -39,9 +39,7 @@ def test_every_command_has_help():
 
 
 def test_nothing_heavy_is_imported_for_help():
-    code = (
-        "import sys; import pnet.cli, pnet.book.notebooks, pnet.book.doctor, pnet.book.profiles, pnet.book.workflow\n"
-    )
+    code = "import sys; import pnet.cli, pnet.book.notebooks, pnet.book.doctor, pnet.book.profiles, pnet.book.make\n"
     code += "print([name for name in ('torch', 'astropy', 'matplotlib', 'pandas', 'galsim') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
@@ -219,52 +217,6 @@ def test_released_numbers_are_not_compared_with_themselves(tmp_path):
     shown = tmp_path / "b.json"
     Ledger([Entry("a", 1, 0, 2, 5, source="released")]).write(shown)
     assert check.check(shown, committed) == ([], 0)
-
-
-# The workflow
-
-
-def test_profile_is_checked_before_anything_runs():
-    with pytest.raises(ConfigError, match=r"profile mine.*epochz"):
-        workflow.check(profiles.Profile("mine", notebooks={"05_detection": {"epochz": 3}}))
-    with pytest.raises(ConfigError, match="step cook is not known"):
-        workflow.check(profiles.Profile("mine", steps={"cook": {}}))
-    frames = {"01_skymaker_simulation": {"n_test": 3}}
-    with pytest.raises(ConfigError, match="must agree"):
-        workflow.check(profiles.Profile("mine", notebooks=frames, steps={"simulate": {"test": 4}}))
-
-
-@pytest.mark.parametrize("profile", ["smoke", "standard", "paper"])
-def test_snakemake_knows_how_to_make_every_profile(profile, tmp_path):
-    """A dry run, so that a rule that nobody makes the input of is found without hours of work."""
-    from pnet.stars import weights
-
-    missing = [name for name in weights.RELEASED.values() if not (paths.WEIGHTS / f"{name}.json").is_file()]
-    if missing:
-        pytest.skip(f"released weights {', '.join(missing)}: not in weights/")
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--forceall", "--nolock", "--cores", "2"]
-    command += [
-        "--directory",
-        str(paths.ROOT),
-        "--snakefile",
-        str(paths.ROOT / "Snakefile"),
-        "--config",
-        f"profile={profile}",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
-    jobs = done.stdout.partition("Job stats:")[2].partition("total")[0]
-    for job in ("simulate", "sdss_download", "measure_simulation", "measure_sdss", "notebook_08_scorecard", "site"):
-        assert f"\n{job} " in jobs
-    assert ("\ntrain_detection " in jobs) == (profile != "standard"), "the standard profile shows the released training"
-
-
-def test_two_runs_of_a_profile_do_not_mix(root):
-    refused = pytest.raises(workflow.WorkflowError, match=r"another run.*build/x")
-    with workflow._locked(root / "build/x"), refused, workflow._locked(root / "build/x"):
-        pass
-    with workflow._locked(root / "build/x"):
-        pass
 
 
 def test_timings_are_written_only_for_steps_that_end_well(tmp_path):

@@ -366,7 +366,7 @@ def run(
     threads: Annotated[int, typer.Option(min=1, help="Threads of numerical libraries.")] = 1,
 ) -> None:
     """Run notebooks with the parameters of a profile."""
-    from pnet.book import runner
+    from pnet.book import execute
     from pnet.common.errors import ConfigError
 
     overrides = {}
@@ -376,7 +376,7 @@ def run(
             raise ConfigError(f"-p {item}: must be name=value")
         overrides[name] = value
     for name in notebook:
-        path = runner.run(name, profile=profile, overrides=overrides, threads=threads, progress=runner.interactive())
+        path = execute.run(name, profile=profile, overrides=overrides, threads=threads, progress=sys.stderr.isatty())
         print(path)
 
 
@@ -440,8 +440,8 @@ def make(
     memory: Annotated[int, typer.Option(min=1000, help="MB that steps side by side may take.")] = 8000,
 ) -> None:
     """Bring everything of a profile up to date (`make book`); other arguments go to Snakemake."""
-    from pnet.book import workflow
+    from pnet.book import make as building
 
-    page = workflow.run(profile, jobs=jobs, memory_mb=memory, arguments=context.args)
+    page = building.run(profile, jobs=jobs, memory_mb=memory, arguments=context.args)
     if page.is_file():
         print(f"The book is at {page}")

@@ -1,17 +1,19 @@
 """The website: what is collected, what is refused, what a reader's browser would have to fetch."""
 
+import re
 import shutil
 
 import nbformat
+import numpy as np
 import pytest
 from notebook_files import write_notebook
 
-from pnet.book import notebooks, profiles, runner
-from pnet.book import page_tables as book_tables
-from pnet.book import site as book
+from pnet.book import execute, notebooks, profiles, site, tables
 from pnet.common import paths
 from pnet.common.errors import DataError, MissingError
 from pnet.common.files import write_json
+from pnet.simulation.recipe import Conditions, Recipe
+from pnet.sky import psf
 
 ROOT = paths.ROOT
 
@@ -33,7 +35,7 @@ def project(tmp_path, monkeypatch):
         "format: jb-book\nroot: book/intro\nparts:\n- caption: One\n  chapters:\n  - file: notebooks/01_chapter\n"
     )
     path = write_notebook(tmp_path)
-    runner.run(path, profile=profiles.Profile("mine"))
+    execute.run(path, profile=profiles.Profile("mine"))
     return tmp_path
 
 
@@ -43,11 +45,11 @@ def test_pages_are_in_the_order_of_the_toc(tmp_path):
         "format: jb-book\nroot: a\nparts:\n- caption: x\n  chapters:\n  - file: b\n    sections:\n    - file: c\n"
         "  - url: https://example.org\n- chapters:\n  - file: d\n"
     )
-    assert book.pages(toc) == ["a", "b", "c", "d"]
+    assert site.pages(toc) == ["a", "b", "c", "d"]
 
 
 def test_the_projects_toc_holds_every_notebook_and_every_page():
-    pages = book.pages(ROOT / "_toc.yml")
+    pages = site.pages(ROOT / "_toc.yml")
     chapters = [f"notebooks/{path.stem}" for path in notebooks.sources()]
     # The scorecard sums up what the others found, those of higher numbers too.
     chapters.append(chapters.pop(chapters.index("notebooks/08_scorecard")))
@@ -57,16 +59,16 @@ def test_the_projects_toc_holds_every_notebook_and_every_page():
 
 
 def test_staging_keeps_the_paths_of_the_repository(project):
-    folder = book.stage(project / "build/mine")
+    folder = site.stage(project / "build/mine")
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert {"_config.yml", "_toc.yml", "book/intro.md", "notebooks/01_chapter.ipynb", "book/references.bib"} <= found
-    assert {f"generated/{name}.md" for name in book_tables.TABLES} <= found
+    assert {f"generated/{name}.md" for name in tables.PAGES} <= found
 
 
 def test_a_notebook_that_was_not_run_is_named(project):
     (project / "build/mine/notebooks/01_chapter.ipynb").unlink()
     with pytest.raises(MissingError, match=r"pnet run 01_chapter"):
-        book.stage(project / "build/mine")
+        site.stage(project / "build/mine")
 
 
 def test_a_notebook_with_an_error_is_refused(project):
@@ -74,31 +76,32 @@ def test_a_notebook_with_an_error_is_refused(project):
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[-1]["outputs"] = [nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])]
     nbformat.write(notebook, path)
-    with pytest.raises(book.BookError, match="01_chapter.*holds an error"):
-        book.stage(project / "build/mine")
+    with pytest.raises(site.BookError, match="01_chapter.*holds an error"):
+        site.stage(project / "build/mine")
 
 
 def test_warnings_of_a_notebook_are_refused_if_strict(project):
     write_notebook(project, body="```{code-cell} python\nimport sys\n\nprint('mind this', file=sys.stderr)\n```\n")
-    runner.run("01", profile=profiles.Profile("mine"))
-    book.stage(project / "build/mine")
-    with pytest.raises(book.BookError, match="mind this"):
-        book.stage(project / "build/mine", strict=True)
+    execute.run("01", profile=profiles.Profile("mine"))
+    site.stage(project / "build/mine")
+    with pytest.raises(site.BookError, match="mind this"):
+        site.stage(project / "build/mine", strict=True)
 
 
 def test_site_is_built_and_needs_no_network(project):
     output = project / "build/mine"
-    page = book.build(output)
+    benchmark(output / "benchmarks/01_chapter.tsv", 2.0)
+    page = site.build(output)
     assert page == output / "site/index.html" and page.is_file()
     intro = (output / "site/book/intro.html").read_text()
     assert "Sun" in intro and ">3.00<" in intro, "the number of the notebook is pasted into the prose"
-    assert "01_chapter</span></code>" in intro, "the table of times is included"
+    assert ">01_chapter</td>" in intro, "the table of times is included"
     assert "mathjax/tex-chtml.js" in intro and (output / "site/_static/mathjax/tex-chtml.js").is_file()
     chapter = (output / "site/notebooks/01_chapter.html").read_text()
     assert "google.colab" not in chapter, "the set-up cells are hidden"
     url = "https://colab.research.google.com/github/pnet-companion/pnet/blob/v0.1.0/notebooks/01_chapter.ipynb"
     assert url in chapter, "the button for Colab opens the notebook of the release"
-    assert book.external_resources(output / "site") == []
+    assert site.external_resources(output / "site") == []
 
 
 def test_a_warning_stops_the_build_and_leaves_the_old_site(project):
@@ -107,8 +110,8 @@ def test_a_warning_stops_the_build_and_leaves_the_old_site(project):
     (output / "site/index.html").write_text("old")
     intro = project / "book/intro.md"
     intro.write_text(intro.read_text() + "\nSee [nothing](nowhere.md).\n")
-    with pytest.raises(book.BookError, match="WARNING.*nowhere"):
-        book.build(output)
+    with pytest.raises(site.BookError, match="WARNING.*nowhere"):
+        site.build(output)
     assert (output / "site/index.html").read_text() == "old"
     assert not list(output.glob(".site-*"))
 
@@ -120,37 +123,40 @@ def test_resources_from_elsewhere_are_found(tmp_path):
         '<link rel="stylesheet" href="local.css"><script src="local.js"></script>'
     )
     (tmp_path / "b.css").write_text("@import url(https://fonts.example.org/f.css); a { background: url('local.png') }")
-    found = book.external_resources(tmp_path)
+    found = site.external_resources(tmp_path)
     assert len(found) == 3 and "x.js" in found[0] and "x.png" in found[1] and "b.css" in found[2]
 
 
 def test_durations():
-    assert [book_tables.duration(value) for value in (3.2, 210, 7560)] == ["3 s", "3.5 min", "2.1 h"]
+    assert [tables.duration(value) for value in (3.2, 210, 7560)] == ["3 s", "3.5 min", "2.1 h"]
+
+
+def benchmark(path, seconds, memory="2048.00"):
+    """Write what Snakemake's benchmark directive writes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = ["s", "h:m:s", "max_rss", "max_vms", "max_uss", "max_pss", "io_in", "io_out", "mean_load", "cpu_time"]
+    values = [f"{seconds:.4f}", "0:00:01", memory, *"00----", "1.5"]
+    path.write_text("\t".join(names) + "\n" + "\t".join(values) + "\n")
 
 
 def test_table_of_times(tmp_path):
-    assert "No step" in book_tables.run_times(tmp_path)
-    machine = {"cpu": "Abacus", "cores": 2}
-    for step, seconds in (("simulate", 30.0), ("train", 600.0)):
-        record = {"step": step, "seconds": seconds, "cpu_seconds": 1.0, "memory_mb": 2048, "machine": machine}
-        write_json(tmp_path / "timings" / f"{step}.json", record)
-    text = book_tables.run_times(tmp_path)
-    assert "| `simulate` | 30 s | 1 s | 2.0 GiB |\n" in text and "10.5 min" in text
-    assert text.endswith("Machine: Abacus, 2 cores.\n")
-    other = {"step": "measure", "seconds": 1.0, "device": "GPU", "machine": machine}
-    write_json(tmp_path / "timings" / "measure.json", other)
-    text = book_tables.run_times(tmp_path)
-    assert "| Abacus, 2 cores |" in text and "| GPU, 2 cores |" in text
-    (tmp_path / "timings/torn.json").write_text("{")
-    with pytest.raises(DataError, match="torn.json"):
-        book_tables.run_times(tmp_path)
+    assert "No step" in tables.run_times(tmp_path)
+    benchmark(tmp_path / "benchmarks/simulate.tsv", 30)
+    benchmark(tmp_path / "benchmarks/train.tsv", 600, memory="NA")  # a step that ended before it was looked at
+    text = tables.run_times(tmp_path)
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", text)
+    assert cells[:8] == ["simulate", "30 s", "2 s", "2.0 GiB", "train", "10.0 min", "2 s", "–"]
+    assert cells[8:10] == ["all, one after the other", "10.5 min"] and "\nMachine: " in text
+    (tmp_path / "benchmarks/torn.tsv").write_text("{")
+    with pytest.raises(DataError, match="torn.tsv"):
+        tables.run_times(tmp_path)
 
 
 def test_table_of_released_files(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.setattr(paths, "WEIGHTS", tmp_path / "weights")
     monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
-    assert "Nothing is released" in book_tables.released(tmp_path)
+    assert "Nothing is released" in tables.released(tmp_path)
     card = {
         "command": "pnet train",
         "seconds": 7200,
@@ -160,25 +166,23 @@ def test_table_of_released_files(tmp_path, monkeypatch):
     }
     write_json(tmp_path / "weights/net.json", card)
     write_json(tmp_path / "results/measurements/sdss.json", {**card, "seconds": {"total": 90.0}})
-    text = book_tables.released(tmp_path)
-    assert "| `weights/net` | 2.0 h | cpu | 2026-01-02 | `abcdef0123` |" in text
-    assert "| `results/measurements/sdss` | 1.5 min |" in text
+    text = tables.released(tmp_path)
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", text)
+    assert cells[:5] == ["weights/net", "2.0 h", "cpu", "2026-01-02", "abcdef0123"]
+    assert cells[5:7] == ["results/measurements/sdss", "1.5 min"]
     assert "# weights/net\npnet train\n" in text
 
 
 def test_table_of_the_limit_is_the_librarys():
     """Against the error of the flux alone, position and sky being known: a little below the bound on all of them."""
-    import numpy as np
-
-    from pnet.simulation.recipe import Conditions, Recipe
-    from pnet.sky import psf
-
-    rows = [line.split("|") for line in book_tables.limit(paths.BUILD).splitlines() if line.startswith("| 1")]
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", tables.limit(paths.BUILD))
+    rows = [cells[start : start + 3] for start in range(0, len(cells), 5)]
+    assert [row[0] for row in rows] == [str(magnitude) for magnitude in range(13, 21)]
     recipe = Recipe.load()
     noise = np.mean(recipe.read_noise)
-    conditions = Conditions(book_tables.SEEING, recipe.sky_mag[0], recipe.gain[2], noise)
-    light = psf.pixel_psf(book_tables.SEEING, recipe.pixel_scale, 0.1, 0.2, 41)
-    for magnitude, _, sigma in (row[1:4] for row in rows):
+    conditions = Conditions(tables.SEEING, recipe.sky_mag[0], recipe.gain[2], noise)
+    light = psf.pixel_psf(tables.SEEING, recipe.pixel_scale, 0.1, 0.2, 41)
+    for magnitude, _, sigma in rows:
         flux = float(conditions.flux(float(magnitude)))
         information = (light**2 / (flux * light + conditions.sky + noise**2)).sum()
         alone = 1.0857 / np.sqrt(information) / flux

@@ -1,6 +1,6 @@
 """Reading, pairing, parameters and running of notebooks."""
 
-import json
+import ast
 import os
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from notebook_files import BODY, write_notebook, write_profile
 
-from pnet.book import notebooks, profiles, runner
+from pnet.book import colab, execute, notebooks, profiles
 from pnet.common import paths
 from pnet.common.errors import ConfigError, DataError, MissingError
 
@@ -33,13 +33,13 @@ def test_ids_follow_from_the_content(tmp_path):
     ids = [cell.id for cell in first.cells]
     assert ids == [cell.id for cell in second.cells] and len(set(ids)) == len(ids)
     changed = notebooks.read(write_notebook(tmp_path / "c", body=BODY.replace("2 * scale", "3 * scale")))
-    assert [a == b.id for a, b in zip(ids, changed.cells, strict=True)] == [True, True, False]
+    assert [a == b.id for a, b in zip(ids, changed.cells, strict=True)] == [True] * 4 + [False]
 
 
 def test_equal_cells_have_different_ids(tmp_path):
     body = "```{code-cell} python\nx = 1\n```\n\n" * 3
     ids = [cell.id for cell in notebooks.read(write_notebook(tmp_path, body=body)).cells]
-    assert len(set(ids)) == len(ids) == 4
+    assert len(set(ids)) == len(ids) == 6
 
 
 def test_find_by_number_stem_suffix_and_path(tmp_path):
@@ -62,107 +62,41 @@ def test_missing_and_broken_files_are_named(tmp_path):
 # Parameters
 
 
-def parsed(tmp_path, text):
-    cell = f"```{{code-cell}} python\n:tags: [parameters]\n\n{text}\n```\n\n"
-    return notebooks.parameters(notebooks.read(write_notebook(tmp_path, parameters=cell)), "here")
-
-
-def test_parameters_have_defaults_and_types(tmp_path):
-    found = parsed(tmp_path, '"""What they are."""\na = 1\nb: float = 2.5\nc: str | None = None\nd = [1, 2]\ne = -3e-4')
-    assert {name: item.default for name, item in found.items()} == {
-        "a": 1,
-        "b": 2.5,
-        "c": None,
-        "d": [1, 2],
-        "e": -3e-4,
-    }
-    assert found["a"].types == (int,) and found["c"].types == (str, type(None)) and found["d"].types == (list,)
-
-
-@pytest.mark.parametrize("text", ["a = 1 + 1", "import os", "a = b = 1", "a: int", "a = os.environ", "a: Path = 1"])
-def test_anything_but_literals_is_refused(tmp_path, text):
-    with pytest.raises(ConfigError, match="here"):
-        parsed(tmp_path, text)
-
-
-def test_a_notebook_without_parameters_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="there are 0"):
-        notebooks.parameters(notebooks.read(write_notebook(tmp_path, parameters="")), "here")
-
-
-def test_values_are_checked(tmp_path):
-    notebook = notebooks.read(write_notebook(tmp_path))
-    assert notebooks.resolve(notebook, {"scale": 2, "limit": None}, "here") == {"scale": 2.0, "limit": None}
-    for given, named in (
-        ({"sclae": 2.0}, "sclae"),
-        ({"scale": "2"}, "scale"),
-        ({"seed": 1.0}, "seed"),
-        ({"seed": True}, "seed"),
-        ({"limit": "3"}, "limit"),
-    ):
-        with pytest.raises(ConfigError, match=named):
-            notebooks.resolve(notebook, given, "here")
-
-
 @pytest.mark.parametrize(
-    ("name", "text", "value"), [("scale", "2", 2.0), ("limit", "None", None), ("limit", "7", 7), ("profile", "7", "7")]
-)
-def test_values_of_the_command_line(tmp_path, name, text, value):
-    known = notebooks.parameters(notebooks.read(write_notebook(tmp_path)), "here")
-    result = known[name].parse(text, "here")
+    ("given", "value"),
+    [
+        ({"scale": 2}, 2.0), ({"scale": "2"}, 2.0),
+        ({"fast": "true"}, True), ({"seed": "7"}, 7), ({"profile": "7"}, "7"),
+    ],
+)  # fmt: skip
+def test_values_take_the_parameters_type(tmp_path, given, value):
+    (result,) = notebooks.parameters(notebooks.read(write_notebook(tmp_path)), given, "here").values()
     assert result == value and type(result) is type(value)
 
 
-def test_nonsense_of_the_command_line_is_refused(tmp_path):
-    known = notebooks.parameters(notebooks.read(write_notebook(tmp_path)), "here")
-    with pytest.raises(ConfigError, match="seed.*'many'.*int"):
-        known["seed"].parse("many", "here")
-
-
-# Profiles
-
-
-def test_profile_adds_common_own_and_its_name(project):
-    write_profile(
-        project, "mine", "common: {seed: 7}\n01_chapter: {scale: 3.0}\nsteps: {simulate: {test: 3, fast: true}}\n"
-    )
-    profile = profiles.load("mine", ["01_chapter"])
-    assert profile.parameters("01_chapter") == {"seed": 7, "scale": 3.0, "profile": "mine", "output": "build/mine"}
-    assert profile.parameters("02_other") == {"seed": 7, "profile": "mine", "output": "build/mine"}
-    assert profile.options("simulate") == ["--test", "3", "--fast"]
-    assert profiles.load(project / "notebooks/profiles/mine.yml").name == "mine"
-
-
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("given", "message"),
     [
-        ("02_chapter: {scale: 1.0}", "02_chapter is not known; allowed are common, steps, 01_chapter"),
-        ("common: 3", "common must be a mapping"),
-        ("common: {output: elsewhere}", "common sets output"),
-        ("[1, 2]", "holds a list"),
-        ("common: {", "not valid YAML"),
-        ("steps: {simulate: 3}", "steps.simulate"),
+        ({"sclae": 2.0}, "here: parameter sclae is not known; its parameters are fast, output, profile, scale, seed"),
+        ({"scale": "wide"}, "here: parameter scale is 'wide', it must be of type float"),
+        ({"seed": 1.0}, "seed is 1.0, it must be of type int"),
+        ({"seed": True}, "seed"),
+        ({"seed": "many"}, "seed"),
+        ({"fast": "maybe"}, "fast is 'maybe', it must be of type bool"),
     ],
 )
-def test_bad_profiles_are_refused(project, text, message):
-    write_profile(project, "bad", text)
+def test_wrong_values_are_refused(tmp_path, given, message):
     with pytest.raises(ConfigError, match=message):
-        profiles.load("bad", ["01_chapter"])
+        notebooks.parameters(notebooks.read(write_notebook(tmp_path)), given, "here")
 
 
-def test_unknown_profile_names_the_known(project):
-    write_profile(project, "mine", "")
-    with pytest.raises(MissingError, match=r"profile his.*mine"):
-        profiles.load("his")
-
-
-def test_the_projects_profiles_fit_its_notebooks():
-    from pnet.book import workflow
-
-    stems = [path.stem for path in notebooks.sources()]
-    assert {"smoke", "standard", "paper"} <= set(profiles.names())
-    for name in profiles.names():
-        workflow.check(profiles.load(name, stems))
+@pytest.mark.parametrize("source", notebooks.sources(), ids=lambda path: path.stem)
+def test_parameters_of_the_projects_notebooks_are_literals_with_types(source):
+    """papermill appends the values given after this cell: what is computed in it would not be computed again."""
+    (cell,) = [cell for cell in notebooks.read(source).cells if "parameters" in cell.metadata.get("tags", [])]
+    for node in ast.parse(cell.source).body:
+        assert isinstance(node, ast.AnnAssign), ast.unparse(node)
+        ast.literal_eval(node.value)
 
 
 # Pairs
@@ -195,15 +129,17 @@ def test_either_file_changed_is_out_of_step(tmp_path):
     assert not notebooks.pair(path, check=True)
 
 
-def test_old_colab_cells_are_replaced_not_repeated(tmp_path):
+def test_set_up_cells_are_brought_up_to_date(tmp_path):
     path = write_notebook(tmp_path)
-    notebooks.pair(path)
-    cell = path.parent / notebooks.COLAB_CELL
+    cell = path.parent / notebooks.COLAB_CELLS[0]
     cell.write_text(cell.read_text().replace("v0.1.0", "v0.2.0"))
-    notebooks.pair(path)
-    text = path.read_text()
-    assert text.count("v0.2.0") == 1 and "v0.1.0" not in text
-    assert text.count("colab.parameters") == 1
+    assert not notebooks.pair(path)
+    for file in (path, path.with_suffix(".ipynb")):
+        text = file.read_text()
+        assert text.count("v0.2.0") == 1 and "v0.1.0" not in text and text.count("colab.parameters") == 1
+    path.write_text(path.read_text().replace("# Set-up", "# Start"))
+    with pytest.raises(ConfigError, match=r"01_chapter.md: must hold the code of _colab_cell.txt"):
+        notebooks.pair(path)
 
 
 def test_the_projects_pairs_are_in_step():
@@ -214,7 +150,7 @@ def test_the_projects_pairs_are_in_step():
 def test_colab_cell_fetches_this_version():
     import pnet
 
-    text = (paths.NOTEBOOKS / notebooks.COLAB_CELL).read_text()
+    text = (paths.NOTEBOOKS / notebooks.COLAB_CELLS[0]).read_text()
     assert f'"v{pnet.__version__}"' in text
     assert "torch" not in text.replace("never torch", "")
 
@@ -225,20 +161,18 @@ def test_colab_cell_fetches_this_version():
 def test_run_injects_parameters_and_leaves_no_trace_of_when(project):
     path = write_notebook(project)
     profile = profiles.Profile("mine", {"seed": 7})
-    target = runner.run(path, profile=profile, overrides={"scale": "4"})
+    target = execute.run(path, profile=profile, overrides={"scale": "4"})
     assert target == project / "build/mine/notebooks/01_chapter.ipynb"
     first = target.read_text()
     notebook = nbformat.reads(first, as_version=4)
     nbformat.validate(notebook)
     printed = "".join(out.text for cell in notebook.cells for out in cell.get("outputs", []) if "text" in out)
-    assert printed == "mine 7 4.0 None <object object at 0x…>\n"
+    assert printed == "mine 7 4.0 False <object object at 0x…>\n"
     injected = [cell for cell in notebook.cells if "injected-parameters" in cell.metadata.get("tags", [])]
     assert len(injected) == 1 and "remove-input" in injected[0].metadata.tags
     assert "papermill" not in notebook.metadata and not any("papermill" in cell.metadata for cell in notebook.cells)
     assert str(project) not in first
-    assert runner.run(path, profile=profile, overrides={"scale": "4"}).read_text() == first
-    timing = json.loads((project / "build/mine/timings/01_chapter.json").read_text())
-    assert timing["seconds"] > 0 and timing["memory_mb"] > 0
+    assert execute.run(path, profile=profile, overrides={"scale": "4"}).read_text() == first
     glued = [
         out for cell in notebook.cells for out in cell.get("outputs", []) if "scrapbook" in out.get("metadata", {})
     ]
@@ -252,30 +186,30 @@ def test_a_failing_cell_leaves_nothing_to_publish(project):
     body += 'from pnet.common.errors import DataError\n\nraise DataError(f"frame {seed} is torn")\n```\n'
     path = write_notebook(project)
     profile = profiles.Profile("mine")
-    target = runner.run(path, profile=profile)
+    target = execute.run(path, profile=profile)
     write_notebook(project, body=body)
     with pytest.raises(
-        runner.NotebookError, match=r"01_chapter failed.*failed/01_chapter.ipynb(?s:.*)frame 2023 is torn"
+        execute.NotebookError, match=r"01_chapter failed.*failed/01_chapter.ipynb(?s:.*)frame 2023 is torn"
     ):
-        runner.run(path, profile=profile)
+        execute.run(path, profile=profile)
     assert not target.exists(), "the copy of the earlier run would pass for this one's"
     assert (project / "build/mine/failed/01_chapter.ipynb").is_file()
     write_notebook(project)
-    runner.run(path, profile=profile)
+    execute.run(path, profile=profile)
     assert target.exists() and not (project / "build/mine/failed/01_chapter.ipynb").exists()
 
 
 def test_a_dying_kernel_is_an_error(project):
     path = write_notebook(project, body="```{code-cell} python\nimport os\n\nos._exit(3)\n```\n")
-    with pytest.raises(runner.NotebookError, match="kernel died"):
-        runner.run(path, profile=profiles.Profile("mine"))
+    with pytest.raises(execute.NotebookError, match="kernel died"):
+        execute.run(path, profile=profiles.Profile("mine"))
 
 
 def test_wrong_parameters_stop_before_anything_runs(project):
     path = write_notebook(project)
     for overrides, named in (({"sclae": "4"}, "sclae"), ({"seed": "x"}, "seed")):
         with pytest.raises(ConfigError, match=named):
-            runner.run(path, profile=profiles.Profile("mine"), overrides=overrides)
+            execute.run(path, profile=profiles.Profile("mine"), overrides=overrides)
     assert not (project / "build").exists()
 
 
@@ -298,8 +232,8 @@ def test_two_runs_side_by_side(tmp_path):
 
 def test_warnings_of_a_notebook_are_found(project):
     body = '```{code-cell} python\nimport warnings\n\nwarnings.warn("old way")\nprint("fine")\n```\n'
-    target = runner.run(write_notebook(project, body=body), profile=profiles.Profile("mine"))
-    (text,) = runner.stderr_of(nbformat.read(target, as_version=4))
+    target = execute.run(write_notebook(project, body=body), profile=profiles.Profile("mine"))
+    (text,) = execute.stderr_of(nbformat.read(target, as_version=4))
     assert "old way" in text
 
 
@@ -307,8 +241,6 @@ def test_warnings_of_a_notebook_are_found(project):
 
 
 def test_colab_installs_only_what_is_missing():
-    from pnet.book import colab
-
     assert colab.missing(["numpy>=1", "no-such-package>=2", "torch"]) == ["no-such-package>=2"]
     command = colab.install_command(["sep>=1.4"], "constraints.txt")
     assert command[-3:] == ["--constraint", "constraints.txt", "sep>=1.4"]
@@ -316,8 +248,6 @@ def test_colab_installs_only_what_is_missing():
 
 
 def test_colab_takes_the_parameters_of_the_profile(project, monkeypatch):
-    from pnet.book import colab
-
     write_profile(project, "big", "common: {seed: 7}\n")
     monkeypatch.setenv("PNET_PROFILE", "big")
     assert colab.parameters("01_chapter") == {"seed": 7, "profile": "big", "output": "build/big"}

@@ -1,15 +1,19 @@
-"""Profiles: one YAML file with the parameters of every notebook and of every step before them."""
+"""Profiles: one YAML file with the parameters of every notebook and of every step before them, Snakemake's config."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from pnet.book import notebooks
 from pnet.common import paths
 from pnet.common.errors import ConfigError, MissingError
 
-RESERVED = ("profile", "output")  # the runner sets them: they follow from the profile's name
+RESERVED = ("profile", "output")  # they follow from the profile's name
+STEPS = ("simulate", "simulate-realistic", "train-detection", "train-refiner", "train-bpnn", "measure")
+SIMULATION = "01_skymaker_simulation"
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Profile:
     notebooks : dict of dict
         Parameters by notebook, as ``05_detection``.
     steps : dict of dict
-        Options by step that is not a notebook (``simulate``, ``train-detection``, ...), named as on the command line.
+        Options by step that is not a notebook (`STEPS`), named as on the command line.
     """
 
     name: str
@@ -56,57 +60,86 @@ class Profile:
                 words += [option, str(value)]
         return words
 
+    def check(self) -> "Profile":
+        """Check every value against the notebooks, now and not after an hour; return the profile.
 
-def names() -> list[str]:
-    """Return the names of the profiles that come with the project."""
-    return sorted(path.stem for path in paths.PROFILES.glob("*.yml"))
+        Raises
+        ------
+        ConfigError
+            For a parameter that a notebook does not have or one of another type, or numbers of simulated frames that
+            differ between the step that makes them and the notebook that shows them.
+        """
+        made = {f"n_{split}": n for split, n in self.steps.get("simulate", {}).items()}
+        shown = {name: value for name, value in self.notebooks.get(SIMULATION, {}).items() if name.startswith("n_")}
+        if made != shown:
+            raise ConfigError(
+                f"profile {self.name}: steps.simulate makes {made}, {SIMULATION} shows {shown}; they must agree"
+            )
+        for source in notebooks.sources():
+            where = f"profile {self.name}, {source.stem}"
+            notebooks.parameters(notebooks.read(source), self.parameters(source.stem), where)
+        return self
 
 
-def load(name: str | Path, notebooks: list[str] | None = None) -> Profile:
-    """Read a profile by name (``standard``) or by path (``my/own.yml``).
-
-    Parameters
-    ----------
-    name : str or Path
-    notebooks : list of str, optional
-        Stems of the notebooks that exist; a section for any other is refused. Without it sections are not checked.
+def find(name: str | Path) -> Path:
+    """Return the file of a profile given by name (``standard``) or by path (``my/own.yml``).
 
     Raises
     ------
     MissingError
-        If there is no such profile.
-    ConfigError
-        If the file is no YAML, or holds a section that is not known or is not a mapping.
+        If there is none.
     """
     path = Path(name)
     if path.suffix not in (".yml", ".yaml"):
         path = paths.PROFILES / f"{name}.yml"
     if not path.is_file():
-        raise MissingError(f"profile {name}: there is no {path.name}; the profiles here are {', '.join(names())}")
+        known = ", ".join(sorted(file.stem for file in paths.PROFILES.glob("*.yml")))
+        raise MissingError(f"profile {name}: there is no {path.name}; the profiles here are {known}")
+    return path
+
+
+def load(name: str | Path) -> Profile:
+    """Read a profile by name or by path.
+
+    Raises
+    ------
+    MissingError, ConfigError
+        If there is no such file, it is no YAML, or not what `of` takes.
+    """
+    path = find(name)
     try:
         content = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"profile {path.name}: not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"profile {path.name}: holds a {type(content).__name__}, it must be a mapping of sections")
-    sections = {}
-    for key, section in content.items():
-        if section is None:
-            section = {}
-        if not isinstance(section, dict):
-            raise ConfigError(f"profile {path.name}: section {key} must be a mapping, it is {section!r}")
-        sections[key] = section
-    common, steps = sections.pop("common", {}), sections.pop("steps", {})
-    if notebooks is not None:
-        unknown = sorted(set(sections) - set(notebooks))
-        if unknown:
-            known = ", ".join(["common", "steps", *notebooks])
-            raise ConfigError(f"profile {path.name}: section {', '.join(unknown)} is not known; allowed are {known}")
-    for key, section in {"common": common, **sections}.items():
+    return of(path.stem, content)
+
+
+def of(name: str, content: Mapping[str, Any]) -> Profile:
+    """Return the profile that the sections of a file describe: ``common``, ``steps``, and one a notebook.
+
+    Raises
+    ------
+    ConfigError
+        If a section or step is not known, or is not a mapping.
+    """
+    stems = [source.stem for source in notebooks.sources()]
+    sections = _mappings(content, f"profile {name}", ("common", "steps", *stems))
+    steps = _mappings(sections.pop("steps", {}), f"profile {name}, steps", STEPS)
+    for key, section in sections.items():
         taken = sorted(set(section) & set(RESERVED))
         if taken:
-            raise ConfigError(f"profile {path.name}: {key} sets {', '.join(taken)}, which follows from the file's name")
-    for step, options in steps.items():
-        if not isinstance(options, dict | None):
-            raise ConfigError(f"profile {path.name}: steps.{step} must be a mapping of options, it is {options!r}")
-    return Profile(path.stem, common, sections, {step: options or {} for step, options in steps.items()})
+            raise ConfigError(f"profile {name}: {key} sets {', '.join(taken)}, which follows from the file's name")
+    return Profile(name, sections.pop("common", {}), sections, steps)
+
+
+def _mappings(content: Any, where: str, known: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Return a mapping of mappings whose keys are `known`; an empty section counts as a mapping without entries."""
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{where}: holds a {type(content).__name__}, it must be a mapping")
+    unknown = sorted(set(content) - set(known))
+    if unknown:
+        raise ConfigError(f"{where}: {', '.join(unknown)} is not known; allowed are {', '.join(known)}")
+    for key, section in content.items():
+        if not isinstance(section, Mapping | None):
+            raise ConfigError(f"{where}: {key} must be a mapping, it is {section!r}")
+    return {key: dict(section or {}) for key, section in content.items()}

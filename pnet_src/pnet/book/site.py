@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from pnet.book import page_tables as book_tables
+from pnet.book import execute, tables
 from pnet.common import paths
 from pnet.common.errors import DataError, MissingError, PNetError
 
@@ -65,8 +65,6 @@ def stage(output: Path, *, strict: bool = False) -> Path:
     """
     import nbformat
 
-    from pnet.book import runner
-
     folder = output / "stage"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -83,7 +81,7 @@ def stage(output: Path, *, strict: bool = False) -> Path:
         kinds = {out.output_type for cell in notebook.cells for out in cell.get("outputs", [])}
         if "error" in kinds:
             raise BookError(f"{executed}: holds an error; `python -m pnet run {Path(page).name}` runs it again")
-        warnings = runner.stderr_of(notebook)
+        warnings = execute.stderr_of(notebook)
         if warnings and strict:
             raise BookError(f"{executed}: wrote to standard error:\n" + "\n".join(warnings))
         shutil.copyfile(executed, target.with_name(target.name + ".ipynb"))
@@ -98,7 +96,7 @@ def stage(output: Path, *, strict: bool = False) -> Path:
     # What the prose includes and no notebook computes.
     generated = folder / "generated"
     generated.mkdir()
-    for name, table in book_tables.TABLES.items():
+    for name, table in tables.PAGES.items():
         (generated / f"{name}.md").write_text(table(output))
     return folder
 

@@ -1,27 +1,32 @@
-"""Tables 1 and 2 of the paper with our numbers beside, and the scorecard, as text-valued DataFrames."""
+"""Tables of chapters and prose pages: our numbers beside the paper's, networks, run times, the limit."""
 
+import html
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import torch
+from torch import nn
 
+from pnet.book.names import DATASET_NAMES, METHOD_NAMES
+from pnet.common import paths, provenance
+from pnet.common.errors import DataError
+from pnet.common.files import read_json
 from pnet.common.metrics import Estimate
+from pnet.detection import network as detection
 from pnet.evaluation import scores
 from pnet.evaluation.goals import Goal
 from pnet.evaluation.ledger import Entry, Ledger, paper_values
+from pnet.simulation import recipe
+from pnet.sky import limits, psf
+from pnet.stars import network as stars
 
 NO_VALUE = "–"
-DATASET_NAMES = {"sdss": "SDSS", "simulation": "simulation"}
-METHOD_NAMES = {
-    "pnet": "PNet",
-    "sextractor": "SExtractor",
-    "sextractor_default": "SExtractor, default settings",
-    "sep": "SEP",
-    "psfex": "SExtractor + PSFEx",
-    "photutils": "photutils PSF",
-}
-
+CONFIGURATIONS = ("paper", "compact")  # of the networks that chapters 03 and 04 build
+SEEING = 1.4  # arcsec, the middle of the recipe's range; for `limit`
 HIGHER_IS_BETTER = ("precision", "recall", "ap", "within")
 FRACTIONS = (*HIGHER_IS_BETTER, "eta", "coverage")
 CALIBRATED = math.sqrt(math.pi / 2)  # Ē / MAE of Gaussian errors with the right σ
@@ -59,7 +64,11 @@ def percent(value: float | None, digits: int = 2) -> str:
     return NO_VALUE if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %"
 
 
-def with_interval(entry: Entry | None, style: str = "number") -> str:
+def _styled(value: float | None, style: str, digits: int = 3) -> str:
+    return percent(value) if style == "percent" else number(value, digits)
+
+
+def with_interval(entry: Entry | Estimate | None, style: str = "number") -> str:
     """Return ``value (low … high)``, or the value alone where there is no interval; – for no entry."""
     if entry is None or entry.value is None:
         return NO_VALUE
@@ -75,7 +84,7 @@ def _paper(key: str, style: str) -> str:
     item = paper_values().get(key)
     if item is None:
         return NO_VALUE
-    text = percent(item["value"]) if style == "percent" else number(item["value"], 4)
+    text = _styled(item["value"], style, 4)
     return f"> {text}" if item["relation"] == ">" else text
 
 
@@ -85,10 +94,8 @@ def table_1(ledger: Ledger) -> pd.DataFrame:
     for dataset in DATASET_NAMES:
         for method in METHOD_NAMES:
             keys = {name: f"{dataset}.{method}.{name}" for name in ("precision", "recall", "ap")}
-            stated = any(key in paper_values() for key in keys.values())
-            measured = any(key in ledger for key in keys.values())
             # SEP stands in for SExtractor only; a row without any number says nothing
-            if not (measured or stated):
+            if not any(key in ledger or key in paper_values() for key in keys.values()):
                 continue
             entry = ledger.get(keys["recall"])
             rows.append(
@@ -144,20 +151,17 @@ def verdict(entry: Entry) -> str:
 def scorecard(ledger: Ledger, keys: Iterable[str]) -> pd.DataFrame:
     """One row per key that the ledger holds: ours with interval, the paper's, how they compare, the limit."""
     rows = []
-    for key in keys:
-        entry = ledger.get(key)
-        if entry is None:
-            continue
-        dataset, method, name = key.split(".", 2)
+    for entry in filter(None, map(ledger.get, keys)):
+        dataset, method, name = entry.key.split(".", 2)
         style = "percent" if name.removeprefix("net_").startswith(FRACTIONS) else "number"
         rows.append(
             {
                 "data, method": f"{DATASET_NAMES.get(dataset, dataset)}, {METHOD_NAMES.get(method, method)}",
                 "what": entry.title + (f" / {entry.unit}" if entry.unit else ""),
                 "ours (95 %)": with_interval(entry, style),
-                "paper": _paper(key, style),
+                "paper": _paper(entry.key, style),
                 "vs paper": verdict(entry),
-                "limit": percent(entry.limit) if style == "percent" else number(entry.limit),
+                "limit": _styled(entry.limit, style),
                 "n": str(entry.n),
                 "source": entry.source,
             }
@@ -187,7 +191,7 @@ def over_limit(ledger: Ledger, columns: dict[str, str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def goals(ledger: Ledger, wanted: Iterable[Goal], others: Iterable[str] = ("psfex", "sextractor")) -> pd.DataFrame:
+def goals(ledger: Ledger, wanted: Iterable[Goal]) -> pd.DataFrame:
     """One row per goal: what is wanted, the paper's value, ours with interval, the limit, and whether it is reached.
 
     Parameters
@@ -195,8 +199,6 @@ def goals(ledger: Ledger, wanted: Iterable[Goal], others: Iterable[str] = ("psfe
     ledger : Ledger
     wanted : iterable of Goal
         From `goals.load`. Of a goal for every bin the bin farthest from it is shown.
-    others : iterable of str
-        Methods whose value for the same key stands beside ours, the first that the ledger has.
     """
     rows = []
     for goal in wanted:
@@ -204,11 +206,10 @@ def goals(ledger: Ledger, wanted: Iterable[Goal], others: Iterable[str] = ("psfe
         key = goal.key if entry is None else entry.key
         known = ledger.get(key)
         other = NO_VALUE
-        for method in others:
+        for method in ("psfex", "sextractor"):  # the better one that was run stands beside ours
             theirs = ledger.get(key.replace(".pnet.", f".{method}.")) if ".pnet." in key else None
             if theirs is not None and theirs.value is not None:
-                value = goal.value(theirs).value
-                other = f"{percent(value) if goal.style == 'percent' else number(value)}, {METHOD_NAMES[method]}"
+                other = f"{_styled(goal.value(theirs).value, goal.style)}, {METHOD_NAMES[method]}"
                 break
         bin_ = f" (worst: {key.rpartition('.')[2]})" if goal.bins and entry is not None else ""
         limit = 1.0 if goal.relative else known.limit if known else None
@@ -218,7 +219,7 @@ def goals(ledger: Ledger, wanted: Iterable[Goal], others: Iterable[str] = ("psfe
                 "wanted": _bounds(goal),
                 "ours (95 %)": with_interval(entry, goal.style),
                 "": verdict_,
-                "limit": percent(limit) if goal.style == "percent" else number(limit),
+                "limit": _styled(limit, goal.style),
                 "classical": other,
                 "paper": _paper(key, goal.style),
                 "n": str(entry.n) if entry else NO_VALUE,
@@ -236,12 +237,6 @@ def _bounds(goal: Goal) -> str:
     return f"≤ {most}{unit}" if math.isinf(goal.least) else f"{least}–{most}{unit}"
 
 
-_STYLE = (
-    "<style>.pnet-table {overflow-x: auto; margin-bottom: 1rem; font-size: 0.9em} "
-    ".pnet-table td, .pnet-table th {padding: 0.2rem 0.45rem; text-align: left; vertical-align: top} "
-    # A row's name may be a number or a sentence: neither is broken up small, nor pushes the numbers out of sight.
-    ".pnet-table td:first-child {min-width: 9em; max-width: 19em} .pnet-table small {white-space: nowrap}</style>"
-)
 _INTERVAL = re.compile(r" \(([^()<]* … [^()<]*)\)( %| × 10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?")
 
 
@@ -249,10 +244,15 @@ def to_html(table: pd.DataFrame) -> str:
     """Return a table as HTML for a page: intervals below their value; wider than a phone, it scrolls by itself."""
     if table.empty:
         return "<p>Nothing was measured.</p>"
-    text = table.to_html(index=False, border=0, escape=True)
+    styler = table.style.hide(axis="index").format(_cell).format_index(_cell, axis=1)
+    text = styler.to_html(exclude_styles=True).replace("<table>", '<table class="dataframe">')
+    return f'<div class="pnet-table">\n{text}</div>\n'
+
+
+def _cell(value: object) -> str:
+    text = html.escape(str(value))
     text = _INTERVAL.sub(lambda found: f"{found[2] or ''}<br><small>{found[1]}</small>", text)
-    text = text.replace(" %", "&nbsp;%").replace(" × 10", "&nbsp;×&nbsp;10")
-    return f'{_STYLE}<div class="pnet-table">{text}</div>'
+    return text.replace(" %", "&nbsp;%").replace(" × 10", "&nbsp;×&nbsp;10")
 
 
 def by_radius(rows: Iterable[tuple[str, float, Estimate, Estimate]]) -> pd.DataFrame:
@@ -261,9 +261,143 @@ def by_radius(rows: Iterable[tuple[str, float, Estimate, Estimate]]) -> pd.DataF
     for dataset, radius, precision, recall in rows:
         if recall.n:
             row = {"data": DATASET_NAMES[dataset], "radius / px": f"{radius:g}"}
-            shown.append(row | {"precision (95 %)": _rate(precision), "recall (95 %)": _rate(recall)})
+            shown.append(
+                row
+                | {
+                    "precision (95 %)": with_interval(precision, "percent"),
+                    "recall (95 %)": with_interval(recall, "percent"),
+                }
+            )
     return pd.DataFrame(shown)
 
 
-def _rate(estimate: Estimate) -> str:
-    return f"{100 * estimate.value:.2f} ({100 * estimate.low:.2f} … {100 * estimate.high:.2f}) %"
+def detection_parts() -> pd.DataFrame:
+    """Return the parts of the Photometry-Detection Net, one column a configuration."""
+    columns = {}
+    for name in CONFIGURATIONS:
+        config = detection.CONFIGS[name]
+        with torch.device("meta"):  # shapes without memory: the paper's net has tens of millions of weights
+            model = detection.PhotometryDetectionNet(config)
+        columns[name] = {
+            "input": config.inputs,
+            "Downsample": f"7×7 → {config.stem}, residual → {config.channels[0]}: {_weights(model.downsample)}",
+            "Extractor": (
+                f"{config.stacks} hourglasses {'-'.join(map(str, config.channels))}: "
+                f"{_weights(model.hourglasses, model.features, model.merges)}"
+            ),
+            "PreHeads": f"4 heads × {config.stacks} stacks, {config.head} channels: {_weights(model.preheads)}",
+            "flux head": {"log": "ln flux", "correction": "ln of flux over aperture flux"}[config.flux],
+            "all weights": _weights(model),
+        }
+    return pd.DataFrame(columns).rename_axis("part").reset_index()
+
+
+def bpnn_parts() -> pd.DataFrame:
+    """Return the parts of the BPNN, one column a configuration."""
+    columns = {}
+    for name in CONFIGURATIONS:
+        config = stars.CONFIGS[name]
+        model = stars.BayesianPhotometryNet(config)
+        outputs = 2 * len(config.targets)  # mean and ln σ of each
+        widths = zip(config.blocks, config.widths, strict=True)
+        blocks = ", ".join(f"{n} × {width * stars.EXPANSION}" for n, width in widths)
+        columns[name] = {
+            "stamp": f"{config.stamp} × {config.stamp} px",
+            "Feature Extraction Layer": f"bottleneck blocks {blocks}: {_weights(model.stem, model.stages)}",
+            "frame's PSF and classical measurements": "given" if config.context else "not given",
+            "Bayesian Layer (flipout)": f"{'-'.join(map(str, (*config.hidden, outputs)))}: {_weights(model.head)}",
+            "prior of a weight": f"N(0, {config.prior_sigma:g})",
+            "magnitude": {"magnitude": "from nothing", "correction": "corrects an aperture's"}[config.target],
+            "targets": ", ".join(config.targets),
+            "all weights": _weights(model),
+        }
+    return pd.DataFrame(columns).rename_axis("part").reset_index()
+
+
+def _weights(*modules: nn.Module) -> str:
+    """Return the number of trained values in modules, as text."""
+    return f"{sum(parameter.numel() for module in modules for parameter in module.parameters()):,}"
+
+
+def run_times(output: Path) -> str:
+    """Return what each step of this build took, from the records that Snakemake's benchmarks left."""
+    rows, total = [], 0.0
+    for path in sorted((output / "benchmarks").glob("*.tsv")):
+        try:
+            spent = pd.read_csv(path, sep="\t", na_values="-").iloc[-1]
+            seconds, cpu, memory = (float(spent[name]) for name in ("s", "cpu_time", "max_rss"))
+        except (ValueError, KeyError, IndexError) as error:
+            raise DataError(f"{path}: not a record of a step's time ({error!r}); delete it") from error
+        total += seconds
+        row = {"step": path.stem, "wall clock": duration(seconds), "processor time": duration(cpu)}
+        rows.append(row | {"memory": NO_VALUE if math.isnan(memory) else f"{memory / 1024:.1f} GiB"})
+    if not rows:
+        return "No step of this build has left a record of its time.\n"
+    rows.append({"step": "all, one after the other", "wall clock": duration(total)})
+    machine = provenance.machine()
+    return f"{to_html(pd.DataFrame(rows).fillna(''))}\nMachine: {machine['cpu']}, {machine['cores']} cores.\n"
+
+
+def released(output: Path) -> str:
+    """Return when, where and with which commands the released weights and measurements were made."""
+    rows, commands = [], []
+    for path in sorted(paths.WEIGHTS.glob("*.json")) + sorted((paths.RESULTS / "measurements").glob("*.json")):
+        card = read_json(path)
+        seconds = card.get("seconds")
+        seconds = seconds.get("total") if isinstance(seconds, dict) else seconds
+        name = path.relative_to(paths.ROOT).with_suffix("").as_posix()
+        rows.append(
+            {
+                "file": name,
+                "time": "" if seconds is None else duration(seconds),
+                "device": card.get("device", ""),
+                "date": str(card.get("date", ""))[:10],
+                "commit": str(card.get("commit", ""))[:10],
+            }
+        )
+        commands += [f"# {name}\n{card['command']}"] if card.get("command") else []
+    if not rows:
+        return "Nothing is released with this copy of the project.\n"
+    return f"{to_html(pd.DataFrame(rows))}\n```bash\n" + "\n\n".join(commands) + "\n```\n"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person would say it: ``42 s``, ``3.5 min``, ``2.1 h``; – for one that is not known."""
+    if math.isnan(seconds):
+        return NO_VALUE
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def limit(output: Path) -> str:
+    """Return the Cramér-Rao bound by magnitude: the recipe's mean sky, the third camera column's gain."""
+    fields = recipe.Recipe.load()
+    noise = float(np.mean(fields.read_noise))
+    conditions = recipe.Conditions(SEEING, fields.sky_mag[0], fields.gain[2], noise)
+    light = limits.EffectivePSF.from_function(lambda x, y, size: psf.pixel_psf(SEEING, fields.pixel_scale, x, y, size))
+    # averaged over where in a pixel the star lies
+    phase = (np.arange(4) + 0.5) / 4
+    x, y = (grid.ravel() for grid in np.meshgrid(phase, phase))
+    rows = []
+    for magnitude in range(13, 21):
+        flux = np.full(x.shape, float(conditions.flux(magnitude)))
+        bound = limits.bound(light, x, y, flux, conditions.sky, conditions.read_noise)
+        mag, position = (float(np.sqrt(np.mean(bound[name] ** 2))) for name in ("limit_mag", "limit_x"))
+        rows.append(
+            {
+                "magnitude (g)": magnitude,
+                "electrons": f"{flux[0]:,.0f}",
+                "magnitude error (mag)": f"{mag:.4f}",
+                "position error (px)": f"{position:.4f}",
+                "position error (mas)": f"{1000 * position * fields.pixel_scale:.1f}",
+            }
+        )
+    return (
+        f"{to_html(pd.DataFrame(rows))}\nSeeing {SEEING} arcsec, sky {conditions.sky:.0f} e⁻ a pixel, gain "
+        f"{conditions.gain} e⁻/ADU, read noise {noise:g} e⁻, PSF and its width known, saturation left out.\n"
+    )
+
+
+# What prose pages of the book include, computed when the site is put together.
+PAGES: dict[str, Callable[[Path], str]] = {"run_times": run_times, "released": released, "limit": limit}

@@ -3,15 +3,13 @@
 import contextlib
 import os
 import re
-import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pnet.book import notebooks, profiles
-from pnet.common import paths, timings
+from pnet.common import paths
 from pnet.common.errors import PNetError
 from pnet.common.files import atomic_path
 
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 _ADDRESS = re.compile(r"(?<= at )0x[0-9a-fA-F]{6,}")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class NotebookError(PNetError, RuntimeError):
@@ -36,8 +35,7 @@ def run(
     """Run a notebook with the parameters of a profile and return the executed copy.
 
     It is written to ``<output>/notebooks/NN_name.ipynb`` when every cell has run; before that, and after a
-    failure, nothing stands there. The copy of a failed run goes to ``<output>/failed/``. The seconds go to
-    ``<output>/timings/NN_name.json``, never into the notebook.
+    failure, nothing stands there. The copy of a failed run goes to ``<output>/failed/``.
 
     Parameters
     ----------
@@ -58,57 +56,43 @@ def run(
     NotebookError
         If a cell fails or the kernel dies; the message tells the cell and the error.
     """
+    import nbformat
+
     source = notebooks.find(name)
     stem = source.stem
     if not isinstance(profile, profiles.Profile):
-        profile = profiles.load(profile, [path.stem for path in notebooks.sources(source.parent)])
+        profile = profiles.load(profile)
     notebook = notebooks.read(source)
-    known = notebooks.parameters(notebook, stem)
-    given = profile.parameters(stem)
-    for key, value in (overrides or {}).items():
-        given[key] = known[key].parse(value, stem) if isinstance(value, str) and key in known else value
-    values = notebooks.resolve(notebook, given, stem)
+    values = notebooks.parameters(notebook, {**profile.parameters(stem), **(overrides or {})}, stem)
     output = paths.ROOT / values.get("output", profile.output)
-    target = output / "notebooks" / f"{stem}.ipynb"
-    failed = output / "failed" / f"{stem}.ipynb"
+    target, failed = (output / folder / f"{stem}.ipynb" for folder in ("notebooks", "failed"))
     target.unlink(missing_ok=True)  # an old copy must not pass for this run's, should this run fail
-
-    with timings.measured(stem, output), _environment(threads) as folder:
+    with _environment(threads) as folder:
         executed, error = _execute(notebook, values, folder / f"{stem}.ipynb", progress)
-        clean(executed)
-        if error is not None:
-            _write(executed, failed)
-            raise NotebookError(f"notebook {stem} failed; see {os.path.relpath(failed, paths.ROOT)}\n{error}")
+    clean(executed)
+    with atomic_path(failed if error else target) as temporary:
+        nbformat.write(executed, temporary)
+    if error:
+        raise NotebookError(f"notebook {stem} failed; see {os.path.relpath(failed, paths.ROOT)}\n{error}")
     failed.unlink(missing_ok=True)
-    _write(executed, target)
     return target
 
 
 def _execute(
     notebook: "NotebookNode", values: dict[str, Any], copy: Path, progress: bool
-) -> tuple["NotebookNode", str | None]:
-    """Run every cell in a kernel of its own; return the notebook and, where a cell failed, what happened.
+) -> tuple["NotebookNode", str]:
+    """Run every cell in a kernel of its own; return the notebook and what failed, "" for nothing.
 
     papermill saves to `copy` after every cell; of a run that failed, that is what is left.
     """
     import nbformat
     import papermill
-    from jupyter_client.manager import AsyncKernelManager
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
-    from traitlets import default
+    from traitlets.config import Config
 
-    class SocketKernelManager(AsyncKernelManager):
-        """Talks through socket files: two kernels that start at once cannot be given the same TCP port."""
-
-        @default("transport")
-        def _transport(self):
-            return "ipc"
-
-        @default("ip")
-        def _ip(self):
-            return str(copy.parent / "kernel")  # of this run alone
-
+    # socket files: two kernels that start at once cannot be given the same TCP port
+    sockets = Config(KernelManager={"transport": "ipc", "ip": str(copy.parent / "kernel")})
     try:
         executed = papermill.execute_notebook(
             notebook,
@@ -118,13 +102,12 @@ def _execute(
             cwd=paths.ROOT,
             progress_bar={"desc": copy.stem, "leave": False} if progress else False,
             coalesce_streams=True,  # how often a stream is flushed must not show
-            kernel_manager_class=SocketKernelManager,
+            config=sockets,
             extra_arguments=["--IPKernelApp.log_level=50"],  # it reports the interrupt of its own shutdown as an error
         )
-        return executed, None
+        return executed, ""
     except PapermillExecutionError as failure:
-        # the traceback comes with the colours of a terminal
-        error = f"cell {failure.exec_count}:\n" + re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(failure.traceback)).rstrip()
+        error = f"cell {failure.exec_count}:\n" + _COLOUR.sub("", "\n".join(failure.traceback)).rstrip()
     except DeadKernelError:
         error = "the kernel died without a word; most often the machine ran out of memory"
     return nbformat.read(copy, as_version=4), error
@@ -134,40 +117,35 @@ def _execute(
 def _environment(threads: int) -> Iterator[Path]:
     """Set what a kernel inherits (quiet bars, fixed hashing, inline figures); yield a folder of its own."""
     # socket paths must stay below about 100 characters, which a temporary folder on macOS may exceed
-    short = "/tmp" if os.path.isdir("/tmp") and os.access("/tmp", os.W_OK) else None
-    folder = tempfile.mkdtemp(prefix="pnet-", dir=short)
-    wanted = {
-        "IPYTHONDIR": f"{folder}/ipython",  # no start-up files or history of the user's
-        "JUPYTER_RUNTIME_DIR": f"{folder}/runtime",
-        "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not one that the user installed by that name
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "OMP_NUM_THREADS": str(threads),
-        "OPENBLAS_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        "PNET_ROOT": str(paths.ROOT),
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-        "PYTHONHASHSEED": "0",
-        # tqdm says so where a library loads its bars for notebooks, which are switched off below
-        "PYTHONWARNINGS": "ignore:IProgress not found",
-        "TQDM_DISABLE": "1",  # bars would end up in the pages
-    }
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield Path(folder)
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        shutil.rmtree(folder, ignore_errors=True)
+    short = "/tmp" if os.access("/tmp", os.W_OK) else None
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="pnet-", dir=short, ignore_cleanup_errors=True) as folder:
+        os.environ |= {
+            "IPYTHONDIR": f"{folder}/ipython",  # no start-up files or history of the user's
+            "JUPYTER_RUNTIME_DIR": f"{folder}/runtime",
+            "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not one that the user installed by that name
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+            "OMP_NUM_THREADS": str(threads),
+            "OPENBLAS_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+            "PNET_ROOT": str(paths.ROOT),
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+            "PYTHONHASHSEED": "0",
+            # tqdm says so where a library loads its bars for notebooks, which are switched off below
+            "PYTHONWARNINGS": "ignore:IProgress not found",
+            "TQDM_DISABLE": "1",  # bars would end up in the pages
+        }
+        try:
+            yield Path(folder)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def clean(notebook: "NotebookNode") -> None:
     """Take out of an executed notebook what differs between two equal runs, and hide the injected parameters."""
-    notebook.metadata.pop("papermill", None)
-    notebook.metadata.pop("widgets", None)
+    for key in ("papermill", "widgets"):
+        notebook.metadata.pop(key, None)
     notebook.metadata.get("language_info", {}).pop("version", None)
     root = str(paths.ROOT) + os.sep
     for cell in notebook.cells:
@@ -177,11 +155,10 @@ def clean(notebook: "NotebookNode") -> None:
         if "injected-parameters" in tags and "remove-input" not in tags:
             cell.metadata["tags"] = [*tags, "remove-input"]
         for output in cell.get("outputs", []):
-            if output.output_type == "stream":
-                output["text"] = _ADDRESS.sub("0x…", output["text"]).replace(root, "")
-            for kind, text in output.get("data", {}).items():
-                if kind.startswith("text/") and isinstance(text, str):
-                    output["data"][kind] = _ADDRESS.sub("0x…", text).replace(root, "")
+            texts = output if output.output_type == "stream" else output.get("data", {})
+            for kind, text in texts.items():
+                if (kind == "text" or kind.startswith("text/")) and isinstance(text, str):
+                    texts[kind] = _ADDRESS.sub("0x…", text).replace(root, "")
     notebooks.set_ids(notebook)
 
 
@@ -193,15 +170,3 @@ def stderr_of(notebook: "NotebookNode") -> list[str]:
         for output in cell.get("outputs", [])
         if output.output_type == "stream" and output.get("name") == "stderr"
     ]
-
-
-def _write(notebook: "NotebookNode", path: Path) -> None:
-    import nbformat
-
-    with atomic_path(path) as temporary:
-        nbformat.write(notebook, temporary)
-
-
-def interactive() -> bool:
-    """Whether somebody watches the terminal."""
-    return sys.stderr.isatty()
