@@ -11,16 +11,15 @@ import torch
 from pnet.common.errors import ConfigError
 from pnet.frame import Frame
 from pnet.simulation.recipe import Recipe
-from pnet.sky import stamps as cutting
 from pnet.sky.psf import pixel_psf
-from pnet.stars import cutouts as star_frame
-from pnet.stars import elbo, inputs, network, predict
-from pnet.training import stars as stardata
+from pnet.sky.stamps import gaussian_flux, gaussian_moments, gaussian_width
+from pnet.stars import cutouts, elbo, inputs, network, predict
+from pnet.training.stars import RenderedStamps
 
 
 @pytest.fixture(scope="module")
 def batch():
-    return stardata.RenderedStamps(Recipe.load(), 256).batch(11, torch.device("cpu"))
+    return RenderedStamps(Recipe.load(), 256).batch(11, torch.device("cpu"))
 
 
 def test_kl_of_one_layer_is_the_closed_form_summed_over_all_weights():
@@ -183,10 +182,10 @@ def test_gaussian_width_and_flux_of_a_gaussian_are_exact():
     star = np.exp(-((axis[None] - dx) ** 2 + (axis[:, None] - dy) ** 2) / (2 * 1.7**2)) / (2 * np.pi * 1.7**2) * 5e4
     stamp = torch.from_numpy(star).float()[None]
     start = torch.zeros(1)
-    x, y = cutting.gaussian_moments(stamp, start, start, torch.tensor([1.5]), iterations=20)
+    x, y = gaussian_moments(stamp, start, start, torch.tensor([1.5]), iterations=20)
     assert (float(x), float(y)) == (pytest.approx(dx, abs=1e-4), pytest.approx(dy, abs=1e-4))
-    assert float(cutting.gaussian_width(stamp, x, y)) == pytest.approx(1.7, rel=1e-3)
-    assert float(cutting.gaussian_flux(stamp, x, y, torch.tensor([1.7]))) == pytest.approx(5e4, rel=1e-3)
+    assert float(gaussian_width(stamp, x, y)) == pytest.approx(1.7, rel=1e-3)
+    assert float(gaussian_flux(stamp, x, y, torch.tensor([1.7]))) == pytest.approx(5e4, rel=1e-3)
 
 
 @pytest.mark.parametrize("width", [1.2, 1.7, 2.4])
@@ -195,7 +194,7 @@ def test_windowed_centroid_converges_whatever_the_window(width):
     axis = np.arange(31) - 15
     star = np.exp(-((axis[None] - 0.31) ** 2 + (axis[:, None] + 0.22) ** 2) / (2 * 1.7**2))
     start = torch.zeros(1)
-    x, y = cutting.gaussian_moments(
+    x, y = gaussian_moments(
         torch.from_numpy(star).float()[None], start, start, torch.tensor([width]), scale=width / 1.7
     )
     assert (float(x), float(y)) == (pytest.approx(0.31, abs=1e-4), pytest.approx(-0.22, abs=1e-4))
@@ -206,7 +205,7 @@ def test_base_is_close_to_the_truth_at_every_seeing(apertures):
     for seeing in (1.0, 1.4, 1.8):
         pixels = torch.from_numpy(pixel_psf(seeing, 0.396, 0.2, -0.3, 21) * 1e6).float()[None]
         start = (torch.tensor([0.1]), torch.tensor([-0.2]))
-        width = cutting.gaussian_width(pixels, torch.tensor([0.2]), torch.tensor([-0.3]))
+        width = gaussian_width(pixels, torch.tensor([0.2]), torch.tensor([-0.3]))
         stamps = inputs.Stamps(
             pixels, *start, torch.tensor([17.0]), width, torch.zeros(1), torch.zeros(1, dtype=torch.bool)
         )
@@ -218,7 +217,7 @@ def test_base_is_close_to_the_truth_at_every_seeing(apertures):
 def test_unit_of_a_correction_is_the_error_of_the_base(apertures, rng):
     """Scatter of the base over noisy stars, in units of `scale`: 1 to 1.6, as a window cannot beat the noise."""
     clean = pixel_psf(1.4, 0.396, 0.0, 0.0, 21)
-    width = float(cutting.gaussian_width(torch.from_numpy(clean).float()[None], torch.zeros(1), torch.zeros(1)))
+    width = float(gaussian_width(torch.from_numpy(clean).float()[None], torch.zeros(1), torch.zeros(1)))
     for flux in (3e3, 3e4, 1e5):
         noisy = rng.poisson(np.broadcast_to(clean * flux + 280, (600, 21, 21))) - 280.0
         n = len(noisy)
@@ -259,12 +258,12 @@ def test_frame_stamps_find_the_psf_width_of_the_frame(rng):
         image[row - 20 : row + 21, column - 20 : column + 21] += psf * star.flux
     image = rng.poisson(image) + rng.normal(0, 5, image.shape)
     frame = Frame("f", image, np.maximum(image, 1) + 25, np.zeros(image.shape, bool), 4.0, 29.8, 5.0, 0.396, seeing=1.4)
-    cut = star_frame.frame_stamps(frame, stars.assign(fwhm=3.6, confidence=1.0))
+    cut = cutouts.frame_stamps(frame, stars.assign(fwhm=3.6, confidence=1.0))
     clean = torch.from_numpy(psf[10:31, 10:31]).float()[None]
-    expected = float(cutting.gaussian_width(clean, torch.zeros(1), torch.zeros(1)))
+    expected = float(gaussian_width(clean, torch.zeros(1), torch.zeros(1)))
     assert float(cut.psf_width[0]) == pytest.approx(expected, rel=0.01)
     np.testing.assert_array_equal(cut.dx, np.zeros(3))
-    nothing = star_frame.frame_stamps(frame, stars.iloc[:0].assign(fwhm=3.6))
+    nothing = cutouts.frame_stamps(frame, stars.iloc[:0].assign(fwhm=3.6))
     assert len(nothing.dx) == 0
     model = network.BayesianPhotometryNet(network.CONFIGS["tiny"])
     assert len(predict.predict(model, nothing)["mag"].mean) == 0
@@ -273,8 +272,8 @@ def test_frame_stamps_find_the_psf_width_of_the_frame(rng):
 def test_seeing_from_the_width_of_the_psf():
     for seeing in (1.0, 1.4, 1.8):
         star = torch.from_numpy(pixel_psf(seeing, size=21)).float()[None]
-        width = float(cutting.gaussian_width(star, torch.zeros(1), torch.zeros(1)))
-        slope, intercept = star_frame.SEEING
+        width = float(gaussian_width(star, torch.zeros(1), torch.zeros(1)))
+        slope, intercept = cutouts.SEEING
         assert slope * width * 0.396 + intercept == pytest.approx(seeing, rel=0.01)
 
 
@@ -290,13 +289,13 @@ def test_light_of_a_bright_neighbour_is_taken_out():
         )
         image[0, row - 60 : row + 61, column - 60 : column + 61] += torch.from_numpy(stamp).float()
     stars = pd.DataFrame({"x": where[0].numpy(), "y": where[1].numpy(), "flux": flux.numpy(), "confidence": 1.0})
-    light, own = star_frame._light(image, stars, 1.6474, 0.396)
+    light, own = cutouts._light(image, stars, 1.6474, 0.396)
     alone = torch.from_numpy(pixel_psf(1.4, 0.396, 0.2, -0.3, 9) * 2e4).float()
     stamp = image[0, 96:105, 96:105]
     left = stamp - light[0, 96:105, 96:105] + own[0, 6:15, 6:15]
     before, after = (stamp - alone).sum(), (left - alone).sum()
     assert float(before) > 2000 and abs(float(after)) < 0.02 * float(before)
-    light, own = star_frame._light(image, stars.iloc[:1], 1.6474, 0.396)
+    light, own = cutouts._light(image, stars.iloc[:1], 1.6474, 0.396)
     assert float((light[0, 96:105, 96:105] - own[0, 6:15, 6:15]).abs().max()) < 0.02
 
 
@@ -306,7 +305,7 @@ def test_stamps_know_the_sky_beside_the_stars(rng):
     frame = Frame("f", image, np.maximum(image, 1) + 25, np.zeros(image.shape, bool), 4.0, 29.8, 5.0, 0.396, seeing=1.4)
     stars = pd.DataFrame({"x": [60.2, 128.0, 200.4], "y": [60.0, 128.3, 190.9], "flux": 1.0, "confidence": 1.0})
     wrong = (frame.image - 282.0, 16.7)
-    cut = star_frame.frame_stamps(frame, stars.assign(fwhm=3.6), wrong)
+    cut = cutouts.frame_stamps(frame, stars.assign(fwhm=3.6), wrong)
     assert float(cut.pixels.mean()) == pytest.approx(0, abs=1.0)
     assert cut.pixels.shape == (3, 21, 21)
 

@@ -8,7 +8,7 @@ import torch
 from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.detection.network import CONFIGS, PhotometryDetectionNet
 from pnet.stars import weights
-from pnet.training import record as training_record
+from pnet.training import record
 
 
 @pytest.fixture
@@ -65,12 +65,12 @@ def test_configuration_that_does_not_fit_is_refused(card):
 def test_released_weights_load_and_have_a_whole_record(kind):
     model, content = weights.load(kind)
     assert sum(parameter.numel() for parameter in model.parameters()) > 1e5
-    record = training_record.load(kind, "build/no-such-profile")
+    trained = record.load(kind, "build/no-such-profile")
     before, start = 0, content.get("start")
     while start:  # a run may go on from one that went on from another
         before, start = before + start["fit"]["epochs_done"], start.get("start")
-    assert not record.is_live and len(record.history) == before + content["fit"]["epochs_done"]
-    assert record.history["epoch"].is_monotonic_increasing
+    assert not trained.is_live and len(trained.history) == before + content["fit"]["epochs_done"]
+    assert trained.history["epoch"].is_monotonic_increasing
     for name in ("command", "commit", "seed", "device", "date", "seconds", "data", "figures"):
         assert content.get(name) not in (None, ""), name
     assert not content["commit"].endswith("+"), "released weights come from a clean commit"
@@ -78,17 +78,17 @@ def test_released_weights_load_and_have_a_whole_record(kind):
 
 def test_release_needs_the_history(card, tmp_path, monkeypatch):
     path, _ = card
-    monkeypatch.setattr(training_record, "WEIGHTS", tmp_path / "released")
+    monkeypatch.setattr(record, "WEIGHTS", tmp_path / "released")
     with pytest.raises(MissingError, match="history"):
-        training_record.release(path)
+        record.release(path)
     assert not (tmp_path / "released").exists()
     (tmp_path / "history.csv").write_text("epoch,loss\n1,2\n")
-    released = training_record.release(path)
+    released = record.release(path)
     assert weights.check(released)["seed"] == 1
     assert (tmp_path / "released" / "detection-tiny.csv").is_file()
     (tmp_path / "history.start.csv").write_text("epoch,loss\n1,3\n")
-    training_record.release(path)
+    record.release(path)
     assert (tmp_path / "released" / "detection-tiny.start.csv").is_file()
     (tmp_path / "history.start.csv").unlink()
-    training_record.release(path)
+    record.release(path)
     assert not (tmp_path / "released" / "detection-tiny.start.csv").exists()

@@ -54,7 +54,7 @@ class Targets:
 
     `heatmap` (B, 1, h, w) holds Gaussians with 1 in each star's cell; `weight` (B, 1, h, w) is 0 where the map is not
     trained; `field`, `row`, `column` (M,) are cells that learn an offset, `offset` (M, 2) its value in cells (x, y);
-    `star` (M,) indexes the batch's stars, `centre` (M,) is True in the star's own cell.
+    `star` (M,) indexes the batch's stars.
     """
 
     heatmap: Tensor
@@ -64,7 +64,6 @@ class Targets:
     column: Tensor
     offset: Tensor
     star: Tensor
-    centre: Tensor
 
 
 def make_targets(batch: Batch, offset_reach: int) -> Targets:
@@ -119,5 +118,4 @@ def make_targets(batch: Batch, offset_reach: int) -> Targets:
         column=c,
         offset=torch.stack([u[star] - c, v[star] - r], dim=1).float(),
         star=star,
-        centre=(r == row[star]) & (c == column[star]),
     )

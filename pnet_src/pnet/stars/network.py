@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pnet.common.errors import ConfigError
+from pnet.detection.network import shortcut
 from pnet.stars.inputs import CONTEXT, IMAGES, TARGETS, WIDTH_STAMP, Apertures, Inputs, Stamps, make_inputs
 
 EXPANSION = 4  # of a bottleneck block, as in ResNet-50
@@ -102,11 +103,7 @@ class Bottleneck(nn.Module):
             nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
             nn.Conv2d(width, outputs, 1, bias=False), nn.BatchNorm2d(outputs),
         )  # fmt: skip
-        self.shortcut = (
-            nn.Identity()
-            if stride == 1 and inputs == outputs
-            else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-        )
+        self.shortcut = shortcut(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.relu(self.body(x) + self.shortcut(x))
