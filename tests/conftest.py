@@ -6,11 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from pnet.common import paths
 
 # Threads of one test would only wait for those of the others.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The same examples every time, and no test fails because the machine is slow.
+settings.register_profile("pnet", derandomize=True, deadline=None, database=None)
+settings.load_profile("pnet")
 
 
 def shared_folder() -> Path | None:

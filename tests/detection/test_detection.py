@@ -11,7 +11,7 @@ from pnet.detection import losses, network, predict, targets
 from pnet.frame import Frame
 from pnet.simulation.datasets import make_dataset
 from pnet.simulation.recipe import Recipe
-from pnet.sky import patches, render
+from pnet.sky import render
 from pnet.sky.psf import Aureole, Optics
 from pnet.training.fields import FrameFields, RenderedFields, prepare
 from pnet.training.sets import simulated
@@ -120,22 +120,6 @@ def test_repeats_are_dropped_keeping_the_confident_one():
     field, confidence = torch.tensor([0, 0, 0, 1]), torch.tensor([0.5, 0.9, 0.6, 0.3])
     keep = predict.without_repeats(field, x, y, confidence)
     assert keep.tolist() == [False, True, True, True]
-
-
-@pytest.mark.parametrize("shape", [(100, 80), (512, 512), (513, 700), (1489, 2048)])
-def test_patches_answer_for_every_position_once(shape, rng):
-    tiles = patches.split(shape)
-    y, x = rng.uniform(-0.5, shape[0] - 0.5, 500), rng.uniform(-0.5, shape[1] - 0.5, 500)
-    owners = sum(
-        ((x >= t.columns[0]) & (x < t.columns[1]) & (y >= t.rows[0]) & (y < t.rows[1])).astype(int) for t in tiles
-    )
-    assert (owners == 1).all()
-    image = rng.normal(size=shape).astype(np.float32)
-    for tile in tiles:
-        piece = tile.cut(image)
-        assert piece.shape == (patches.SIZE, patches.SIZE)
-        inside = image[tile.top : tile.top + patches.SIZE, tile.left : tile.left + patches.SIZE]
-        np.testing.assert_array_equal(piece[: inside.shape[0], : inside.shape[1]], inside)
 
 
 def test_same_seed_gives_the_same_rendered_batch():

@@ -153,12 +153,14 @@ def relative_error(truth: np.ndarray, measured: np.ndarray) -> np.ndarray:
     return magnitude_error(truth, measured) / (1 + np.asarray(truth, dtype=float))
 
 
-def sigma_nmad(truth: np.ndarray, measured: np.ndarray) -> float:
-    """Eq. 6: 1.4826 × median(|δ − median δ| / (1 + mag_true)); NaN without stars."""
-    delta = magnitude_error(truth, measured)
-    if delta.size == 0:
-        return np.nan
-    return float(MAD_TO_SIGMA * np.median(np.abs(delta - np.median(delta)) / (1 + np.asarray(truth, dtype=float))))
+def sigma_nmad(truth: np.ndarray, delta: np.ndarray, *, seed: int) -> Estimate:
+    """Eq. 6: 1.4826 × median(|δ − median δ| / (1 + mag_true)) with bootstrap interval."""
+
+    def statistic(divisor, errors, axis=-1):
+        centre = np.median(errors, axis=axis, keepdims=True)
+        return MAD_TO_SIGMA * np.median(np.abs(errors - centre) / divisor, axis=axis)
+
+    return bootstrap(statistic, 1 + np.asarray(truth, dtype=float), delta, seed=seed)
 
 
 def outliers_beyond_three_sigma(truth: np.ndarray, measured: np.ndarray) -> Estimate:
@@ -204,19 +206,12 @@ def outliers_literal(truth: np.ndarray, measured: np.ndarray, sigma: np.ndarray)
     return rate(int((np.abs(relative) > sigma).sum()), relative.size)
 
 
-def mean_absolute_error(delta: np.ndarray) -> float:
-    """MAE; NaN without stars."""
-    (delta,) = flat(delta=delta)
-    return float(np.mean(np.abs(delta))) if delta.size else np.nan
-
-
 # --- scatter against the limit ---------------------------------------------------------------------
 
 
 def robust_scatter(values: np.ndarray, axis: int = -1) -> np.ndarray:
     """1.4826 × the median absolute deviation from the median: σ of a Gaussian, blind to outliers."""
-    centre = np.median(values, axis=axis, keepdims=True)
-    return MAD_TO_SIGMA * np.median(np.abs(values - centre), axis=axis)
+    return scipy.stats.median_abs_deviation(values, axis=axis, scale=1 / MAD_TO_SIGMA)
 
 
 def plain_scatter(values: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -243,7 +243,7 @@ def _photometry(table: pd.DataFrame, dataset: str, method: str, seed: int) -> di
         bound, known = float(metrics.HALF_NORMAL * np.nanmean(bounds)), np.isfinite(bounds)
         scores |= {
             f"{prefix}mae": Score(metrics.mean_absolute(delta, seed=seed), f"MAE, {label}", "mag", bound),
-            f"{prefix}sigma_nmad": Score(_nmad(truth, delta, seed), f"σ_NMAD (Eq. 6), {label}"),
+            f"{prefix}sigma_nmad": Score(metrics.sigma_nmad(truth, delta, seed=seed), f"σ_NMAD (Eq. 6), {label}"),
             f"{prefix}eta": Score(
                 metrics.outliers_beyond_three_sigma(truth, measured),
                 f"η, beyond 3 σ_relative, {label}",
@@ -266,7 +266,9 @@ def _photometry(table: pd.DataFrame, dataset: str, method: str, seed: int) -> di
         if len(stars):
             scores |= {
                 "mae_one_zero_point": Score(metrics.mean_absolute(delta, seed=seed), f"MAE, {how}", "mag"),
-                "sigma_nmad_one_zero_point": Score(_nmad(truth, delta, seed), f"σ_NMAD (Eq. 6), {how}"),
+                "sigma_nmad_one_zero_point": Score(
+                    metrics.sigma_nmad(truth, delta, seed=seed), f"σ_NMAD (Eq. 6), {how}"
+                ),
             }
     if method != "pnet":
         _, offsets = remove_offset(matching.at_threshold(table, THRESHOLDS[method]))
@@ -277,14 +279,6 @@ def _photometry(table: pd.DataFrame, dataset: str, method: str, seed: int) -> di
                 title = f"median offset in {column}; each frame's own was taken off"
             scores[f"offset_{column}"] = Score(Estimate(offsets[column], n=n), title, unit)
     return scores
-
-
-def _nmad(truth: np.ndarray, delta: np.ndarray, seed: int) -> Estimate:
-    def statistic(divisor, errors, axis=-1):
-        centre = np.median(errors, axis=axis, keepdims=True)
-        return metrics.MAD_TO_SIGMA * np.median(np.abs(errors - centre) / divisor, axis=axis)
-
-    return metrics.bootstrap(statistic, 1 + truth, delta, seed=seed)
 
 
 def against_limit(

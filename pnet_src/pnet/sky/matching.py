@@ -10,26 +10,11 @@ RADIUS = 2.0  # px; "within a certain threshold" of Eq. 2, DESIGN section 5
 EDGE = 10.0  # px; the paper's border in which no star is counted
 
 MATCHED, MISSED, FALSE, IGNORED = "matched", "missed", "false", "ignored"
-STATUSES = (MATCHED, MISSED, FALSE, IGNORED)
 TRUTH_COLUMNS = ("x", "y", "mag", "flux", "kind")
 MEASURED_COLUMNS = (
-    "x",
-    "y",
-    "x_err",
-    "y_err",
-    "confidence",
-    "flux",
-    "mag",
-    "mag_err",
-    "mag_aleatoric",
-    "mag_epistemic",
-    "mag_net",
-    "mag_net_err",
-    "x_bpnn",
-    "y_bpnn",
-    "x_bpnn_err",
-    "y_bpnn_err",
-)
+    "x", "y", "x_err", "y_err", "confidence", "flux", "mag", "mag_err", "mag_aleatoric", "mag_epistemic", "mag_net",
+    "mag_net_err", "x_bpnn", "y_bpnn", "x_bpnn_err", "y_bpnn_err",
+)  # fmt: skip
 
 
 def match(
@@ -135,26 +120,10 @@ def compare(
     """
     _need_columns("truth", truth, (*TRUTH_COLUMNS, "counted"))
     _need_columns("detections", detections, ("x", "y", "confidence", "flux", "mag"))
-    source_of = match(
-        truth["x"].to_numpy(),
-        truth["y"].to_numpy(),
-        detections["x"].to_numpy(),
-        detections["y"].to_numpy(),
-        detections["confidence"].to_numpy(),
-        radius,
-    )
-    measured = detections.reindex(columns=list(MEASURED_COLUMNS)).astype(float).reset_index(drop=True)
-    detection_of = np.full(len(truth), -1)
-    detection_of[source_of[source_of >= 0]] = np.flatnonzero(source_of >= 0)
-
-    counted = truth["counted"].to_numpy(dtype=bool)
     sources = truth[list(TRUTH_COLUMNS)].add_prefix("truth_").reset_index(drop=True)
-    sources["counted"] = counted
-    sources["status"] = np.where(~counted, IGNORED, np.where(detection_of >= 0, MATCHED, MISSED))
-    # reindex with -1 gives a row of NaN: no detection carries that label
-    sources[list(MEASURED_COLUMNS)] = measured.reindex(detection_of).to_numpy()
-
-    alone = measured[source_of < 0].reset_index(drop=True)
+    sources["counted"] = truth["counted"].to_numpy(dtype=bool)
+    found = detections.reindex(columns=list(MEASURED_COLUMNS)).astype(float).reset_index(drop=True)
+    sources, alone = _side_by_side(sources, found, radius)
     outside = _outside(alone["x"].to_numpy(), alone["y"].to_numpy(), shape, mask, edge)
     alone["status"] = np.where(outside, IGNORED, FALSE)
     alone["counted"] = False
@@ -163,6 +132,23 @@ def compare(
     table["match_radius"] = float(radius)
     first = ["status", *(f"truth_{name}" for name in TRUTH_COLUMNS), "counted", *MEASURED_COLUMNS, "match_radius"]
     return table[first]
+
+
+def _side_by_side(sources: pd.DataFrame, found: pd.DataFrame, radius: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return `sources` (truth_x, truth_y, counted, ...) with what was measured of them and their status, and the
+    detections that took none of them."""
+    taken = match(
+        *(sources[f"truth_{axis}"].to_numpy() for axis in "xy"),
+        *(found[name].to_numpy() for name in ("x", "y", "confidence")),
+        radius,
+    )
+    detection_of = np.full(len(sources), -1)
+    detection_of[taken[taken >= 0]] = np.flatnonzero(taken >= 0)
+    status = np.where(~sources["counted"], IGNORED, np.where(detection_of >= 0, MATCHED, MISSED))
+    sources = sources.assign(status=status)
+    # reindex with -1 gives a row of NaN: no detection carries that label
+    sources[list(MEASURED_COLUMNS)] = found[list(MEASURED_COLUMNS)].reindex(detection_of).to_numpy()
+    return sources, found[taken < 0].reset_index(drop=True)
 
 
 def _outside(x: np.ndarray, y: np.ndarray, shape: tuple[int, int], mask: np.ndarray | None, edge: float) -> np.ndarray:
@@ -209,18 +195,7 @@ def rematch(table: pd.DataFrame, radius: float) -> pd.DataFrame:
     for _, rows in table.groupby("frame", sort=False):
         sources = rows[rows["truth_x"].notna()].reset_index(drop=True)
         found = rows[rows["x"].notna()].reset_index(drop=True)
-        taken = match(
-            *(sources[f"truth_{axis}"].to_numpy() for axis in "xy"),
-            *(found[name].to_numpy() for name in ("x", "y", "confidence")),
-            radius,
-        )
-        detection_of = np.full(len(sources), -1)
-        detection_of[taken[taken >= 0]] = np.flatnonzero(taken >= 0)
-        measured = found[list(MEASURED_COLUMNS)]
-        sources[list(MEASURED_COLUMNS)] = measured.reindex(detection_of).to_numpy()
-        hit = detection_of >= 0
-        sources["status"] = np.where(~sources["counted"], IGNORED, np.where(hit, MATCHED, MISSED))
-        alone = found[taken < 0].copy()
+        sources, alone = _side_by_side(sources, found, radius)
         alone["status"] = np.where(alone["counted"] | (alone["status"] == FALSE), FALSE, IGNORED)
         alone["counted"] = False
         empty = [name for name in alone.columns if name.startswith(("truth_", "limit_"))]
