@@ -221,7 +221,7 @@ def repeat(
     from studies import repeat as epochs
 
     weights = {"detection": detection, "refiner": refiner, "bpnn": bpnn}
-    record = epochs.step(output, optional=optional, seed=seed, manifest=manifest, **weights)
+    record = epochs.run(output, optional=optional, seed=seed, manifest=manifest, **weights)
     print("repeat: " + (f"not measured: {record['reason']}" if "reason" in record else "measured"))
 
 

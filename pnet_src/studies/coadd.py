@@ -65,22 +65,26 @@ def offset(truth: pd.DataFrame, other: pd.DataFrame, radius: float = 2.0) -> dic
         ``n``, ``x``, ``y`` (px), ``mag``: medians; ``x_scatter``, ``y_scatter``, ``mag_scatter``: 1.4826 times the
         median absolute deviation. NaN where there is no pair.
     """
-    first, second = (table[table["counted"]].reset_index(drop=True) for table in (truth, other))
-    result: dict[str, float] = {"n": 0}
-    difference = pd.DataFrame(columns=["x", "y", "mag"], dtype=float)
+    first, second = (table.loc[table["counted"], ["x", "y", "mag"]].to_numpy(float) for table in (truth, other))
+    difference = np.full((1, 3), np.nan)
+    n = 0
     if len(first) and len(second):
-        distance, index = cKDTree(second[["x", "y"]].to_numpy()).query(first[["x", "y"]].to_numpy())
+        distance, index = cKDTree(second[:, :2]).query(first[:, :2])
         near = distance <= radius
-        columns = ["x", "y", "mag"]
-        difference = first.loc[near, columns].reset_index(drop=True) - second.loc[index[near], columns].reset_index(
-            drop=True
-        )
-        result["n"] = int(near.sum())
-    for name in ("x", "y", "mag"):
-        values = difference[name]
-        result[name] = float(values.median())
-        result[f"{name}_scatter"] = float(1.4826 * (values - values.median()).abs().median())
+        n = int(near.sum())
+        difference = first[near] - second[index[near]] if n else difference
+    result: dict[str, float] = {"n": n}
+    for name, values in zip(("x", "y", "mag"), difference.T, strict=True):
+        result[name] = float(np.median(values))
+        result[f"{name}_scatter"] = float(metrics.robust_scatter(values))
     return result
+
+
+def known(detections: pd.DataFrame, sources: pd.DataFrame, radius: float = matching.RADIUS) -> np.ndarray:
+    """Return which detections (x, y) lie within `radius` px of a source (x, y), of whatever kind and magnitude."""
+    if detections.empty or sources.empty:
+        return np.zeros(len(detections), bool)
+    return cKDTree(sources[["x", "y"]].to_numpy()).query(detections[["x", "y"]].to_numpy())[0] <= radius
 
 
 def false_detections(table: pd.DataFrame, method: str = "pnet") -> pd.DataFrame:
@@ -97,22 +101,19 @@ def false_detections(table: pd.DataFrame, method: str = "pnet") -> pd.DataFrame:
     DataFrame
         x, y (px), mag, confidence, in_photoobj, in_coadd (bool: a source of any kind and magnitude within 2 px).
     """
-    working = {name: scores.select(table, name, method) for name in ("sdss", DATASET)}
+    names = {"sdss": "in_photoobj", DATASET: "in_coadd"}
+    working = {name: scores.select(table, name, method) for name in names}
     frames = set(working[DATASET]["frame"])
-    working = {name: rows[rows["frame"].isin(frames)] for name, rows in working.items()}
-    columns = ["x", "y", "mag", "confidence"]
-    first, second = (rows.loc[rows["status"] == matching.FALSE, columns] for rows in working.values())
-    if len(first) and len(second):  # the same detection in both: the Monte Carlo samples move it a little
-        near, _ = cKDTree(first[["x", "y"]].to_numpy()).query(second[["x", "y"]].to_numpy())
-        second = second[near > SAME]
-    false = pd.concat([first, second], ignore_index=True)
-    for name, label in (("sdss", "in_photoobj"), (DATASET, "in_coadd")):
-        known = scores.rows(table, name, method)
-        known = known[known["frame"].isin(frames)].dropna(subset=["truth_x", "truth_y"])
-        false[label] = False
-        if len(false) and len(known):
-            tree = cKDTree(known[["truth_x", "truth_y"]].to_numpy())
-            false[label] = tree.query(false[["x", "y"]].to_numpy())[0] <= matching.RADIUS
+    first, second = (
+        rows.loc[(rows["status"] == matching.FALSE) & rows["frame"].isin(frames), ["x", "y", "mag", "confidence"]]
+        for rows in working.values()
+    )
+    # the same detection in both: the Monte Carlo samples move it a little
+    false = pd.concat([first, second[~known(second, first, SAME)]], ignore_index=True)
+    for name, label in names.items():
+        sources = scores.rows(table, name, method)
+        sources = sources[sources["frame"].isin(frames)].dropna(subset=["truth_x", "truth_y"])
+        false[label] = known(false, sources[["truth_x", "truth_y"]].set_axis(["x", "y"], axis=1))
     return false
 
 
@@ -213,26 +214,3 @@ def entries(table: pd.DataFrame, record: Mapping[str, Any], source: str, method:
     """
     found = compute(table, method, seed=int(record.get("seed", 0)))
     return entries_of(found, f"{DATASET}.{method}", source, record)
-
-
-def real_detections(detections: pd.DataFrame, truth: pd.DataFrame, radius: float = 2.0) -> pd.Series:
-    """Return which detections are a source of the co-add, of whatever kind, magnitude or saturation.
-
-    Parameters
-    ----------
-    detections : DataFrame
-        Columns x, y: those that the frame's own catalogue calls false.
-    truth : DataFrame
-        From :func:`coadd_truth`.
-    radius : float
-        Pixels.
-
-    Returns
-    -------
-    Series of bool
-        With the index of `detections`.
-    """
-    if detections.empty or truth.empty:
-        return pd.Series(False, index=detections.index)
-    distance, _ = cKDTree(truth[["x", "y"]].to_numpy()).query(detections[["x", "y"]].to_numpy())
-    return pd.Series(distance <= radius, index=detections.index)

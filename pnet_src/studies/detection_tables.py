@@ -182,7 +182,7 @@ def real_in_coadd(table: pd.DataFrame) -> pd.DataFrame:
         if found.empty or deep.empty:
             continue
         alone = found[(found["status"] == matching.FALSE) & found["frame"].str.startswith(f"{stripe82.FIELD}-")]
-        real = coadd.real_detections(alone[["x", "y"]], deep)
+        real = coadd.known(alone[["x", "y"]], deep)
         rows.append(
             {
                 "method": name,

@@ -5,7 +5,8 @@ z is the difference over √(σ₁² + σ₂²). What the two frames disagree in
 the drift of the scan) is calibration and is taken off, each star's from the other stars.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,20 +17,20 @@ from pnet.common.errors import ConfigError
 from pnet.common.seeds import derive
 from pnet.evaluation.ledger import Entry, entries_of
 from pnet.evaluation.scores import Score, ranges
-from studies import repeat
 
-QUANTITIES = ("mag", "mag_net", "x", "y", "x_bpnn", "y_bpnn")
-_LIMITS = {"mag": "limit_mag", "mag_net": "limit_mag", "x": "limit_x", "y": "limit_y"}
-_LIMITS |= {"x_bpnn": "limit_x", "y_bpnn": "limit_y"}
 TITLES = {
     "mag": "magnitude (BPNN)",
     "mag_net": "magnitude (detection net)",
-    **{axis: f"{axis} (detection net)" for axis in "xy"},
-    **{f"{axis}_bpnn": f"{axis} (BPNN)" for axis in "xy"},
+    "x": "x (detection net)",
+    "y": "y (detection net)",
+    "x_bpnn": "x (BPNN)",
+    "y_bpnn": "y (BPNN)",
 }
+QUANTITIES = tuple(TITLES)
 DEGREE = 1  # of the smooth difference: affine for positions, a plane for the zero point
 CLIP = 3.5  # scatters; what lies beyond (variable stars, proper motion) does not shape the smooth difference
 COVERED = 0.6826894921370859  # of a Gaussian within one σ
+ROBUST = metrics.robust_scatter
 
 
 def smooth_residual(
@@ -114,45 +115,9 @@ def differences(table: pd.DataFrame, pair: str, quantity: str = "mag", *, degree
             "mag": ((rows["mag_1"] + rows["mag_2"]) / 2).to_numpy(),
             "delta": delta,
             "sigma": both(f"{quantity}_err"),
-            "limit": both(_LIMITS[quantity]),
+            "limit": both(f"limit_{quantity.split('_')[0]}"),
         }
     ).reset_index(drop=True)
-
-
-def by_bin(table: pd.DataFrame, pair: str, quantity: str = "mag", *, degree: int = DEGREE) -> pd.DataFrame:
-    """Return repeatability, promised error and limit of one measurement by magnitude.
-
-    Returns
-    -------
-    DataFrame
-        name ('14', '14-20', …), low, high (mag), n, repeatability (1.4826 median absolute deviation over √2), plain
-        (standard deviation over √2), predicted and limit (medians, of one measurement), z_scatter, z_std,
-        covered (share with |z| < 1). NaN where there are no errors.
-    """
-    stars = differences(table, pair, quantity, degree=degree)
-    parts = []
-    for low, high, name in ranges():
-        part = stars[stars["mag"].between(low, high, inclusive="left")]
-        if len(part) < 3:
-            continue
-        z = (part["delta"] / part["sigma"]).dropna().to_numpy()
-        parts.append(
-            {
-                "name": name,
-                "low": low,
-                "high": high,
-                "n": len(part),
-                "repeatability": float(metrics.robust_scatter(part["delta"].to_numpy()) / np.sqrt(2)),
-                "plain": float(part["delta"].std() / np.sqrt(2)),
-                "predicted": float(part["sigma"].median() / np.sqrt(2)),
-                "limit": float(part["limit"].median() / np.sqrt(2)),
-                "z_scatter": float(metrics.robust_scatter(z)) if len(z) > 2 else np.nan,
-                "z_std": float(np.std(z, ddof=1)) if len(z) > 2 else np.nan,
-                "covered": float(np.mean(np.abs(z) < 1)) if len(z) else np.nan,
-            }
-        )
-    columns = ["name", "low", "high", "n", "repeatability", "plain", "predicted", "limit"]
-    return pd.DataFrame(parts, columns=[*columns, "z_scatter", "z_std", "covered"])
 
 
 def compute(table: pd.DataFrame, *, seed: int) -> dict[str, Score]:
@@ -179,6 +144,7 @@ def compute(table: pd.DataFrame, *, seed: int) -> dict[str, Score]:
 
 
 def _scores(table: pd.DataFrame, pair: str, quantity: str, seed: int) -> Iterator[tuple[str, Score]]:
+    """Yield repeatability, promised error and limit of one measurement by magnitude."""
     stars = differences(table, pair, quantity)
     unit = "mag" if quantity.startswith("mag") else "px"
     for low, high, name in ranges():
@@ -186,29 +152,33 @@ def _scores(table: pd.DataFrame, pair: str, quantity: str, seed: int) -> Iterato
         if len(part) < 3:
             continue
         where = f"{pair}, {TITLES[quantity]}, {name} mag"
-        delta = part["delta"].to_numpy() / np.sqrt(2)
         limit = float(part["limit"].median() / np.sqrt(2))
-        key = f"{pair}.{quantity}_{{}}.{name}".format
-        repeated = metrics.bootstrap(metrics.robust_scatter, delta, seed=seed)
-        yield key("repeatability"), Score(repeated, f"scatter between epochs / √2, {where}", unit, limit)
+        found = {
+            "repeatability": _score(
+                ROBUST, part["delta"] / np.sqrt(2), seed, "scatter between epochs / √2", unit, limit
+            )
+        }
         bounded = part[np.isfinite(part["limit"]) & (part["limit"] > 0)]
         if len(bounded) > 2:
-            ratio = metrics.scatter_over_limit(bounded["delta"].to_numpy(), bounded["limit"].to_numpy(), seed=seed)
-            yield key("over_limit"), Score(ratio, f"scatter between epochs over the limit, {where}", "", 1.0)
+            ratio = bounded["delta"] / bounded["limit"]
+            found["over_limit"] = _score(ROBUST, ratio, seed, "scatter between epochs over the limit", "", 1.0)
         part = part[np.isfinite(part["sigma"]) & (part["sigma"] > 0)]
-        if len(part) < 3:
-            continue
-        z = (part["delta"] / part["sigma"]).to_numpy()
-        predicted = metrics.bootstrap(np.median, part["sigma"].to_numpy() / np.sqrt(2), seed=seed)
-        yield key("predicted"), Score(predicted, f"median error that was promised, {where}", unit, limit)
-        yield (
-            key("z"),
-            Score(metrics.bootstrap(metrics.robust_scatter, z, seed=seed), f"scatter of z, {where}", "", 1.0),
-        )
-        plain = metrics.bootstrap(metrics.plain_scatter, z, seed=seed)
-        yield key("z_std"), Score(plain, f"standard deviation of z, {where}", "", 1.0)
-        held = metrics.rate(int((np.abs(z) < 1).sum()), len(z))
-        yield key("coverage68"), Score(held, f"differences within the promised 68 %, {where}", "", COVERED)
+        if len(part) >= 3:
+            z = part["delta"] / part["sigma"]
+            promised = part["sigma"] / np.sqrt(2)
+            found["predicted"] = _score(np.median, promised, seed, "median error that was promised", unit, limit)
+            found["z"] = _score(ROBUST, z, seed, "scatter of z", "", 1.0)
+            found["z_std"] = _score(metrics.plain_scatter, z, seed, "standard deviation of z", "", 1.0)
+            held = metrics.rate(int((np.abs(z) < 1).sum()), len(z))
+            found["coverage68"] = Score(held, "differences within the promised 68 %", "", COVERED)
+        for what, score in found.items():
+            yield f"{pair}.{quantity}_{what}.{name}", replace(score, title=f"{score.title}, {where}")
+
+
+def _score(
+    statistic: Callable, values: pd.Series, seed: int, title: str, unit: str = "", limit: float | None = None
+) -> Score:
+    return Score(metrics.bootstrap(statistic, np.asarray(values, float), seed=seed), title, unit, limit)
 
 
 def _against_reference(table: pd.DataFrame, pair: str, seed: int) -> Iterator[tuple[str, Score]]:
@@ -222,14 +192,14 @@ def _against_reference(table: pd.DataFrame, pair: str, seed: int) -> Iterator[tu
         delta = smooth_residual(raw, part[f"x_{epoch}"].to_numpy(), part[f"y_{epoch}"].to_numpy())
         sigma = np.hypot(part[f"mag_err_{epoch}"], part["reference_mag_err"]).to_numpy()
         where = f"{pair}, epoch {epoch} against the reference catalogue"
-        scatter = metrics.bootstrap(metrics.robust_scatter, delta, seed=seed)
-        yield f"{pair}.reference{epoch}_scatter", Score(scatter, f"scatter, {where}", "mag")
-        z = metrics.bootstrap(metrics.robust_scatter, delta / sigma, seed=seed)
-        yield f"{pair}.reference{epoch}_z", Score(z, f"scatter of z, {where}", "", 1.0)
         held = metrics.rate(int((np.abs(delta) < sigma).sum()), len(part))
-        yield f"{pair}.reference{epoch}_coverage68", Score(held, f"within 68 %, {where}", "", COVERED)
-        offset = metrics.bias(raw, seed=seed)
-        yield f"{pair}.reference{epoch}_offset", Score(offset, f"median difference, {where}", "mag", 0.0)
+        found = {
+            "scatter": _score(ROBUST, delta, seed, f"scatter, {where}", "mag"),
+            "z": _score(ROBUST, delta / sigma, seed, f"scatter of z, {where}", "", 1.0),
+            "coverage68": Score(held, f"within 68 %, {where}", "", COVERED),
+            "offset": _score(np.median, raw, seed, f"median difference, {where}", "mag", 0.0),
+        }
+        yield from ((f"{pair}.reference{epoch}_{what}", score) for what, score in found.items())
 
 
 def entries(table: pd.DataFrame, record: Mapping[str, Any], source: str) -> list[Entry]:
@@ -240,4 +210,5 @@ def entries(table: pd.DataFrame, record: Mapping[str, Any], source: str) -> list
     table, record, source
         As `repeat.load` returns them.
     """
-    return entries_of(compute(table, seed=repeat.seed_of(record)), "repeat.pnet", source, record)
+    seed = derive(int(record.get("seed", 0)), "repeat")
+    return entries_of(compute(table, seed=seed), "repeat.pnet", source, record)

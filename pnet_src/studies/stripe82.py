@@ -43,7 +43,7 @@ _NAME = re.compile(r"fpC-(?P<run>\d{6})-(?P<band>[ugriz])(?P<camcol>[1-6])-(?P<f
 VARIABLE = "STRIPE82_MIRROR"
 
 
-def load(path: str | os.PathLike | None = None) -> dict[str, File]:
+def load() -> dict[str, File]:
     """Return the files of ``data_manifests/stripe82.yml`` by role.
 
     Raises
@@ -51,12 +51,11 @@ def load(path: str | os.PathLike | None = None) -> dict[str, File]:
     ConfigError
         If the manifest is not as the released one.
     """
-    path = paths.MANIFESTS / "stripe82.yml" if path is None else Path(path)
+    path = paths.MANIFESTS / "stripe82.yml"
     try:
-        files = [File(**entry) for entry in yaml.safe_load(path.read_text())["files"]]
+        return {file["role"]: file for file in yaml.safe_load(path.read_text())["files"]}
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: is no list of Stripe 82 files ({error})") from error
-    return {file.role: file for file in files}
 
 
 def folders() -> list[Path]:
@@ -84,10 +83,6 @@ def fetch(roles: Iterable[str]) -> dict[str, Path]:
     roles : iterable of str
         Of ``data_manifests/stripe82.yml``, as in ``coadd``.
 
-    Returns
-    -------
-    dict of str to Path
-
     Raises
     ------
     ConfigError
@@ -99,17 +94,11 @@ def fetch(roles: Iterable[str]) -> dict[str, Path]:
     for role in roles:
         if role not in known:
             raise ConfigError(f"role is {role!r}; the manifest of Stripe 82 has {', '.join(known)}")
-        found[role] = _find(known[role]) or _download(known[role])
+        file = known[role]
+        places = (folder / file.path for folder in folders())
+        here = (place for place in places if place.is_file() and sha256(place) == file.sha256)
+        found[role] = next(here, None) or _download(file)
     return found
-
-
-def _find(file: File) -> Path | None:
-    """Return the file where it lies here with the right bytes."""
-    for folder in folders():
-        path = folder / file.path
-        if path.is_file() and sha256(path) == file.sha256:
-            return path
-    return None
 
 
 def _download(file: File) -> Path:
@@ -123,6 +112,32 @@ def _download(file: File) -> Path:
             f"`{VARIABLE}=<folder that holds {file.path}>` takes it from a folder"
         ) from error
     return target
+
+
+def _columns(path: str | os.PathLike, needed: Iterable[str], what: str) -> dict[str, np.ndarray]:
+    """Return columns of the table in HDU 1 of a FITS file; DataError if it is damaged or lacks one."""
+    hdus = open_fits(path)
+    table = hdus[1].data if len(hdus) > 1 else None
+    present = getattr(table, "names", None) or ()
+    missing = [name for name in needed if name not in present]
+    if missing:
+        raise DataError(f"{path}: lacks the columns {', '.join(missing)}; it is no {what} of Stripe 82")
+    return {name: np.asarray(table[name]) for name in needed}
+
+
+def read_reference(path: str | os.PathLike, band: str = "g") -> pd.DataFrame:
+    """Read the catalogue of Stripe 82 stars: ra, dec (degrees, 0 to 360), mag, mag_err (AB, of `band`).
+
+    Raises
+    ------
+    DataError
+        If it is damaged or lacks a column.
+    """
+    names = {"ra": "ra", "dec": "dec", band: "mag", f"{band}_err": "mag_err"}
+    table = _columns(path, (*names, "starnotgal"), "reference catalogue")
+    rows = pd.DataFrame({name: table[column].astype(float) for column, name in names.items()})
+    rows["ra"] %= 360
+    return rows[table["starnotgal"] == 1].reset_index(drop=True)
 
 
 def read_fpc(
@@ -228,14 +243,7 @@ def _calibration(path: str | os.PathLike, identity: FieldId) -> tuple[float, flo
     return values
 
 
-def coadd_truth(
-    path: str | os.PathLike,
-    frame: Frame,
-    *,
-    magnitudes: tuple[float, float] = catalogue.MAGNITUDES,
-    isolation: float = catalogue.ISOLATION,
-    edge: float = catalogue.EDGE,
-) -> pd.DataFrame:
+def coadd_truth(path: str | os.PathLike, frame: Frame) -> pd.DataFrame:
     """Return the sources of the co-add on a g-band frame, with the stars that count marked.
 
     A star counts by the paper's criteria (:func:`pnet.sky.catalogue.mark_counted`); neighbours are the sources down to
@@ -247,8 +255,6 @@ def coadd_truth(
         Co-add catalogue.
     frame : Frame
         With its celestial WCS.
-    magnitudes, isolation, edge
-        As in :func:`pnet.sky.catalogue.mark_counted`.
 
     Returns
     -------
@@ -261,16 +267,9 @@ def coadd_truth(
     DataError
         If the file is damaged or lacks a column, the frame has no WCS, or nothing of the catalogue lies on it.
     """
-    hdus = open_fits(path)
-    table = hdus[1].data if len(hdus) > 1 else None
-    if table is None or getattr(table, "names", None) is None:
-        raise DataError(f"{path}: has no table in HDU 1")
-    missing = [column for column in NEEDED if column not in table.names]
-    if missing:
-        raise DataError(f"{path}: lacks the columns {', '.join(missing)}; it is no co-add catalogue of Stripe 82")
+    native = _columns(path, NEEDED, "co-add catalogue")
     if frame.wcs is None:
         raise DataError(f"frame {frame.name}: has no celestial WCS, so the co-add cannot be placed on it")
-    native = {name: np.asarray(table[name]) for name in NEEDED}
     # The file's own x and y are pixels of the r frame, 4 and 14 px away from those of g.
     x, y = frame.wcs.all_world2pix(native["ra"].astype(float), native["dec"].astype(float), 0)
     star = (native["probpsf"] == 1) & ~native["galaxy_bool"].astype(bool)
@@ -295,6 +294,6 @@ def coadd_truth(
         raise DataError(f"{path}: no source of it lies on frame {frame.name}; it was made for field {FIELD}")
     rows = rows[inside].sort_values("mag", kind="stable").reset_index(drop=True)
     seen = rows["mag"] <= DEPTH
-    marked = catalogue.mark_counted(rows[seen], frame, magnitudes=magnitudes, isolation=isolation, edge=edge)
+    marked = catalogue.mark_counted(rows[seen], frame)
     rows["counted"] = marked["counted"].reindex(rows.index, fill_value=False).astype(bool) & ~rows["saturated"]
     return rows

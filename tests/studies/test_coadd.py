@@ -82,8 +82,8 @@ def test_offset_of_two_catalogues(frame, tmp_path):
 def test_real_detections_are_within_two_pixels(frame, tmp_path):
     truth = stripe82.coadd_truth(write_coadd(tmp_path / "coadd.fits"), frame)
     detections = pd.DataFrame({"x": [306.5, 320.0], "y": [151.0, 20.0]}, index=[7, 9])
-    assert coadd.real_detections(detections, truth).to_dict() == {7: True, 9: False}
-    assert coadd.real_detections(detections.iloc[:0], truth).empty
+    assert coadd.known(detections, truth).tolist() == [True, False]
+    assert not coadd.known(detections.iloc[:0], truth).size and not coadd.known(detections, truth.iloc[:0]).any()
 
 
 def test_damaged_catalogues_are_named(frame, tmp_path):
@@ -221,7 +221,7 @@ def test_no_error_of_the_coadd_where_ours_explain_all(rng):
 
 
 def test_entries_have_keys_of_the_data_set(rng):
-    record = {"seed": 3, "command": "python -m pnet evaluate --dataset coadd", "frames": []}
+    record = {"seed": 3, "command": "python -m studies coadd", "frames": []}
     entries = coadd.entries(measured(rng), record, "live")
     assert {entry.key for entry in entries} >= {"coadd.pnet.own_error", "coadd.pnet.photoobj_false_real"}
     assert all(entry.provenance == {"seed": 3, "command": record["command"]} for entry in entries)

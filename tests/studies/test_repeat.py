@@ -8,6 +8,7 @@ from sdss_files import wcs, write_fpm, write_psfield
 
 from pnet.book.figures import style
 from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.evaluation.ledger import Ledger
 from pnet.frame import Frame
 from pnet.sdss.field import FieldId
 from studies import repeat, repeat_scores, stripe82
@@ -163,18 +164,19 @@ def test_smooth_residual_leaves_each_star_out(rng):
 
 
 def test_repeatability_is_the_noise_of_one_measurement(table):
-    rows = repeat_scores.by_bin(table, "stripe82", "mag").set_index("name")
-    pooled = rows.loc["14-20"]
-    assert pooled["n"] > 200
-    assert pooled["repeatability"] == pytest.approx(0.01, rel=0.15)
-    assert pooled["predicted"] == pytest.approx(0.01)
-    assert pooled["z_std"] == pytest.approx(1.0, abs=0.12)
-    assert pooled["covered"] == pytest.approx(0.683, abs=0.08)
+    found = {key: score.estimate for key, score in repeat_scores.compute(table, seed=1).items()}
+
+    def pooled(what):
+        return found[f"stripe82.{what}.14-20"].value
+
+    assert found["stripe82.mag_repeatability.14-20"].n > 200
+    assert pooled("mag_repeatability") == pytest.approx(0.01, rel=0.15)
+    assert pooled("mag_predicted") == pytest.approx(0.01)
+    assert pooled("mag_z_std") == pytest.approx(1.0, abs=0.12)
+    assert pooled("mag_coverage68") == pytest.approx(0.683, abs=0.08)
     for axis in "xy":
-        position = repeat_scores.by_bin(table, "stripe82", axis).set_index("name").loc["14-20"]
-        assert position["repeatability"] == pytest.approx(0.02, rel=0.15)
-        assert position["z_scatter"] == pytest.approx(1.0, abs=0.15)
-    assert repeat_scores.by_bin(table, "stripe82", "mag_net").empty  # NaN: this method has none
+        assert pooled(f"{axis}_repeatability") == pytest.approx(0.02, rel=0.15)
+        assert pooled(f"{axis}_z") == pytest.approx(1.0, abs=0.15)
 
 
 def test_scores_and_entries(table):
@@ -191,8 +193,9 @@ def test_scores_and_entries(table):
 
 
 def test_the_figure_is_drawn_with_and_without_errors(table, tmp_path):
-    for name, rows in (("all", table), ("bare", table.assign(x_err_1=np.nan)), ("none", table.assign(counted=False))):
-        path = style.save(figure.repeatability(rows), tmp_path / f"{name}.png")
+    for name, rows in (("all", table), ("bare", table.assign(x_err_1=np.nan)), ("none", table.iloc[:0])):
+        ledger = Ledger(repeat_scores.entries(rows, {}, "live"))
+        path = style.save(figure.repeatability(rows, ledger), tmp_path / f"{name}.png")
         assert path.stat().st_size > 10_000
 
 
@@ -205,8 +208,10 @@ def test_run_writes_a_table_that_read_believes(rng, tmp_path, monkeypatch):
 
     monkeypatch.setattr(repeat, "stripe82_pair", lambda: pair)
     monkeypatch.setattr(repeat, "overlap_pair", missing)
-    path = repeat.run(tmp_path, measurer=lambda frame: tables[frame.name], seed=5)
+    written = repeat.run(tmp_path, measurer=lambda frame: tables[frame.name], seed=5)
+    path = tmp_path / "measurements" / "repeat.parquet"
     table, record = repeat.read(path)
+    assert record == written
     assert list(table.columns) == list(repeat.COLUMNS)
     assert record["left_out"] == "overlap not measured: 2989-5-22: not there"
     assert record["seed"] == 5 and record["frames"] == ["4192-4-300-g + 6377-4-399-g"]
@@ -215,7 +220,7 @@ def test_run_writes_a_table_that_read_believes(rng, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="SHA-256 differs"):
         repeat.read(path)
     with pytest.raises(MissingError, match="python -m studies repeat"):
-        repeat.read(tmp_path / "nowhere.parquet")
+        repeat.read(tmp_path / "nowhere" / "repeat.parquet")
 
 
 def test_an_optional_step_records_what_is_missing(tmp_path, monkeypatch):
@@ -223,14 +228,14 @@ def test_an_optional_step_records_what_is_missing(tmp_path, monkeypatch):
         raise MissingError("no frames of Stripe 82")
 
     monkeypatch.setattr(repeat, "stripe82_pair", missing)
-    state = repeat.step(tmp_path, optional=True)
+    state = repeat.run(tmp_path, optional=True)
     assert state == {"available": False, "reason": "no frames of Stripe 82"}
     with pytest.raises(MissingError):
-        repeat.step(tmp_path)
+        repeat.run(tmp_path)
 
 
 def test_reference_catalogue_without_its_columns_is_named(tmp_path):
     columns = [fits.Column(name, "D", array=[1.0]) for name in ("ra", "dec", "g")]
     fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "stars.fits")
     with pytest.raises(DataError, match="lacks the columns g_err, starnotgal"):
-        repeat.read_reference(tmp_path / "stars.fits")
+        stripe82.read_reference(tmp_path / "stars.fits")

@@ -22,6 +22,7 @@ from pnet.sky import limits, matching
 from pnet.stars import weights
 
 DATASETS = ("simulation", "realistic", "validation", "sdss", "coadd")
+STUDIES = ("coadd", "repeat")  # which `python -m studies` measures
 METHODS = ("pnet", "sextractor", "sextractor_default", "sep", "psfex", "photutils")
 FLOOR = 0.01  # detections are recorded down to this confidence, so that every threshold can be studied later
 # Confidence from which on a method's detections count in tables: the paper's 0.3 for PNet; a classical
@@ -149,8 +150,8 @@ def write(table: pd.DataFrame, path: str | os.PathLike, record: Mapping[str, Any
     return record
 
 
-def read(path: str | os.PathLike) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Read a measurement table and its provenance.
+def read(path: str | os.PathLike, columns: Iterable[str] = COLUMNS) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Read a measurement table, which must have these columns, and its provenance.
 
     Raises
     ------
@@ -161,7 +162,8 @@ def read(path: str | os.PathLike) -> tuple[pd.DataFrame, dict[str, Any]]:
     """
     path = Path(path)
     beside = path.with_suffix(".json")
-    command = f"`python -m pnet evaluate --dataset {path.stem}` makes them"
+    kind = "studies" if path.stem in STUDIES else "pnet evaluate --dataset"
+    command = f"`python -m {kind} {path.stem}` makes them"
     try:
         record = read_json(beside)
         if not record.get("available", True):
@@ -175,7 +177,7 @@ def read(path: str | os.PathLike) -> tuple[pd.DataFrame, dict[str, Any]]:
         raise MissingError(f"{error.filename}: no measurements here; {command}") from error
     except (OSError, ValueError, AttributeError) as error:  # pyarrow's and json's errors are ValueErrors or OSErrors
         raise DataError(f"{path}: cannot be read: {error}") from error
-    missing = [name for name in COLUMNS if name not in table.columns]
+    missing = [name for name in columns if name not in table.columns]
     if missing:
         raise DataError(f"{path}: column(s) {', '.join(missing)} missing; measure again")
     return table, record

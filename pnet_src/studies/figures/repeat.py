@@ -6,25 +6,29 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pnet.book.figures import style
+from pnet.evaluation.ledger import Ledger
+from pnet.evaluation.scores import ranges
 from studies import repeat_scores
 
 PANELS = (("mag", "magnitude", "mag"), ("x", "x", "px"), ("y", "y", "px"))
 
 
 @style.styled
-def repeatability(table: pd.DataFrame, pair: str = "stripe82") -> Figure:
+def repeatability(table: pd.DataFrame, ledger: Ledger, pair: str = "stripe82") -> Figure:
     """Draw differences between epochs over magnitude, and below them their scatter beside promise and limit.
 
     Parameters
     ----------
     table : DataFrame
         From `repeat.read`.
+    ledger : Ledger
+        With the entries of `repeat_scores.entries`.
     pair : str
     """
     figure, axes = style.new(2, 3, height=5.6, width=7.2, sharex=True)
     for column, (quantity, title, unit) in enumerate(PANELS):
         _differences(axes[0, column], table, pair, quantity, f"{title}", unit)
-        _by_magnitude(axes[1, column], table, pair, quantity, unit)
+        _by_magnitude(axes[1, column], ledger, pair, quantity, unit)
         axes[1, column].set_xlabel("g / mag")
     axes[0, 0].set_xlim(13.9, 20.1)
     handles, labels = axes[1, 0].get_legend_handles_labels()
@@ -61,28 +65,27 @@ def _differences(ax: Axes, table: pd.DataFrame, pair: str, quantity: str, title:
     ax.set_ylabel(f"second − first / {unit}")
 
 
-def _by_magnitude(ax: Axes, table: pd.DataFrame, pair: str, quantity: str, unit: str) -> None:
+def _by_magnitude(ax: Axes, ledger: Ledger, pair: str, quantity: str, unit: str) -> None:
     """Draw scatter, promise and limit of one measurement by magnitude bin."""
-    rows = repeat_scores.by_bin(table, pair, quantity)
-    rows = rows[~rows["name"].str.contains("-")]
-    if rows.empty:
+    head = f"repeat.pnet.{pair}.{quantity}"
+    bins = [(low + 0.5, name) for low, high, name in ranges() if high == low + 1]
+    bins = [(x, name) for x, name in bins if f"{head}_repeatability.{name}" in ledger]
+    if not bins:
         style.empty(ax, "")
         return
-    centre = (rows["low"] + rows["high"]) / 2
+    x = np.array([x for x, _ in bins])
+    scatter = [ledger[f"{head}_repeatability.{name}"] for _, name in bins]
+    value = np.array([entry.value for entry in scatter])
     # a scatter of n values is known to 1/√(2n), the robust one to 1.65 times that
-    error = 1.65 * rows["repeatability"] / np.sqrt(2 * rows["n"])
+    error = 1.65 * value / np.sqrt(2 * np.array([entry.n for entry in scatter]))
     ax.errorbar(
-        centre,
-        rows["repeatability"],
-        yerr=error,
-        fmt="o",
-        color=style.COLOURS["pnet"],
-        label="scatter between epochs / √2",
-        zorder=3,
+        x, value, yerr=error, fmt="o", color=style.COLOURS["pnet"], label="scatter between epochs / √2", zorder=3
     )
-    if rows["predicted"].notna().any():
-        ax.plot(centre, rows["predicted"], "-s", color=style.COLOURS["sextractor"], markersize=4, label="promised")
-    if rows["limit"].notna().any():
-        ax.plot(centre, rows["limit"], "--", color=style.COLOURS["limit"], label="limit")
+    promised = np.array([ledger.value(f"{head}_predicted.{name}") for _, name in bins])
+    if np.isfinite(promised).any():
+        ax.plot(x, promised, "-s", color=style.COLOURS["sextractor"], markersize=4, label="promised")
+    limit = np.array([np.nan if entry.limit is None else entry.limit for entry in scatter])
+    if np.isfinite(limit).any():
+        ax.plot(x, limit, "--", color=style.COLOURS["limit"], label="limit")
     ax.set_yscale("log")
     ax.set_ylabel(f"one measurement / {unit}")
