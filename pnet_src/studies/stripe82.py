@@ -53,7 +53,7 @@ def load() -> dict[str, File]:
     """
     path = paths.MANIFESTS / "stripe82.yml"
     try:
-        return {file["role"]: file for file in yaml.safe_load(path.read_text())["files"]}
+        return {entry["role"]: File(**entry) for entry in yaml.safe_load(path.read_text())["files"]}
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: is no list of Stripe 82 files ({error})") from error
 
