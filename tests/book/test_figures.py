@@ -10,6 +10,7 @@ from PIL import Image
 from pnet.book.figures import astrometry, detection, photometry, style, uncertainty
 from pnet.common import metrics
 from pnet.evaluation import ledger
+from pnet.evaluation.entries import entries_from_measurements
 
 DRAW = {
     "figure_6": (lambda t: detection.figure_6(t), 4),
@@ -101,7 +102,7 @@ def test_figure_9_quotes_the_area_of_uncertainty_toolbox(measured):
 
 
 def test_scatter_over_limit_of_several_methods(measured, tmp_path):
-    book = ledger.Ledger(ledger.entries_from_measurements(measured, seed=1, groups=("photometry",)))
+    book = ledger.Ledger(entries_from_measurements(measured, seed=1, groups=("photometry",)))
     series = {"PNet": ("pnet", "mag"), "SExtractor": ("sextractor", "mag"), "SEP": ("sep", "mag")}
     figure = photometry.over_limit(book, series, "magnitude")
     (ax,) = panels(figure)

@@ -6,8 +6,8 @@ import pytest
 from measured import LIMIT, table
 
 from pnet.common import metrics
-from pnet.evaluation import error_bars as calibration_scores
-from pnet.evaluation import ledger, scores
+from pnet.evaluation import error_bars, ledger, scores
+from pnet.evaluation.entries import compute, entries_from_measurements
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +25,11 @@ def test_neighbours_are_counted_by_hand():
         index=[7, 3, 9, 1, 4, 2],
     )
     # 9 px is too near, 35 px too far, another frame is another sky, a false detection has no source
-    assert calibration_scores.neighbours(rows).tolist() == [1, 1, 2, 0, -1, 0]
+    assert error_bars.neighbours(rows).tolist() == [1, 1, 2, 0, -1, 0]
 
 
 def test_crowding_reaches_the_stars_that_were_matched(measured):
-    stars = calibration_scores.stars_of(measured, "simulation")
+    stars = error_bars.stars_of(measured, "simulation")
     rows = scores.rows(measured, "simulation", "pnet")
     for _, star in stars.sample(20, random_state=1).iterrows():
         frame = rows[(rows["frame"] == star["frame"]) & rows["truth_x"].notna()]
@@ -38,18 +38,18 @@ def test_crowding_reaches_the_stars_that_were_matched(measured):
 
 
 def test_groups_are_disjoint_and_complete(measured):
-    stars = calibration_scores.stars_of(measured, "simulation")
+    stars = error_bars.stars_of(measured, "simulation")
     stars = stars.assign(seeing=np.where(np.arange(len(stars)) % 2, 1.2, 1.4))
-    found = list(calibration_scores.groups(stars))
-    for kind in calibration_scores.GROUPS:
+    found = list(error_bars.groups(stars))
+    for kind in error_bars.GROUPS:
         members = np.array([member for key, _, member in found if key.startswith(kind)])
         assert (members.sum(axis=0) == 1).all(), kind
     assert {"mag.17", "seeing.1.2", "seeing.1.4"} <= {key for key, _, _ in found}
-    assert len(list(calibration_scores.groups(stars.head(5)))) == 0
+    assert len(list(error_bars.groups(stars.head(5)))) == 0
 
 
 def test_right_error_bars_pass_everywhere(measured):
-    found = scores.compute(measured, "simulation", "pnet", seed=1, groups=("calibration",))
+    found = compute(measured, "simulation", "pnet", seed=1, groups=("calibration",))
     assert found["crps"].estimate.value == pytest.approx(LIMIT / np.sqrt(np.pi), rel=0.1)
     assert found["crps_over_limit"].estimate.value == pytest.approx(1, abs=0.1) and found["crps"].limit > 0
     assert found["sharpness"].estimate.value == pytest.approx(LIMIT)
@@ -64,7 +64,7 @@ def test_right_error_bars_pass_everywhere(measured):
             assert score.estimate.low - 0.1 <= score.limit <= score.estimate.high + 0.1, key
     # one seeing is no group, and no group is without stars
     assert not any(".seeing." in key for key in found)
-    assert scores.compute(measured, "simulation", "sextractor", seed=1, groups=("calibration",)) == {}
+    assert compute(measured, "simulation", "sextractor", seed=1, groups=("calibration",)) == {}
 
 
 def test_a_fault_is_found_in_its_bin_and_nowhere_else(measured):
@@ -72,24 +72,24 @@ def test_a_fault_is_found_in_its_bin_and_nowhere_else(measured):
     bright = (wrong["truth_mag"] < 15) & (wrong["truth_mag"] >= 14)
     wrong.loc[bright, "mag_err"] *= 0.5
     wrong.loc[bright, "mag"] += 0.005
-    found = scores.compute(wrong, "simulation", "pnet", seed=1, groups=("calibration",))
+    found = compute(wrong, "simulation", "pnet", seed=1, groups=("calibration",))
     assert found["bias_over_allowed.mag.14"].estimate.value == pytest.approx(-5, abs=2)
     assert found["z_scatter.mag.14"].estimate.low > 1.5 and found["z_scatter.mag.17"].estimate.high < 1.4
     area = {key: found[f"miscalibration_area.mag.{key}"] for key in (14, 17)}
     assert area[14].estimate.value > 3 * area[14].limit and area[17].estimate.value < 3 * area[17].limit
-    stars = calibration_scores.stars_of(wrong, "simulation")
+    stars = error_bars.stars_of(wrong, "simulation")
     stars = stars[stars["truth_mag"].between(14, 15, inclusive="left")]
     values = (stars[name].to_numpy() for name in ("truth_mag", "mag", "mag_err"))
     assert area[14].estimate.value == pytest.approx(metrics.miscalibration_area(*values), abs=1e-9)
 
 
 def test_a_catalogue_has_no_limit(measured):
-    found = scores.compute(measured, "sdss", "pnet", seed=1, groups=("calibration",))
+    found = compute(measured, "sdss", "pnet", seed=1, groups=("calibration",))
     assert np.isnan(found["crps"].limit) and "crps_over_limit" not in found
 
 
 def test_entries_of_the_ledger(measured):
-    entries = ledger.Ledger(ledger.entries_from_measurements(measured, seed=1, groups=("calibration",)))
+    entries = ledger.Ledger(entries_from_measurements(measured, seed=1, groups=("calibration",)))
     assert entries["simulation.pnet.z_scatter.mag.17"].limit == 1.0
     assert len(entries.find("simulation.pnet.miscalibration_area.crowding.*")) >= 2
     assert entries.find("*.sextractor.*") == []

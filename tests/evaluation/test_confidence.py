@@ -153,11 +153,12 @@ def test_scores_of_the_confidence():
     rows = table(frames={"simulation": 10}, false=3)
     rows = rows[rows["method"] == "pnet"]
     fitted = Calibration("platt", 100, 80, 0.8, 0.4, threshold=0.5)
-    plain = confidence.compute(rows, "simulation", 1, None)
+    plain = confidence.compute(rows, "simulation", "pnet", 1, {})
     assert set(plain) == {"confidence_error", "confidence_brier"}
-    more = confidence.compute(rows, "simulation", 1, fitted.as_dict())
+    record = {KEY: fitted.as_dict()}
+    more = confidence.compute(rows, "simulation", "pnet", 1, record)
     assert {"probability_error", "probability_brier"} < set(more) and "recall_at_chosen" not in more
-    galaxies = confidence.compute(rows.assign(dataset="realistic"), "realistic", 1, fitted.as_dict())
+    galaxies = confidence.compute(rows.assign(dataset="realistic"), "realistic", "pnet", 1, record)
     assert galaxies["threshold_chosen"].estimate.value == 0.5
     found = ((rows["status"] == "matched") & (rows["confidence"] >= 0.5)).sum()
     assert galaxies["recall_at_chosen"].estimate.value == pytest.approx(

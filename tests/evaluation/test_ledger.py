@@ -11,6 +11,7 @@ from measured import LIMIT, table
 from pnet.book import tables
 from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.evaluation import ledger, scores
+from pnet.evaluation.entries import compute, entries_from_measurements
 from pnet.evaluation.ledger import Entry, Ledger, compare
 from pnet.sky import matching
 
@@ -23,7 +24,7 @@ def measured():
 @pytest.fixture(scope="module")
 def entries(measured):
     record = {"command": "c", "commit": "abc", "seed": 1, "frames": ["many"]}
-    return Ledger(ledger.entries_from_measurements(measured, seed=5, provenance=record))
+    return Ledger(entries_from_measurements(measured, seed=5, provenance=record))
 
 
 def test_detection_scores_equal_counts_by_hand(measured, entries):
@@ -103,7 +104,7 @@ def test_paper_values_stand_beside_ours(entries):
 
 
 def test_the_same_seed_gives_the_same_ledger(measured, entries):
-    again = ledger.entries_from_measurements(measured, seed=5, groups=("astrometry",))
+    again = entries_from_measurements(measured, seed=5, groups=("astrometry",))
     for entry in again:
         assert (entry.value, entry.low, entry.high) == (
             entries[entry.key].value,
@@ -115,24 +116,24 @@ def test_the_same_seed_gives_the_same_ledger(measured, entries):
 def test_few_and_no_stars(measured):
     few = measured[measured["frame"] == "sdss-0"]
     few = few[few["truth_mag"].isna() | (few["truth_mag"] > 19.5)]
-    found = Ledger(ledger.entries_from_measurements(few, seed=1))
+    found = Ledger(entries_from_measurements(few, seed=1))
     assert found["sdss.pnet.recall"].n < 8
     none = few[few["status"] == "false"]
-    empty = Ledger(ledger.entries_from_measurements(none, seed=1))
+    empty = Ledger(entries_from_measurements(none, seed=1))
     assert empty["sdss.pnet.recall"].value is None
-    assert ledger.entries_from_measurements(measured.iloc[:0], seed=1) == []
+    assert entries_from_measurements(measured.iloc[:0], seed=1) == []
 
 
 def test_a_bright_star_without_a_limit_is_left_out_of_the_ratio(measured):
     some = measured[(measured["dataset"] == "simulation") & (measured["method"] == "pnet")].copy()
     some.loc[some["truth_mag"] < 15, "limit_mag"] = np.nan
-    found = scores.compute(some, "simulation", "pnet", seed=1, groups=("photometry",))
+    found = compute(some, "simulation", "pnet", seed=1, groups=("photometry",))
     assert "mag_over_limit.14" not in found and "mag_over_limit.15" in found
 
 
 def test_unknown_names_are_refused(measured):
     with pytest.raises(ConfigError, match="group"):
-        scores.compute(measured, "sdss", "pnet", seed=1, groups=("weather",))
+        compute(measured, "sdss", "pnet", seed=1, groups=("weather",))
     with pytest.raises(ConfigError, match="method"):
         scores.select(measured, "sdss", "magic")
 

@@ -12,8 +12,8 @@ from measured import LIMIT, table
 
 from pnet.common import metrics
 from pnet.common.errors import ConfigError, DataError
-from pnet.evaluation import ledger, scores
-from pnet.evaluation import positions as position_scores
+from pnet.evaluation import ledger
+from pnet.evaluation.entries import compute, entries_from_measurements
 from pnet.simulation.recipe import Recipe, draw_conditions
 from pnet.sky import limits
 
@@ -44,7 +44,7 @@ def measured():
 
 
 def test_scores_tell_right_from_wrong_error_bars(measured):
-    found = scores.compute(measured, "simulation", "pnet", seed=1, groups=("positions",))
+    found = compute(measured, "simulation", "pnet", seed=1, groups=("positions",))
     for name in ("all", "bright", "faint"):
         score = found[f"ellipse_68.{name}"]
         assert score.estimate.low < 0.68 < score.estimate.high and score.limit == 0.68
@@ -61,11 +61,11 @@ def test_scores_tell_right_from_wrong_error_bars(measured):
 
 
 def test_what_a_method_lacks_has_no_scores(measured):
-    assert scores.compute(measured, "simulation", "sextractor", seed=1, groups=("positions",)) == {}
+    assert compute(measured, "simulation", "sextractor", seed=1, groups=("positions",)) == {}
     some = measured.copy()
     some.loc[some.index[::2], "x_err"] = np.nan
-    found = scores.compute(some, "simulation", "pnet", seed=1, groups=("positions",))
-    whole = scores.compute(measured, "simulation", "pnet", seed=1, groups=("positions",))
+    found = compute(some, "simulation", "pnet", seed=1, groups=("positions",))
+    whole = compute(measured, "simulation", "pnet", seed=1, groups=("positions",))
     assert found["ellipse_68.all"].estimate.n < whole["ellipse_68.all"].estimate.n
 
 
@@ -74,12 +74,12 @@ def test_the_displacement_is_taken_off_where_skymaker_made_the_frames(measured):
     for axis in "xy":  # as if SkyMaker's displacement were all the error there is
         displacement = limits.skymaker_displacement(moved[f"truth_{axis}"].to_numpy())
         moved[axis] = moved[f"truth_{axis}"] + displacement
-    entries = ledger.entries_from_measurements(moved, seed=1, provenance={"engine": "frames"}, groups=("positions",))
+    entries = entries_from_measurements(moved, seed=1, provenance={"engine": "frames"}, groups=("positions",))
     found = ledger.Ledger(entries)
     assert found.value("simulation.pnet.x_over_limit_placed.14-20") == pytest.approx(0, abs=1e-9)
     entry = found["simulation.pnet.ellipse_68_placed.all"]
     assert entry.value == 1.0 and "SkyMaker put the light" in entry.title
-    rendered = ledger.entries_from_measurements(moved, seed=1, provenance={"engine": "renderer"}, groups=("positions",))
+    rendered = entries_from_measurements(moved, seed=1, provenance={"engine": "renderer"}, groups=("positions",))
     assert not any("placed" in each.key for each in rendered)
 
 
@@ -116,7 +116,7 @@ def test_the_displacement_is_skymakers(rng):
 
 
 def test_variants_have_keys_of_their_own(measured):
-    found = position_scores.compute(scores.rows(measured, "simulation", "pnet"), "simulation", "pnet", 1, "skymaker")
+    found = compute(measured, "simulation", "pnet", seed=1, groups=("positions",), record={"engine": "skymaker"})
     for key in (
         "x_over_limit_placed.14-20",
         "ellipse_95_placed.faint",

@@ -13,7 +13,8 @@ from pnet.common.errors import DataError, MissingError
 from pnet.evaluation import confidence, scores
 from pnet.evaluation import contaminants as realistic
 from pnet.evaluation import measurements as evaluation
-from pnet.evaluation.ledger import Entry, Ledger, entries_from_measurements
+from pnet.evaluation.entries import entries_from_measurements
+from pnet.evaluation.ledger import Entry, Ledger
 from pnet.stars.confidence import Calibration
 from studies import detection_tables
 

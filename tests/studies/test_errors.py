@@ -13,6 +13,7 @@ from pnet.common.errors import DataError
 from pnet.common.metrics import Estimate
 from pnet.evaluation import error_bars as calibration_scores
 from pnet.evaluation import ledger, scores
+from pnet.evaluation.entries import entries_from_measurements
 from pnet.evaluation.scores import Score
 from studies import error_tables, recalibrations
 from studies.figures import error_bars, stress
@@ -28,7 +29,7 @@ def book(measured):
     stars = measured.copy()  # three kinds of seeing, so that it is a group
     stars["seeing"] = 1.2 + 0.2 * (stars["frame"].str.extract(r"(\d+)$")[0].astype(float) % 3)
     groups = ("photometry", "uncertainty", "calibration")
-    return ledger.Ledger(ledger.entries_from_measurements(stars, seed=1, groups=groups))
+    return ledger.Ledger(entries_from_measurements(stars, seed=1, groups=groups))
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ import pandas as pd
 
 from pnet.common import paths
 from pnet.common.errors import MissingError
-from pnet.evaluation import ledger, scores
+from pnet.evaluation import ledger
 from pnet.evaluation import measurements as evaluation
+from pnet.evaluation.entries import GROUPS, entries_from_measurements
 
 LIVE, RELEASED, MISSING = "live", "released", "missing"
 COMMANDS = {  # the one command that makes a data set's measurements live
@@ -58,7 +59,7 @@ class Measurements:
     output: str = ""
 
     def entries(
-        self, *, seed: int, groups: tuple[str, ...] = scores.GROUPS, datasets: tuple[str, ...] | None = None
+        self, *, seed: int, groups: tuple[str, ...] = GROUPS, datasets: tuple[str, ...] | None = None
     ) -> list[ledger.Entry]:
         """Return the ledger entries of every data set, or of `datasets`, each with its own source and provenance."""
         found = []
@@ -66,7 +67,7 @@ class Measurements:
             if origin == MISSING or (datasets is not None and dataset not in datasets):
                 continue
             rows = self.table[self.table["dataset"] == dataset]
-            found += ledger.entries_from_measurements(
+            found += entries_from_measurements(
                 rows, seed=seed, source=origin, provenance=self.provenance[dataset], groups=groups
             )
         return found

@@ -6,7 +6,8 @@ import numpy as np
 
 from pnet.common.errors import MissingError
 from pnet.evaluation import measurements
-from pnet.evaluation.ledger import Entry, Ledger, entries_from_measurements
+from pnet.evaluation.entries import entries_from_measurements
+from pnet.evaluation.ledger import Entry, Ledger
 
 SAME = 0.01  # relative difference of two ledgers; on another processor single stars cross a threshold
 SMALL = 1e-3  # below it, `SAME` is taken of this: a bias near zero has no relative error

@@ -323,40 +323,28 @@ def pair(rows: pd.DataFrame, calibration: Calibration | None, *, seed: int) -> t
     return before, reliability(calibration.apply(values), star, seed=seed, edges=WHOLE)
 
 
-def compute(rows: pd.DataFrame, dataset: str, seed: int, calibration: Mapping[str, Any] | None) -> dict[str, Score]:
+def compute(table: pd.DataFrame, dataset: str, method: str, seed: int, record: Mapping[str, Any]) -> dict[str, Score]:
     """Return the calibration errors and, on frames with galaxies, the rates at the chosen threshold.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        As for `pair`.
-    calibration : mapping, optional
-        The field `pnet.stars.confidence.KEY` of the card of the net that measured.
+    Only of PNet, the others have no such confidence, and on simulated frames: a real catalogue is not complete. What
+    was fitted is the field `pnet.stars.confidence.KEY` of `record`.
     """
-    fitted = Calibration.from_dict(calibration) if calibration else None
-    before, after = pair(rows, fitted, seed=seed)
-    if not before.error.n:
+    if method != "pnet" or dataset not in scores.SIMULATED:
         return {}
-    found = {
-        "confidence_error": Score(before.error, "expected calibration error of the confidence", limit=0.0),
-        "confidence_brier": Score(Estimate(before.brier, n=before.error.n), "Brier score of the confidence"),
-    }
-    if after is not None:
-        title = "expected calibration error of the calibrated probability"
-        found |= {
-            "probability_error": Score(after.error, title, limit=0.0),
-            "probability_brier": Score(Estimate(after.brier, n=after.error.n), "Brier score of the probability"),
-        }
-    if dataset != "realistic" or fitted is None or fitted.threshold is None:
+    fitted = Calibration.from_dict(record[KEY]) if record.get(KEY) else None
+    found: dict[str, Score] = {}
+    whats = {"confidence": "of the confidence", "probability": "of the calibrated probability"}
+    for (name, what), known in zip(whats.items(), pair(table, fitted, seed=seed), strict=True):
+        if known is not None and known.error.n:
+            brier = Estimate(known.brier, n=known.error.n)
+            found[f"{name}_error"] = Score(known.error, f"expected calibration error {what}", limit=0.0)
+            found[f"{name}_brier"] = Score(brier, f"Brier score {what.replace('calibrated ', '')}")
+    if not found or dataset != "realistic" or fitted is None or fitted.threshold is None:
         return found
-    threshold = fitted.threshold
-    at = contaminants.rates(matching.at_threshold(scores.rows(rows, dataset, "pnet"), threshold))
-    at_chosen = f"confidence ≥ {threshold:g}, chosen on validation frames"
-    titles = {
-        "precision": f"precision, {at_chosen}; galaxies measured brighter than 20 mag count as false",
-        "precision_galaxies_ignored": f"precision, {at_chosen}; detections on galaxies left out",
-        "precision_all_galaxies": f"precision, {at_chosen}; all galaxies count as false",
-        "recall": f"recall, {at_chosen}",
-    }
-    found["threshold_chosen"] = Score(Estimate(threshold, n=fitted.n), "threshold chosen on validation frames")
-    return found | {f"{name}_at_chosen": Score(at[name], title, limit=1.0) for name, title in titles.items()}
+    rates = contaminants.rates(scores.working(table, dataset, method, fitted.threshold))
+    at_chosen = f"confidence ≥ {fitted.threshold:g}, chosen on validation frames"
+    found["threshold_chosen"] = Score(Estimate(fitted.threshold, n=fitted.n), "threshold chosen on validation frames")
+    found["recall_at_chosen"] = Score(rates["recall"], f"recall, {at_chosen}", limit=1.0)
+    for name, title in contaminants.PRECISIONS.items():
+        found[f"{name}_at_chosen"] = Score(rates[name], f"precision, {at_chosen}; {title}", limit=1.0)
+    return found

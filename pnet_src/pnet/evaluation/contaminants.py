@@ -32,6 +32,11 @@ from pnet.frame import Frame
 from pnet.simulation.recipe import Recipe
 from pnet.sky import catalogue, matching
 
+PRECISIONS = {
+    "precision": "galaxies measured brighter than 20 mag count as false",
+    "precision_galaxies_ignored": "detections on galaxies left out",
+    "precision_all_galaxies": "all galaxies count as false",
+}
 CONTRAST = 2.5  # mag; a neighbour fainter than a source by more does not exclude it: a tenth of its light
 STEPS = np.round(np.arange(0.05, 0.991, 0.01), 2)  # thresholds that are tried
 

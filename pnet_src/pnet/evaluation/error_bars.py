@@ -1,10 +1,11 @@
-"""Do the error bars hold for every star? Calibration of PNet's magnitudes by magnitude, seeing and crowding.
+"""Do the error bars hold for every star? Calibration of PNet's magnitudes, also by magnitude, seeing and crowding.
 
 The σ of these scores is ``mag_err`` as it is released, recalibrated; what other recalibrations would give is a study,
 `studies.recalibrations`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,11 @@ from pnet.common.metrics import Estimate
 from pnet.common.seeds import derive
 from pnet.evaluation import calibration_metrics, scores
 from pnet.evaluation.calibration_metrics import INVERSE_ROOT_PI
-from pnet.evaluation.scores import Score
+from pnet.evaluation.scores import LEVELS, Score
 
 SMALLEST = 20  # stars of a group: below it the scatter is not even known to 16 %
 NEAR, FAR = 10.0, 30.0  # px; nearer neighbours exclude a star, farther ones leave no light in its stamp
 CROWDED = 2  # so many neighbours and more are one group
-LEVELS = (0.68, 0.95)
 TOLERATED = (0.1, 1e-3)  # bias of a magnitude bin: share of the limit, mag
 GROUPS = {"mag": "true magnitude", "seeing": "seeing / arcsec", "crowding": "neighbours within 10 to 30 px"}
 
@@ -76,95 +76,141 @@ def groups(stars: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:
             yield key, label, member
 
 
-def compute(table: pd.DataFrame, dataset: str, method: str, seed: int) -> dict[str, Score]:
+def uncertainty(
+    table: pd.DataFrame, dataset: str, method: str, seed: int, record: Mapping[str, Any]
+) -> dict[str, Score]:
+    """Return the criteria of Table 2 and Figure 9 that need a σ; nothing for methods without error bars."""
+    stars = scores.matched(scores.select(table, dataset, method), "mag", "mag_err", "truth_mag")
+    if method != "pnet" or stars.empty:
+        return {}
+    truth, mean, sigma = (stars[name].to_numpy() for name in ("truth_mag", "mag", "mag_err"))
+    floor = metrics.miscalibration_floor(len(stars), seed=seed)
+    found = {
+        "e_bar": Score(_mean(sigma, seed), "Ē, mean σ", "mag", float(stars["limit_mag"].mean())),
+        "e_bar_over_mae": Score(_ratio(sigma, truth - mean, seed), "Ē / MAE (1.25 where calibrated)"),
+        "eta_sigma": Score(metrics.outliers_beyond_sigma(truth, mean, sigma), "η, |δ_mag| > σ_mag (31.7 % expected)"),
+        "eta_literal": Score(metrics.outliers_literal(truth, mean, sigma), "η, |relative error| > σ_mag"),
+        "miscalibration_area": Score(_area(truth, mean, sigma, seed), "miscalibration area", limit=floor),
+    }
+    found |= _scatter_and_coverage(truth, mean, sigma, seed)
+    parts = stars.dropna(subset=["mag_aleatoric", "mag_epistemic"])
+    raw = np.hypot(parts["mag_aleatoric"], parts["mag_epistemic"]).to_numpy()
+    if len(parts) and (raw > 0).all():
+        truth, mean, when = parts["truth_mag"].to_numpy(), parts["mag"].to_numpy(), "before recalibration"
+        found |= {
+            "e_bar_raw": Score(_mean(raw, seed), f"Ē {when}", "mag"),
+            "e_bar_over_mae_raw": Score(_ratio(raw, truth - mean, seed), f"Ē / MAE {when}"),
+            "miscalibration_area_raw": Score(_area(truth, mean, raw, seed), f"miscalibration area {when}"),
+        }
+    return found
+
+
+def calibration(
+    table: pd.DataFrame, dataset: str, method: str, seed: int, record: Mapping[str, Any]
+) -> dict[str, Score]:
     """Return scores by short key: ``crps``, ``sharpness``, ``pit_chi2`` and ``<what>.<group>`` such as
     ``z_scatter.mag.17``, ``miscalibration_area.seeing.1.4``, ``coverage_68.crowding.2``.
 
     Nothing for methods without error bars. Limits: the CRPS and the sharpness of perfect measurements, and the area
     that perfect error bars have for as many stars.
     """
-    if method != "pnet":
-        return {}
-    stars = stars_of(table, dataset)
+    stars = stars_of(table, dataset) if method == "pnet" else table.iloc[:0]
     if len(stars) < SMALLEST:
         return {}
     truth, mean, sigma = (stars[name].to_numpy(dtype=float) for name in ("truth_mag", "mag", "mag_err"))
-    result = _whole(stars, truth, mean, sigma, dataset, seed)
-    for key, label, member in groups(stars):
-        result |= _group(truth[member], mean[member], sigma[member], key, label, derive(seed, key))
-        if key.startswith("mag.") and dataset in scores.SIMULATED:
-            limit = stars["limit_mag"].to_numpy(dtype=float)[member]
-            result[f"bias_over_allowed.{key}"] = _bias(truth[member] - mean[member], limit, label, derive(seed, key))
-    return result
-
-
-def _bias(delta: np.ndarray, limit: np.ndarray, label: str, seed: int) -> Score:
-    """Median error in units of what is harmless: a tenth of the median limit, or 1 mmag where that is more."""
-    allowed = max(TOLERATED[0] * float(np.median(limit)), TOLERATED[1])
-    title = f"median error over what is allowed ({1000 * allowed:.2g} mmag), {label}"
-    return Score(metrics.bias(delta / allowed, seed=seed), title, "", 0.0)
-
-
-def _whole(
-    stars: pd.DataFrame, truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, dataset: str, seed: int
-) -> dict[str, Score]:
-    """CRPS, sharpness and PIT of all stars."""
     # a catalogue is measured itself: the bound of one measurement does not hold for a difference, see `scores`
     limit = stars["limit_mag"].to_numpy(dtype=float) if dataset in scores.SIMULATED else np.array([np.nan])
-    values = calibration_metrics.crps(truth, mean, sigma)
-    best = float(INVERSE_ROOT_PI * np.mean(limit))
-    result = {
-        "crps": Score(metrics.bootstrap(np.mean, values, seed=seed), "CRPS, mean", "mag", best),
-        "sharpness": Score(
-            metrics.bootstrap(calibration_metrics.sharpness, sigma, seed=seed),
-            "sharpness, root of the mean σ²",
-            "mag",
-            float(calibration_metrics.sharpness(limit)),
-        ),
-    }
-    if np.isfinite(best):
-        ratio = metrics.bootstrap(
-            lambda a, b, axis=-1: np.mean(a, axis=axis) / np.mean(b, axis=axis),
-            values,
-            INVERSE_ROOT_PI * limit,
-            seed=seed,
-        )
-        result["crps_over_limit"] = Score(ratio, "CRPS over that of a perfect measurement", "", 1.0)
-    if len(stars) >= 5 * calibration_metrics.PIT_BINS:
-        test = calibration_metrics.uniformity(calibration_metrics.pit(truth, mean, sigma))
-        bins = calibration_metrics.PIT_BINS
-        result["pit_chi2"] = Score(
-            Estimate(test.chi2, n=len(stars)), f"PIT in {bins} bins: χ² per degree of freedom", "", 1.0
-        )
-        result["pit_p"] = Score(Estimate(test.p, n=len(stars)), "PIT: probability of so large a χ² if σ is right")
-    return result
-
-
-def _group(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, key: str, label: str, seed: int) -> dict[str, Score]:
-    """Area, scatter and coverage of one group."""
-    n = len(truth)
-    z = metrics.standardised(truth, mean, sigma)
-    found = {
-        f"miscalibration_area.{key}": Score(
-            calibration_metrics.miscalibration(truth, mean, sigma, seed=seed),
+    found = _whole(truth, mean, sigma, limit, seed)
+    for key, label, member in groups(stars):
+        own, chosen = derive(seed, key), (truth[member], mean[member], sigma[member])
+        found[f"miscalibration_area.{key}"] = Score(
+            calibration_metrics.miscalibration(*chosen, seed=own),
             f"miscalibration area, {label}",
-            limit=calibration_metrics.perfect(n, seed=seed).value,
-        ),
-        f"z_scatter.{key}": Score(
-            metrics.bootstrap(metrics.plain_scatter, z, seed=seed),
-            f"standard deviation of (truth − mean) / σ, {label}",
-            limit=1.0,
-        ),
-        f"z_scatter_robust.{key}": Score(
-            metrics.bootstrap(metrics.robust_scatter, z, seed=seed),
-            f"robust scatter of (truth − mean) / σ, {label}",
-            limit=1.0,
-        ),
-    }
-    for level in LEVELS:
-        found[f"coverage_{100 * level:.0f}.{key}"] = Score(
-            metrics.coverage(truth, mean, sigma, level),
-            f"share inside the {100 * level:.0f} % interval, {label}",
-            limit=level,
+            limit=calibration_metrics.perfect(int(member.sum()), seed=own).value,
         )
+        found |= _scatter_and_coverage(*chosen, own, f".{key}", f", {label}")
+        if key.startswith("mag.") and dataset in scores.SIMULATED:
+            # harmless is a tenth of the median limit, or 1 mmag where that is more
+            allowed = max(TOLERATED[0] * float(np.median(limit[member])), TOLERATED[1])
+            title = f"median error over what is allowed ({1000 * allowed:.2g} mmag), {label}"
+            bias = metrics.bias((truth - mean)[member] / allowed, seed=own)
+            found[f"bias_over_allowed.{key}"] = Score(bias, title, "", 0.0)
     return found
+
+
+def refined(table: pd.DataFrame, dataset: str, method: str, seed: int, record: Mapping[str, Any]) -> dict[str, Score]:
+    """Return the calibration of the magnitude of the detection net: ``net_mag_pull.<bin>``, ``net_coverage_68``."""
+    stars = scores.matched(scores.select(table, dataset, method), "mag_net", "mag_net_err", "truth_mag")
+    stars = stars[stars["mag_net_err"] > 0]
+    if stars.empty:
+        return {}
+    label = "magnitude of the detection net"
+    truth, mean, sigma = (stars[name].to_numpy() for name in ("truth_mag", "mag_net", "mag_net_err"))
+    found = scores.pulls(stars, truth - mean, sigma, "net_mag_pull", label, seed)
+    for level in LEVELS:
+        for name, (low, high) in scores.HALVES.items():
+            member = scores.within(stars, low, high)
+            share = metrics.coverage(truth[member], mean[member], sigma[member], level)
+            title = f"{label}: share inside the {100 * level:.0f} % interval, {low:g} ≤ mag < {high:g}"
+            found[f"net_coverage_{100 * level:.0f}.{name}"] = Score(share, title, limit=level)
+    return found
+
+
+def _whole(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, limit: np.ndarray, seed: int) -> dict[str, Score]:
+    """CRPS, sharpness and PIT of all stars."""
+    values, n = calibration_metrics.crps(truth, mean, sigma), len(truth)
+    best = INVERSE_ROOT_PI * limit
+    sharp = metrics.bootstrap(calibration_metrics.sharpness, sigma, seed=seed)
+    sharpest = float(calibration_metrics.sharpness(limit))
+    found = {
+        "crps": Score(_mean(values, seed), "CRPS, mean", "mag", float(np.mean(best))),
+        "sharpness": Score(sharp, "sharpness, root of the mean σ²", "mag", sharpest),
+    }
+    if np.isfinite(best).all():
+        found["crps_over_limit"] = Score(_ratio(values, best, seed), "CRPS over that of a perfect measurement", "", 1.0)
+    bins = calibration_metrics.PIT_BINS
+    if n >= 5 * bins:
+        test = calibration_metrics.uniformity(calibration_metrics.pit(truth, mean, sigma))
+        found["pit_chi2"] = Score(Estimate(test.chi2, n=n), f"PIT in {bins} bins: χ² per degree of freedom", "", 1.0)
+        found["pit_p"] = Score(Estimate(test.p, n=n), "PIT: probability of so large a χ² if σ is right")
+    return found
+
+
+def _scatter_and_coverage(
+    truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, seed: int, suffix: str = "", label: str = ""
+) -> dict[str, Score]:
+    """Scatter of (truth − mean) / σ, plain and robust, and shares inside the intervals of `LEVELS`."""
+    z, what = metrics.standardised(truth, mean, sigma), f"of (truth − mean) / σ{label}"
+    plain, robust = (metrics.bootstrap(how, z, seed=seed) for how in (metrics.plain_scatter, metrics.robust_scatter))
+    found = {f"z_scatter{suffix}": Score(plain, f"standard deviation {what}", limit=1.0)}
+    found[f"z_scatter_robust{suffix}"] = Score(robust, f"robust scatter {what}", limit=1.0)
+    for level in LEVELS:
+        share = metrics.coverage(truth, mean, sigma, level)
+        title = f"share inside the {100 * level:.0f} % interval{label}"
+        found[f"coverage_{100 * level:.0f}{suffix}"] = Score(share, title, limit=level)
+    return found
+
+
+def _mean(values: np.ndarray, seed: int) -> Estimate:
+    return metrics.bootstrap(np.mean, values, seed=seed)
+
+
+def _ratio(values: np.ndarray, to: np.ndarray, seed: int) -> Estimate:
+    """Mean of `values` over mean of the absolute values of `to`."""
+    return metrics.bootstrap(
+        lambda a, b, axis=-1: np.mean(a, axis=axis) / np.mean(np.abs(b), axis=axis), values, to, seed=seed
+    )
+
+
+def _area(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, seed: int, resamples: int = 200) -> Estimate:
+    """Miscalibration area with a bootstrap interval; the toolbox takes flat arrays only, hence the loop."""
+    n = truth.size
+    value = metrics.miscalibration_area(truth, mean, sigma)
+    if n < 5:
+        return Estimate(value, n=n)
+    rng = np.random.default_rng(seed)
+    draws = [rng.integers(0, n, n) for _ in range(resamples)]
+    areas = [metrics.miscalibration_area(truth[i], mean[i], sigma[i]) for i in draws]
+    tail = (1 - metrics.LEVEL) / 2
+    low, high = np.quantile(areas, [tail, 1 - tail])
+    return Estimate(value, float(low), float(high), n)

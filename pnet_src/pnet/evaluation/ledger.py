@@ -243,33 +243,3 @@ def entries_of(
         )
         for name, score in found.items()
     ]
-
-
-def entries_from_measurements(
-    table: pd.DataFrame,
-    *,
-    seed: int,
-    source: str = "live",
-    provenance: Mapping[str, Any] | None = None,
-    groups: tuple[str, ...] = scores.GROUPS,
-) -> list[Entry]:
-    """Return every number of Tables 1 and 2 and of Figures 6 to 9 for all data sets and methods of a table.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Measurements (`evaluation.COLUMNS`).
-    seed : int
-        Of the bootstrap intervals.
-    source : {"live", "released"}
-    provenance : mapping, optional
-        From the JSON beside the measurements; its command, commit, date, device and seed are kept.
-    groups : tuple of str
-        Which of `scores.GROUPS`.
-    """
-    made = {name: (provenance or {}).get(name) for name in ("engine", "confidence_calibration")}
-    entries = []
-    for dataset, method in table[["dataset", "method"]].drop_duplicates().itertuples(index=False):
-        found = scores.compute(table, dataset, method, seed=seed, groups=groups, **made)
-        entries += entries_of(found, f"{dataset}.{method}", source, provenance)
-    return entries

@@ -1,4 +1,4 @@
-"""Whether the error bars of positions hold, and positions about where SkyMaker put the light.
+"""Positions: errors (Figure 8), over the limit, whether their error bars hold, and about where SkyMaker put the light.
 
 For every method with x_err and y_err, and for the BPNN's own positions (prefix ``bpnn_``):
 
@@ -7,10 +7,10 @@ For every method with x_err and y_err, and for the BPNN's own positions (prefix 
   ellipse (`metrics.inside_ellipse`); ``ellipse_95`` likewise;
 - ``x_over_limit_placed.<bin>``, and all of the above with ``_placed``: the same about the place where SkyMaker put the
   light (`limits.skymaker_displacement`), for frames that SkyMaker made.
-
-And for the magnitude of the detection net, where it has an error: ``net_mag_pull.<bin>``, ``net_coverage_68`` and
-``net_coverage_95``.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,56 +20,65 @@ from pnet.evaluation import scores
 from pnet.evaluation.scores import Score
 from pnet.sky import limits
 
-# Above 16.5 mag the star's own photons make most of the noise, below it the sky does.
-HALVES = ((13.0, 20.0, "all"), (13.0, 16.5, "bright"), (16.5, 20.0, "faint"))
-LEVELS = (0.68, 0.95)
+RADII = (0.1, 0.15, 0.21)  # px; section 4.1 and Fig. 8
 POSITIONS = (("", "", ""), ("bpnn_", "_bpnn", " of the BPNN"))  # prefix of keys, suffix of columns, words
 PLACED = ("_placed", ", about where SkyMaker put the light")
 
 Axes = dict[str, np.ndarray]
 
 
-def compute(table: pd.DataFrame, dataset: str, method: str, seed: int, engine: str | None = None) -> dict[str, Score]:
-    """Return the scores of the module's head for one method on one data set.
+def astrometry(
+    table: pd.DataFrame, dataset: str, method: str, seed: int, record: Mapping[str, Any]
+) -> dict[str, Score]:
+    """Return mean errors, scatter over the limit and shares within `RADII`."""
+    stars = scores.matched(scores.select(table, dataset, method), "x", "y")
+    if stars.empty:
+        return {}
+    found: dict[str, Score] = {}
+    errors = _errors(stars, "")
+    for axis, delta in errors.items():
+        bound = float(metrics.HALF_NORMAL * stars[f"limit_{axis}"].mean())
+        found[f"mean_abs_d{axis}"] = Score(metrics.mean_absolute(delta, seed=seed), f"mean |Δ{axis}|", "px", bound)
+        if method == "pnet":
+            found[f"{axis}_bias"] = Score(metrics.bias(delta, seed=seed), f"median Δ{axis}", "px", 0.0)
+        found |= scores.over_limit(stars, delta, axis, axis, axis, dataset, seed)
+    distance = metrics.distance(errors["x"], errors["y"])
+    found["mean_distance"] = Score(metrics.mean_absolute(distance, seed=seed), "mean distance (Eq. 2)", "px")
+    for radius in RADII:
+        found[f"within_{radius:g}_px"] = Score(metrics.within(distance, radius), f"nearer than {radius:g} px")
+    return found
 
-    Parameters
-    ----------
-    table : DataFrame
-        Rows of that method and data set (`evaluation.COLUMNS`); what they lack has no scores.
-    seed : int
-        Of the bootstrap intervals.
-    engine : str, optional
-        What made the frames (`simulation.ENGINES`); ``_placed`` needs SkyMaker's.
-    """
+
+def error_bars(
+    table: pd.DataFrame, dataset: str, method: str, seed: int, record: Mapping[str, Any]
+) -> dict[str, Score]:
+    """Return ellipses, pulls and what is about the place of the light; ``_placed`` needs an ``engine`` that is
+    SkyMaker's in `record`."""
     selected = scores.select(table, dataset, method)
     found: dict[str, Score] = {}
     for prefix, suffix, words in POSITIONS:
         stars = scores.matched(selected, f"x{suffix}", f"y{suffix}")
         if stars.empty:
             continue
-        listed = {axis: stars[f"truth_{axis}"].to_numpy() for axis in "xy"}
-        errors = {axis: (stars[f"{axis}{suffix}"] - listed[axis]).to_numpy() for axis in "xy"}
+        errors = _errors(stars, suffix)
         variants = [("", "", errors)]
-        if dataset in scores.SIMULATED and engine in limits.SKYMAKER_ENGINES:
-            moved = {axis: errors[axis] - limits.skymaker_displacement(listed[axis]) for axis in "xy"}
+        if dataset in scores.SIMULATED and record.get("engine") in limits.SKYMAKER_ENGINES:
+            moved = {
+                axis: errors[axis] - limits.skymaker_displacement(stars[f"truth_{axis}"].to_numpy()) for axis in "xy"
+            }
             variants.append((*PLACED, moved))
         for variant, where, delta in variants:
             label = f"{words}{where}"
             if prefix or variant:  # the plain positions' scatter is in the group "astrometry"
-                found |= _over_limit(stars, delta, dataset, prefix, variant, label, seed)
+                for axis in "xy":
+                    ratio = (stars, delta[axis], axis, f"{prefix}{axis}", f"{axis}{label}", dataset, seed, variant)
+                    found |= scores.over_limit(*ratio)
             found |= _ellipses_and_pulls(stars, delta, prefix, suffix, variant, label, seed)
-    return found | _net_magnitudes(selected, seed)
-
-
-def _over_limit(
-    stars: pd.DataFrame, delta: Axes, dataset: str, prefix: str, variant: str, label: str, seed: int
-) -> dict[str, Score]:
-    """Scatter over the limit by axis, with the variant's name before the bin's."""
-    found = {}
-    for axis, errors in delta.items():
-        of_axis = scores.against_limit(stars, errors, f"limit_{axis}", axis, f"{axis}{label}", "px", dataset, seed)
-        found |= {f"{prefix}{name.replace('.', f'{variant}.', 1)}": score for name, score in of_axis.items()}
     return found
+
+
+def _errors(stars: pd.DataFrame, suffix: str) -> Axes:
+    return {axis: (stars[f"{axis}{suffix}"] - stars[f"truth_{axis}"]).to_numpy() for axis in "xy"}
 
 
 def _ellipses_and_pulls(
@@ -83,47 +92,12 @@ def _ellipses_and_pulls(
     stars, delta = stars[known], {axis: errors[known] for axis, errors in delta.items()}
     sigma = {axis: stars[column].to_numpy() for axis, column in zip("xy", columns, strict=True)}
     found: dict[str, Score] = {}
-    for level in LEVELS:
-        for low, high, name in HALVES:
-            member = _within(stars, low, high)
+    for level in scores.LEVELS:
+        for name, (low, high) in scores.HALVES.items():
+            member = scores.within(stars, low, high)
             share = metrics.inside_ellipse(*(each[axis][member] for each in (delta, sigma) for axis in "xy"), level)
             title = f"positions{label}: share inside the {100 * level:.0f} % ellipse, {low:g} ≤ mag < {high:g}"
             found[f"{prefix}ellipse_{100 * level:.0f}{variant}.{name}"] = Score(share, title, limit=level)
     for axis in "xy":
-        found |= _pulls(stars, delta[axis], sigma[axis], f"{prefix}{axis}_pull{variant}", f"{axis}{label}", seed)
+        found |= scores.pulls(stars, delta[axis], sigma[axis], f"{prefix}{axis}_pull{variant}", f"{axis}{label}", seed)
     return found
-
-
-def _pulls(
-    stars: pd.DataFrame, delta: np.ndarray, sigma: np.ndarray, key: str, label: str, seed: int
-) -> dict[str, Score]:
-    """Standard deviation of error / σ per magnitude bin and pooled."""
-    found: dict[str, Score] = {}
-    for low, high, name in scores.ranges():
-        member = _within(stars, low, high)
-        if member.sum() >= 2:
-            title = f"{label}: standard deviation of error / σ, {low:g} ≤ mag < {high:g}"
-            found[f"{key}.{name}"] = Score(metrics.pull(delta[member], sigma[member], seed=seed), title, limit=1.0)
-    return found
-
-
-def _net_magnitudes(selected: pd.DataFrame, seed: int) -> dict[str, Score]:
-    """Calibration of the detection net's own magnitudes."""
-    stars = scores.matched(selected, "mag_net", "mag_net_err", "truth_mag")
-    stars = stars[stars["mag_net_err"] > 0]
-    if stars.empty:
-        return {}
-    label = "magnitude of the detection net"
-    truth, mean, sigma = (stars[name].to_numpy() for name in ("truth_mag", "mag_net", "mag_net_err"))
-    found = _pulls(stars, truth - mean, sigma, "net_mag_pull", label, seed)
-    for level in LEVELS:
-        for low, high, name in HALVES:
-            member = _within(stars, low, high)
-            share = metrics.coverage(truth[member], mean[member], sigma[member], level)
-            title = f"{label}: share inside the {100 * level:.0f} % interval, {low:g} ≤ mag < {high:g}"
-            found[f"net_coverage_{100 * level:.0f}.{name}"] = Score(share, title, limit=level)
-    return found
-
-
-def _within(stars: pd.DataFrame, low: float, high: float) -> np.ndarray:
-    return stars["truth_mag"].between(low, high, inclusive="left").to_numpy()

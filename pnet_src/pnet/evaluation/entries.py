@@ -1,0 +1,86 @@
+"""Every number of a measurement table, as entries of the ledger."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from pnet.common.errors import ConfigError
+from pnet.common.seeds import derive
+from pnet.evaluation import confidence, detections, error_bars, photometry, positions, scores
+from pnet.evaluation.ledger import Entry, entries_of
+from pnet.evaluation.scores import Score
+
+# Each takes (table, data set, method, seed, record) and gives nothing where a method or a data set lacks what it needs.
+GROUPS: dict[str, tuple[Callable[..., dict[str, Score]], ...]] = {
+    "detection": (detections.compute,),
+    "photometry": (photometry.compute,),
+    "astrometry": (positions.astrometry,),
+    "uncertainty": (error_bars.uncertainty,),
+    "calibration": (error_bars.calibration,),
+    "positions": (positions.error_bars, error_bars.refined),
+    "confidence": (confidence.compute,),
+}
+
+
+def compute(
+    table: pd.DataFrame,
+    dataset: str,
+    method: str,
+    *,
+    seed: int,
+    groups: tuple[str, ...] = tuple(GROUPS),
+    record: Mapping[str, Any] | None = None,
+) -> dict[str, Score]:
+    """Return the scores of one method on one data set, by short key such as ``recall`` or ``mag_over_limit.14``.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Measurement table (`measurements.COLUMNS`).
+    seed : int
+        Of the bootstrap intervals.
+    groups : tuple of str
+        Which of `GROUPS`.
+    record : mapping, optional
+        The JSON beside the measurements: ``engine``, what made the frames (`simulation.ENGINES`), and
+        ``confidence_calibration``, from the card of the detection net that measured, are used where they are there.
+    """
+    unknown = [name for name in groups if name not in GROUPS]
+    if unknown:
+        raise ConfigError(f"group(s) {', '.join(unknown)} unknown, allowed are {', '.join(GROUPS)}")
+    chosen = scores.rows(table, dataset, method)
+    result: dict[str, Score] = {}
+    for group in groups if len(chosen) else ():
+        for function in GROUPS[group]:
+            result |= function(chosen, dataset, method, derive(seed, "bootstrap", dataset, method, group), record or {})
+    return result
+
+
+def entries_from_measurements(
+    table: pd.DataFrame,
+    *,
+    seed: int,
+    source: str = "live",
+    provenance: Mapping[str, Any] | None = None,
+    groups: tuple[str, ...] = tuple(GROUPS),
+) -> list[Entry]:
+    """Return every number of Tables 1 and 2 and of Figures 6 to 9 for all data sets and methods of a table.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Measurements (`measurements.COLUMNS`).
+    seed : int
+        Of the bootstrap intervals.
+    source : {"live", "released"}
+    provenance : mapping, optional
+        The JSON beside the measurements; its command, commit, date, device and seed are kept.
+    groups : tuple of str
+        Which of `GROUPS`.
+    """
+    entries = []
+    for dataset, method in table[["dataset", "method"]].drop_duplicates().itertuples(index=False):
+        found = compute(table, dataset, method, seed=seed, groups=groups, record=provenance)
+        entries += entries_of(found, f"{dataset}.{method}", source, provenance)
+    return entries
