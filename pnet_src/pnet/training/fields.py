@@ -256,14 +256,3 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
         for name in ("image", "sigma", "fwhm", "x", "y", "flux", "ignored")
     }
     return Batch(field=torch.cat([b.field + int(s) for b, s in zip(batches, shift, strict=False)]), **joined)
-
-
-@dataclass
-class MixedFields:
-    """Batches that join one batch of each source."""
-
-    sources: Sequence
-
-    def batch(self, seed: int, device: torch.device) -> Batch:
-        """Return one joined batch."""
-        return concatenate([source.batch(seed + index, device) for index, source in enumerate(self.sources)])

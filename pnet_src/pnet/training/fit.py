@@ -4,16 +4,15 @@ A run is a function of its configuration: every step seeds its own random number
 and resumed ends with the same weights as one that was not.
 """
 
-import csv
-import io
 import math
 import os
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from tqdm import tqdm
 from pnet.common.errors import ConfigError, DataError
 from pnet.common.files import atomic_path
 from pnet.common.seeds import derive
+from pnet.training.config import FitConfig
 
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.csv"
@@ -35,62 +35,23 @@ class DataSource(Protocol):
         """Return one batch on `device`."""
 
 
-@dataclass(frozen=True)
-class FitConfig:
-    """How long and how a network is trained.
+@dataclass
+class Mixed:
+    """Batches that join one batch of each source.
 
     Parameters
     ----------
-    epochs, steps : int
-        Number of epochs and of batches in each.
-    learning_rate : float
-        Peak; it rises linearly over `warmup` steps and falls along a cosine to a hundredth.
-    clip_norm : float
-        Largest norm of the gradient; larger ones are scaled down (section 4.2).
-    freeze_epochs : int
-        For so many epochs the modules whose names start with one of `freeze` stay as they are (section 4.1).
-    freeze : tuple of str
-        Prefixes of parameter names.
-    precision : str
-        As lightning.fabric names it: '32-true', 'bf16-mixed'.
-    seed : int
+    sources : sequence of DataSource
+    join : callable
+        Of the list of batches.
     """
 
-    epochs: int
-    steps: int
-    learning_rate: float = 1e-3
-    warmup: int = 200
-    clip_norm: float = 1.0
-    freeze_epochs: int = 0
-    freeze: tuple[str, ...] = field(default=())
-    precision: str = "32-true"
-    seed: int = 2023
+    sources: Sequence[DataSource]
+    join: Callable[[list], Any]
 
-    def __post_init__(self):
-        object.__setattr__(self, "freeze", tuple(self.freeze))
-        for name in ("epochs", "steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, it must be at least 1")
-        if not self.learning_rate > 0 or not self.clip_norm > 0:
-            raise ConfigError(f"learning_rate {self.learning_rate} and clip_norm {self.clip_norm} must be positive")
-        if self.freeze_epochs and not self.freeze:
-            raise ConfigError("freeze_epochs is set but freeze names no module")
-
-    def rate(self, step: int) -> float:
-        """Learning rate of a step, counted from 0 over the whole run."""
-        total = self.epochs * self.steps
-        warm = min(1.0, (step + 1) / max(1, min(self.warmup, total // 5)))
-        return self.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / total)))
-
-
-def _write_history(path: Path, rows: list[dict]) -> None:
-    text = io.StringIO()
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text.getvalue())
+    def batch(self, seed: int, device: torch.device) -> Any:
+        """Return one joined batch."""
+        return self.join([source.batch(seed + index, device) for index, source in enumerate(self.sources)])
 
 
 def _load_checkpoint(path: Path, config: FitConfig) -> dict:
@@ -99,16 +60,12 @@ def _load_checkpoint(path: Path, config: FitConfig) -> dict:
         stored = state["config"]
     except Exception as error:  # torch raises many kinds for a damaged file
         raise DataError(f"checkpoint {path} is damaged ({error}); delete it to start over") from error
-    if stored != _plain(config):
-        different = [key for key, value in _plain(config).items() if stored.get(key) != value]
+    different = [key for key, value in asdict(config).items() if stored.get(key) != value]
+    if different:
         raise ConfigError(
             f"checkpoint {path} belongs to another run: {different} differ; choose another folder or delete it"
         )
     return state
-
-
-def _plain(config: FitConfig) -> dict:
-    return asdict(config) | {"freeze": list(config.freeze)}
 
 
 def fit(
@@ -119,7 +76,7 @@ def fit(
     folder: str | os.PathLike,
     *,
     validate: Callable[[nn.Module], dict[str, float]] | None = None,
-    stop_after: int | None = None,
+    on_epoch: Callable[[list[dict]], None] | None = None,
     accelerator: str = "auto",
     devices: int | str = "auto",
     progress: bool = True,
@@ -137,8 +94,9 @@ def fit(
         If it holds a checkpoint of the same configuration, the run goes on from there.
     validate : callable, optional
         Of the model, after every epoch; its numbers join the history.
-    stop_after : int, optional
-        Stop once so many epochs are done, as an interruption would.
+    on_epoch : callable, optional
+        Of the history so far, after every epoch, once it is safe on disk: draws a growing curve, say. What it raises
+        ends the run, which goes on from there when it is started again.
     accelerator, devices
         As for lightning.fabric; several devices share the work of a step (DDP).
     progress : bool
@@ -167,7 +125,7 @@ def fit(
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         history = state["history"]
-    for epoch in range(len(history), config.epochs if stop_after is None else min(stop_after, config.epochs)):
+    for epoch in range(len(history), config.epochs):
         frozen = epoch < config.freeze_epochs
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not (frozen and name.startswith(config.freeze)))
@@ -178,17 +136,13 @@ def fit(
                 row |= {f"val_{name}": value for name, value in validate(model).items()}
         history.append(row)
         if fabric.is_global_zero:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
             with atomic_path(checkpoint) as temporary:
-                torch.save(
-                    {
-                        "model": model.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "history": history,
-                        "config": _plain(config),
-                    },
-                    temporary,
-                )
-            _write_history(folder / HISTORY, history)
+                torch.save(state | {"history": history, "config": asdict(config)}, temporary)
+            with atomic_path(folder / HISTORY) as temporary:
+                pd.DataFrame(history).to_csv(temporary, index=False, na_rep="nan")
+            if on_epoch is not None:
+                on_epoch(history)
         fabric.barrier()
     for parameter in model.parameters():
         parameter.requires_grad_(True)

@@ -1,27 +1,30 @@
 """The frames that a run learns from and is validated on, with their truth: simulated ones, or SDSS fields."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from pnet.common.errors import ConfigError, MissingError
+from pnet.common.errors import MissingError
 from pnet.detection.predict import detect
 from pnet.frame import Frame
 from pnet.sdss.catalogue import load_field
 from pnet.sdss.files import fetch
 from pnet.sdss.manifest import Manifest
+from pnet.simulation.datasets import frames_of
 from pnet.simulation.frame_file import read_frame
 from pnet.sky import catalogue
 from pnet.stars import weights
 from pnet.stars.error_scale import scales_of
 from pnet.stars.refine import refine
-from pnet.training import fields as fielddata
+from pnet.training.config import TrainConfig
+from pnet.training.fields import FAINT, PreparedFrame, prepare
 
-DATASETS = ("simulation", "sdss")
 MarkedFrame = tuple[Frame, pd.DataFrame]
+Finder = Callable[[Frame], pd.DataFrame]
+CONFIDENCE = 0.3  # of the detections that networks of single stars are trained and validated on
 
 
 @dataclass(frozen=True)
@@ -30,22 +33,20 @@ class TrainingSet:
 
     Parameters
     ----------
-    dataset : {'simulation', 'sdss'}
     train, val : tuple of str
         Paths of simulated frames, or names of SDSS fields.
-    manifest : str
-        The SDSS fields' manifest.
+    manifest : str, optional
+        The SDSS fields' manifest; without it the frames are simulated ones.
     """
 
-    dataset: str
-    train: tuple[str, ...]
-    val: tuple[str, ...]
-    manifest: str = ""
+    train: tuple[str, ...] = ()
+    val: tuple[str, ...] = ()
+    manifest: str | None = None
 
     def read(self, split: str) -> Iterator[MarkedFrame]:
         """Yield the frames of 'train' or 'val' with their truth and its column ``counted``."""
-        names = {"train": self.train, "val": self.val}[split]
-        if self.dataset == "simulation":
+        names = getattr(self, split)
+        if self.manifest is None:
             for path in names:
                 frame, truth = read_frame(path)
                 yield frame, catalogue.mark_counted(truth, frame)
@@ -54,29 +55,51 @@ class TrainingSet:
             for name in names:
                 yield load_field(report, name)
 
-    def prepared(self) -> list[fielddata.PreparedFrame]:
-        """Return the training frames as `fielddata.FrameFields` takes them."""
-        return [fielddata.prepare(frame, self._for_training(truth)) for frame, truth in self.read("train")]
+    def found(self, split: str, find: Finder) -> Iterator[tuple[Frame, pd.DataFrame, pd.DataFrame]]:
+        """Yield frames, marked truth and what is found in them, as networks of single stars learn from them."""
+        for frame, truth in self.read(split):
+            yield frame, truth, find(frame)
+
+    def prepared(self) -> list[PreparedFrame]:
+        """Return the training frames as `fields.FrameFields` takes them."""
+        return [prepare(frame, self._for_training(truth)) for frame, truth in self.read("train")]
 
     def _for_training(self, truth: pd.DataFrame) -> pd.DataFrame:
         """Mark what the heat map is not trained on; a real catalogue's doubtful sources are masked (section 4.1)."""
-        if self.dataset == "simulation":
+        if self.manifest is None:
             return truth
-        near = truth["mag"] <= fielddata.FAINT
+        near = truth["mag"] <= FAINT
         # A galaxy is empty sky to this network; among the faintest the catalogue cannot tell it from a star.
         return truth.assign(ignored=~truth["counted"] & ((truth["kind"] == "star") | ~near))
 
     def names(self, split: str) -> list[str]:
         """Return the names of a split's frames, without folders, for the card."""
-        return [Path(name).name for name in {"train": self.train, "val": self.val}[split]]
+        return [Path(name).name for name in getattr(self, split)]
 
 
-def simulated(train: Sequence[str | os.PathLike] = (), val: Sequence[str | os.PathLike] = ()) -> TrainingSet:
-    """Return simulated frames with truth as a training set."""
-    return TrainingSet("simulation", tuple(map(str, train)), tuple(map(str, val)))
+def simulated(
+    output: str | os.PathLike, folder: str | os.PathLike | None = None, validation: int | None = None
+) -> TrainingSet:
+    """Return a profile's simulated frames or, where `folder` is given, every frame in its ``train`` and the plain star
+    fields in its ``val``; of those to validate on at most `validation`.
+
+    Raises
+    ------
+    MissingError
+        If the profile has none, or the folder none to train on.
+    """
+    if folder is None:
+        train, val = (frames_of(output, split) for split in ("train", "val"))
+    else:
+        train, val = sorted(Path(folder, "train").glob("*.fits")), sorted(Path(folder, "val").glob("paper-*.fits"))
+        if not train:
+            raise MissingError(
+                f"{folder} has no train/*.fits; --frames names a folder with train/ and val/ of simulated frames"
+            )
+    return TrainingSet(tuple(map(str, train)), tuple(map(str, val[:validation])))
 
 
-def sdss(manifest: str) -> TrainingSet:
+def sdss(manifest: str, validation: int | None = None) -> TrainingSet:
     """Return the SDSS fields of a manifest that have a catalogue, by the manifest's own splits.
 
     Raises
@@ -92,10 +115,20 @@ def sdss(manifest: str) -> TrainingSet:
             f"manifest {manifest} has no field with a catalogue to train on (it has {len(fields)} to test on); "
             "`pnet sdss-manifest` chooses hundreds, then train with --manifest sdss-paper"
         )
-    return TrainingSet("sdss", train, val, manifest)
+    return TrainingSet(train, val[:validation], manifest)
 
 
-Finder = Callable[[Frame], pd.DataFrame]
+def chosen(config: TrainConfig, output: str | os.PathLike) -> TrainingSet:
+    """Return the frames that a run asks for; none where it learns from rendered stars alone.
+
+    Raises
+    ------
+    MissingError
+        If they are not there.
+    """
+    if config.dataset == "sdss":
+        return sdss(config.manifest, config.validation)
+    return simulated(output, config.frames, config.validation) if config.simulated else TrainingSet()
 
 
 def finder(detection: str | os.PathLike, refiner: str | os.PathLike | None) -> tuple[Finder, dict[str, str]]:
@@ -106,29 +139,8 @@ def finder(detection: str | os.PathLike, refiner: str | os.PathLike | None) -> t
     net, card = weights.load("detection", detection)
     made = {"detection": card["sha256"]}
     if refiner is None:
-        return (lambda frame: detect(net, frame, 0.3)), made
+        return (lambda frame: detect(net, frame, CONFIDENCE)), made
     step, step_card = weights.load("refiner", refiner)
     made["refiner"] = step_card["sha256"]
     scales = scales_of(step_card)
-    return (lambda frame: refine(step, frame, detect(net, frame, 0.3), scales)), made
-
-
-def stars_found(frames: Iterable[MarkedFrame], find: Finder) -> Iterator[tuple[Frame, pd.DataFrame, pd.DataFrame]]:
-    """Yield frames, marked truth and what is found in them, for training and validating networks of single stars."""
-    for frame, truth in frames:
-        yield frame, truth, find(frame)
-
-
-def choose(
-    dataset: str, manifest: str, train: Sequence[str | os.PathLike], val: Sequence[str | os.PathLike]
-) -> TrainingSet:
-    """Return the training set that a run asks for.
-
-    Raises
-    ------
-    ConfigError, MissingError
-        If there is no such data set, or it has nothing to train on.
-    """
-    if dataset not in DATASETS:
-        raise ConfigError(f"dataset is {dataset!r}, allowed are {DATASETS}")
-    return sdss(manifest) if dataset == "sdss" else simulated(train, val)
+    return (lambda frame: refine(step, frame, detect(net, frame, CONFIDENCE), scales)), made

@@ -1,7 +1,7 @@
 """Batches of single stars for training the refinement step and the BPNN: rendered on the fly, cut from frames, or both
 mixed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,10 +29,8 @@ SEEING_STEP = 0.025  # arcsec
 SKY_ERROR = 0.02  # of the noise of an empty pixel: what `star.frame` leaves on SkyMaker's validation frames
 WIDTH_SCATTER = (-3.0, -1.6)  # log10 of its relative scatter over a frame
 WIDTH_ERROR = 0.0012  # relative, of the frame's PSF width, likewise
-DETECTED, REFINED = (
-    0.08,
-    0.02,
-)  # px, standard deviation of a position as the detection net and as its refinement give it
+# px, standard deviation of a position as the detection net and as its refinement give it
+DETECTED, REFINED = 0.08, 0.02
 
 
 @dataclass
@@ -45,9 +43,12 @@ class StampBatch:
     x: Tensor
     y: Tensor
 
+    def __getitem__(self, chosen) -> "StampBatch":
+        return StampBatch(**{name: value[chosen] for name, value in vars(self).items()})
+
     def to(self, device: torch.device | str) -> "StampBatch":
         """Return the batch on another device."""
-        return StampBatch(self.stamps.to(device), self.flux.to(device), self.x.to(device), self.y.to(device))
+        return StampBatch(**{name: value.to(device) for name, value in vars(self).items()})
 
     @classmethod
     def join(cls, batches: "list[StampBatch]") -> "StampBatch":
@@ -64,7 +65,7 @@ class RenderedStamps:
     ----------
     recipe : Recipe
     batch_size : int
-        Stars in a batch; a multiple of FIELDS.
+        Stars in a batch.
     position_error : float
         Standard deviation in pixels of the first guess of the position in x and in y.
     """
@@ -74,15 +75,13 @@ class RenderedStamps:
     position_error: float = DETECTED
 
     def __post_init__(self):
-        if self.batch_size % FIELDS:
-            raise ConfigError(f"batch_size is {self.batch_size}, it must be a multiple of {FIELDS}")
         low, high = min(self.recipe.seeing) - 0.1, max(self.recipe.seeing) + 0.2
         self._seeing = [round(s, 3) for s in np.arange(low, high, SEEING_STEP)]
 
     def batch(self, seed: int, device: torch.device) -> StampBatch:
         """Return one batch; conditions span the recipe's range and a little more on every side."""
         recipe, rng = self.recipe, np.random.default_rng(seed)
-        each = self.batch_size // FIELDS
+        each = -(-self.batch_size // FIELDS)  # what is over is cut off at the end
         seeing = rng.choice(self._seeing, FIELDS)
         gain = rng.uniform(min(recipe.gain), max(recipe.gain), FIELDS)
         read_noise = rng.uniform(*recipe.read_noise, FIELDS)
@@ -119,7 +118,7 @@ class RenderedStamps:
             torch.cat(expected) + repeated["sky"][:, None, None],
             gain=repeated["gain"],
             read_noise=repeated["read_noise"],
-            well_capacity=torch.full((self.batch_size,), float(recipe.well_capacity), device=device),
+            well_capacity=torch.full((FIELDS * each,), float(recipe.well_capacity), device=device),
             saturation=recipe.saturation,
             generator=generator,
         )
@@ -134,7 +133,7 @@ class RenderedStamps:
         mistaken = np.where(rng.random(FIELDS) < 0.5, 0.0, rng.normal(0, 0.003, FIELDS))
         noticed = np.hypot(scatter * (1 + rng.normal(0, 0.15, FIELDS)), mistaken)
         electrons = adu * repeated["gain"][:, None, None] - level[:, None, None]
-        return StampBatch(
+        batch = StampBatch(
             Stamps(
                 pixels=electrons - torch.cat(known),
                 dx=dx,
@@ -148,6 +147,7 @@ class RenderedStamps:
             x,
             y,
         )
+        return batch[: self.batch_size]
 
     def _table(self, seeing: float, device: torch.device) -> Tensor:
         """Return the PSF with its aureole, wide enough for neighbours at the distance FAR."""
@@ -233,23 +233,10 @@ class FrameStars:
     def batch(self, seed: int, device: torch.device) -> StampBatch:
         """Return a random draw of the stars, mirrored at random."""
         rng = np.random.default_rng(seed)
-        chosen = torch.from_numpy(rng.integers(len(self), size=self.batch_size))
-        stars = self.stars
-        batch = StampBatch(stars.stamps[chosen], stars.flux[chosen], stars.x[chosen], stars.y[chosen])
+        batch = self.stars[torch.from_numpy(rng.integers(len(self), size=self.batch_size))]
         for dimension, offset, truth in ((2, batch.stamps.dx, batch.x), (1, batch.stamps.dy, batch.y)):
             mirrored = torch.from_numpy(rng.random(self.batch_size) < 0.5)
             batch.stamps.pixels[mirrored] = batch.stamps.pixels[mirrored].flip(dimension)
             offset[mirrored] *= -1
             truth[mirrored] *= -1
         return batch.to(device)
-
-
-@dataclass
-class MixedStars:
-    """Batches that join one batch of each source."""
-
-    sources: Sequence
-
-    def batch(self, seed: int, device: torch.device) -> StampBatch:
-        """Return one joined batch."""
-        return StampBatch.join([source.batch(seed + index, device) for index, source in enumerate(self.sources)])

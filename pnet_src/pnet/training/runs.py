@@ -1,0 +1,343 @@
+"""Training runs of all three networks: which data, which loss, which validation, and the card that remembers them."""
+
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from pnet.common import paths, provenance
+from pnet.common.errors import ConfigError, DataError
+from pnet.common.files import atomic_path, read_json, sha256, write_json
+from pnet.common.seeds import derive
+from pnet.detection.losses import detection_loss
+from pnet.detection.network import CONFIGS as DETECTION_CONFIGS
+from pnet.detection.network import PhotometryDetectionNet
+from pnet.detection.predict import detect
+from pnet.frame import Frame
+from pnet.simulation.datasets import simulation_folder
+from pnet.simulation.recipe import Recipe
+from pnet.sky.matching import compare
+from pnet.stars import error_scale, weights
+from pnet.stars.elbo import ELBO
+from pnet.stars.network import CONFIGS as STAR_CONFIGS
+from pnet.stars.network import BayesianPhotometryNet, refiner_config
+from pnet.stars.predict import predict
+from pnet.training import fields, injection, record, sets, stars
+from pnet.training.config import TrainConfig
+from pnet.training.fit import CHECKPOINT, HISTORY, START_HISTORY, DataSource, Mixed, fit
+
+RUN = "run.json"  # what a run was asked for, from its first minute on; the card comes last
+
+
+@dataclass
+class Lesson:
+    """What a network is trained with.
+
+    Parameters
+    ----------
+    loss, source, validate
+        See `fit`.
+    data : dict of str to int
+        How many fields or stars of each origin are in a batch, for the card.
+    made : dict
+        What else the card must tell of the data.
+    validation : FrameStars, optional
+        The stars that the scale of the errors is fitted to.
+    """
+
+    loss: Callable
+    source: DataSource
+    validate: Callable[[nn.Module], dict[str, float]] | None
+    data: dict[str, int]
+    made: dict[str, Any]
+    validation: stars.FrameStars | None = None
+
+
+def train(
+    config: TrainConfig,
+    output: str | os.PathLike,
+    *,
+    on_epoch: Callable[[list[dict]], None] | None = None,
+    progress: bool = True,
+) -> Path:
+    """Train a network in ``<output>/<kind>`` and return its card.
+
+    Where a run of the same settings and data is finished there, its card is returned at once; where one was
+    interrupted, it goes on. A run of other ones is set aside, not deleted: it may have taken hours.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    output : path
+        Folder of the profile.
+    on_epoch, progress
+        See `fit`.
+
+    Raises
+    ------
+    ConfigError, MissingError, DataError
+        If frames or weights are missing or damaged, or do not fit the settings; before anything is trained.
+    """
+    kind, folder = config.kind, paths.folder_of(output) / config.kind
+    chosen = sets.chosen(config, output)
+    if not chosen.train and not config.rendered:
+        raise ConfigError("there is nothing to train on: give train frames, or set rendered")
+    asked = _asked(config, output, chosen)
+    card = folder / f"{kind}-{config.config}.json"
+    same = (folder / RUN).is_file() and read_json(folder / RUN) == asked
+    if same and card.is_file():
+        weights.check(card)
+        return card
+    torch.manual_seed(derive(config.seed, "initial weights"))
+    model = network(config)
+    start = _start(config, model)
+    lesson = (_fields if kind == "detection" else _stars)(config, chosen)
+    # a finished run without its card is one that was declared out of date
+    if folder.is_dir() and not (same and ((folder / CHECKPOINT).is_file() or not (folder / HISTORY).is_file())):
+        _set_aside(folder)
+    write_json(folder / RUN, asked)
+    _keep_history(config, folder)
+    history = fit(
+        model,
+        lesson.loss,
+        lesson.source,
+        config.fit(),
+        folder,
+        validate=lesson.validate,
+        on_epoch=on_epoch,
+        accelerator=config.accelerator,
+        devices=int(config.devices) if config.devices.isdigit() else config.devices,
+        progress=progress,
+    )
+    device, model = str(next(model.parameters()).device), model.cpu()
+    details = {}
+    if kind != "detection":
+        val = lesson.validation
+        enough = val is not None and len(val) >= error_scale.MIN_STARS
+        text = f"{len(chosen.val)} validation frames of {config.dataset}"
+        details["recalibration"] = recalibrated(model, val, config.seed, text) if enough else None
+    fitted = vars(config.fit()) | {"epochs_done": len(history), "batch_size": config.batch_size}
+    fitted |= {} if kind == "detection" else {"temperature": config.temperature}
+    content = provenance.record(
+        config.command(output),
+        config.seed,
+        device,
+        data={name: number * config.steps * len(history) for name, number in lesson.data.items()}
+        | lesson.made
+        | {"dataset": config.dataset, "train_frames": chosen.names("train"), "val_frames": chosen.names("val")},
+        fit=fitted | {"freeze": list(fitted["freeze"])},
+        start=start,
+        seconds=round(sum(row["seconds"] for row in history), 1),
+        figures={
+            name: value
+            for name, value in history[-1].items()
+            if name.startswith(("val_", "loss")) and np.isfinite(value)
+        },
+        **details,
+    )
+    card = weights.save(model, card.with_suffix(""), kind=kind, card=content)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return card
+
+
+def _asked(config: TrainConfig, output: str | os.PathLike, chosen: sets.TrainingSet) -> dict[str, Any]:
+    """Return what makes a run the same as another: its settings, its frames, and the weights that it builds upon."""
+    asked = {"settings": config.settings(), "train": chosen.names("train"), "val": chosen.names("val")}
+    if chosen.train and chosen.manifest is None and config.frames is None:
+        made = read_json(simulation_folder(output) / "simulation.json")
+        asked["frames"] = {name: made[name] for name in ("engine", "kind", "seed")}
+    for name, kind in (("detection", "detection"), ("refiner", "refiner"), ("start", config.kind)):
+        named = getattr(config, name)
+        if named is not None and named != "none" and (name == "start" or chosen.train or chosen.val):
+            asked[f"SHA-256 of {name}"] = sha256(weights.resolve(kind, named))
+    return asked
+
+
+def _set_aside(folder: Path) -> Path:
+    """Rename the folder of an earlier run to ``<name>.1`` or the next free number, and return its new name."""
+    number = next(number for number in itertools.count(1) if not folder.with_name(f"{folder.name}.{number}").exists())
+    return folder.rename(folder.with_name(f"{folder.name}.{number}"))
+
+
+def network(config: TrainConfig) -> nn.Module:
+    """Return the untrained network of a run."""
+    if config.kind == "detection":
+        return PhotometryDetectionNet(DETECTION_CONFIGS[config.config]).to(memory_format=torch.channels_last)
+    chosen = refiner_config(config.config) if config.kind == "refiner" else STAR_CONFIGS[config.config]
+    model = BayesianPhotometryNet(chosen).to(memory_format=torch.channels_last)
+    model.calibrate_apertures()
+    return model
+
+
+def _start(config: TrainConfig, model: nn.Module) -> dict[str, Any] | None:
+    """Load pre-trained weights into `model` and return what the card tells of them; the configurations must agree."""
+    if config.start is None:
+        return None
+    trained, card = weights.load(config.kind, config.start)
+    if card["config"] != model.config.as_dict():
+        raise ConfigError(
+            f"start {config.start} has the configuration {card['config']}, this run has {model.config.as_dict()}"
+        )
+    model.load_state_dict(trained.state_dict())
+    known = ("file", "sha256", "command", "commit", "date", "seconds", "seed", "fit", "figures", "start")
+    return {name: card.get(name) for name in known}
+
+
+def _keep_history(config: TrainConfig, folder: Path) -> None:
+    """Keep the history of the run whose weights this one starts from, so that a record shows the whole way."""
+    if config.start is None:
+        return
+    card = weights.resolve(config.kind, config.start)
+    for history in (card.with_suffix(".csv"), card.parent / HISTORY):
+        if history.is_file():
+            with atomic_path(folder / START_HISTORY) as temporary:
+                record.whole(history).to_csv(temporary, index=False)
+            return
+
+
+def _fields(config: TrainConfig, chosen: sets.TrainingSet) -> Lesson:
+    """Return what the detection net is trained with."""
+    frames, size, batch_size = chosen.prepared(), config.field_size, config.batch_size
+    into_real = batch_size // 4 if config.injected else 0
+    rest = batch_size - into_real
+    cut = rest if not config.rendered else rest // 2 if frames else 0
+    sources: list[DataSource] = []
+    if into_real:
+        sources.append(injection.fields(config.injected, into_real, size))
+    if cut:
+        sources.append(fields.FrameFields(frames, cut, size))
+    if cut < rest:
+        sources.append(fields.RenderedFields(Recipe.load(), rest - cut, size))
+    marked = list(chosen.read("val"))
+    return Lesson(
+        loss=detection_loss,
+        source=Mixed(sources, fields.concatenate),
+        validate=(lambda net: detection_scores(net, marked)) if marked else None,
+        data={"rendered_fields": rest - cut, "cut_fields": cut, "injected_fields": into_real},
+        made={"field_size": size},
+    )
+
+
+def _stars(config: TrainConfig, chosen: sets.TrainingSet) -> Lesson:
+    """Return what a network of single stars is trained with."""
+    find, found_by = None, {}
+    if chosen.train or chosen.val:
+        find, found_by = sets.finder(config.detection, config.refiner if config.refiner != "none" else None)
+    cut = config.batch_size if not config.rendered else config.batch_size // 4 if chosen.train else 0
+    sources: list[DataSource] = []
+    if cut:
+        sources.append(stars.FrameStars(chosen.found("train", find), cut))
+    if cut < config.batch_size:
+        error = stars.DETECTED if config.kind == "refiner" else stars.REFINED
+        sources.append(stars.RenderedStamps(Recipe.load(), config.batch_size - cut, error))
+    validation = stars.FrameStars(chosen.found("val", find), 1) if chosen.val else None
+    return Lesson(
+        # Endless data: N in Eq. 12 is the number of stars that the whole run sees.
+        loss=ELBO(config.epochs * config.steps * config.batch_size, config.temperature),
+        source=Mixed(sources, stars.StampBatch.join),
+        validate=(lambda net: star_scores(net, validation, config.seed)) if validation else None,
+        data={"rendered_stars": config.batch_size - cut, "cut_stars": cut},
+        made={"found_by": found_by},
+        validation=validation,
+    )
+
+
+def detection_scores(
+    model: nn.Module, frames: Sequence[tuple[Frame, pd.DataFrame]], confidence: float = sets.CONFIDENCE
+) -> dict[str, float]:
+    """Return precision, recall, mean |Δx| (px) and the scatter of ln flux of a net on frames with marked truth."""
+    tables = []
+    for frame, truth in frames:
+        found = detect(model, frame, confidence)
+        found["mag"] = frame.magnitude(found["flux"])
+        tables.append(compare(truth, found, frame.shape))
+    table = pd.concat(tables)
+    counts = table["status"].value_counts()
+    matched = table[table["status"] == "matched"]
+    n = len(matched)
+    return {
+        "precision": n / max(1, n + int(counts.get("false", 0))),
+        "recall": n / max(1, n + int(counts.get("missed", 0))),
+        "mean_dx": float((matched["x"] - matched["truth_x"]).abs().mean()) if n else float("nan"),
+        "log_flux_scatter": float(np.log(matched["flux"] / matched["truth_flux"]).std()) if n > 1 else float("nan"),
+    }
+
+
+def star_scores(model: nn.Module, validation: stars.FrameStars, seed: int) -> dict[str, float]:
+    """Return mean absolute error, the scatter of (truth − mean)/σ and the mean σ of every target on validation stars;
+    magnitudes in mag, positions in pixels."""
+    device = next(model.parameters()).device
+    scores = {}
+    for name, found in predict(model, validation.stars.stamps.to(device), seed=seed).items():
+        delta = validation.truth(name) - found.mean
+        scores |= {
+            f"{name}_mae": float(np.abs(delta).mean()),
+            f"{name}_standardised_scatter": float((delta / found.sigma).std()),
+            f"{name}_mean_sigma": float(found.sigma.mean()),
+            f"{name}_mean_epistemic": float(found.epistemic.mean()),
+        }
+    return scores
+
+
+def recalibrated(model: nn.Module, validation: stars.FrameStars, seed: int, data: str) -> dict[str, dict]:
+    """Return, for a card, the scale of every target's σ fitted on validation stars.
+
+    Eq. 15's σ is scaled, never the mean: a zero point belongs to the photometric calibration. Positions have a floor.
+    """
+    return {
+        name: error_scale.fit(
+            found.mean, found.sigma, validation.truth(name), floor=name in ("x", "y"), data=data
+        ).as_dict()
+        for name, found in predict(model, validation.stars.stamps, seed=seed).items()
+    }
+
+
+def recalibrate(
+    kind: str,
+    card: str | os.PathLike,
+    frames: str | os.PathLike,
+    *,
+    detection: str | os.PathLike = "released",
+    refiner: str | os.PathLike = "released",
+    seed: int = 2023,
+) -> Path:
+    """Fit the recalibration of a trained network anew and rewrite its card, atomically; its weights stay.
+
+    Parameters
+    ----------
+    kind : {'bpnn', 'refiner'}
+    card : str or path
+        As in `weights.resolve`.
+    frames : path
+        Folder whose ``val`` holds simulated frames with truth.
+    detection, refiner : str or path
+        Weights that find the stars, as in `TrainConfig`.
+
+    Returns
+    -------
+    Path
+        The card, which also says under ``recalibrated`` with which command, when and by which commit.
+
+    Raises
+    ------
+    DataError
+        If the frames hold too few stars.
+    """
+    path = weights.resolve(kind, card)
+    model, content = weights.load(kind, path)
+    find, found_by = sets.finder(detection, refiner if kind == "bpnn" else None)
+    chosen = sets.simulated("", frames)
+    ratios = recalibrated(
+        model, stars.FrameStars(chosen.found("val", find), 1), seed, f"{len(chosen.val)} validation frames"
+    )
+    command = f"python -m pnet recalibrate {kind} --card {paths.shown(card)} --frames {paths.shown(frames)}"
+    made = provenance.record(f"{command} --seed {seed}", seed, "cpu", frames=chosen.names("val"), found_by=found_by)
+    write_json(path, content | {"recalibration": ratios, "recalibrated": made})
+    return path
