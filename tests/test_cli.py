@@ -8,10 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from pnet import cli
-from pnet.book import steps
 from pnet.common import paths
 from pnet.common.errors import ConfigError
-from pnet.common.files import read_json, write_json
+from pnet.common.files import read_json
 from pnet.evaluation import check
 from pnet.evaluation.ledger import Entry, Ledger
 from pnet.simulation import datasets
@@ -111,54 +110,6 @@ def test_download_that_may_fail_says_why(root, monkeypatch):
 
 
 # Training and measuring
-
-
-def test_training_hands_its_options_on_and_sets_other_runs_aside(root, monkeypatch):
-    from pnet.training import detection_run as training
-
-    calls = []
-
-    def fake(folder, **options):
-        calls.append(options)
-        write_json(folder / "card.json", {})
-        return folder / "card.json"
-
-    monkeypatch.setattr(training, "train_detection", fake)
-    command = ["train", "detection", "-O", "build/x", "--epochs", "3", "--devices", "2", "--no-simulated", "-q"]
-    assert runner.invoke(cli.app, command).exit_code == 0
-    assert calls[0]["epochs"] == 3 and calls[0]["devices"] == 2 and calls[0]["progress"] is False
-    assert "train" not in calls[0], "no simulated frames were asked for"
-    assert "pnet train detection --output build/x" in calls[0]["command"]
-    assert runner.invoke(cli.app, command).exit_code == 0
-    assert not (root / "build/x/detection.1").exists(), "the same run goes on in its folder"
-    assert runner.invoke(cli.app, [*command, "--epochs", "4"]).exit_code == 0
-    assert (root / "build/x/detection.1/card.json").exists(), "a run of other settings may have taken hours"
-    with pytest.raises(ConfigError, match="hal"):
-        steps.train("hal", "build/x", settings={}, seed=1)
-
-
-def test_training_on_other_frames_or_with_another_detection_net_is_another_run(root, monkeypatch):
-    from pnet.stars import weights
-    from pnet.training import star_run as star_training
-
-    def fake(kind, folder, **options):
-        write_json(folder / "card.json", {})
-        return folder / "card.json"
-
-    monkeypatch.setattr(star_training, "train", fake)
-    monkeypatch.setattr(weights, "WEIGHTS", root)
-    write_json(root / "net.json", {"version": 1})
-    datasets.simulate("build/x", counts={"train": 1, "val": 1}, seed=1, engine="renderer", progress=False)
-
-    def runs():
-        steps.train("bpnn", "build/x", settings={"detection": "net"}, seed=1, progress=False)
-        return len(list((root / "build/x").glob("bpnn*")))
-
-    assert (runs(), runs()) == (1, 1)
-    write_json(root / "net.json", {"version": 2})
-    assert (runs(), runs()) == (2, 2)
-    datasets.simulate("build/x", counts={"train": 1, "val": 1}, seed=2, engine="renderer", progress=False)
-    assert runs() == 3
 
 
 def test_evaluate_hands_its_options_on(root, monkeypatch):

@@ -1,13 +1,17 @@
 """The command line. Every command imports what it needs when it is called, so that ``pnet --help`` is quick."""
 
+import inspect
 import sys
+from collections.abc import Callable
+from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from pnet.common.errors import PNetError
+from pnet.training.config import TrainConfig
 
 FAILED = 2  # exit code of an error that PNet explains
 
@@ -20,8 +24,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Photometry and astrometry of stars with error bars, after Sun, Jia et al. (2023).",
 )
-train_app = typer.Typer(no_args_is_help=True, help="Train a network on simulated fields.")
-app.add_typer(train_app, name="train")
 
 Output = Annotated[Path, typer.Option("--output", "-O", help="Folder of the profile, relative to the project.")]
 Seed = Annotated[int, typer.Option(help="All random numbers follow from it.")]
@@ -54,11 +56,22 @@ class Engine(StrEnum):
     renderer = "renderer"
 
 
-class StarNetwork(StrEnum):
-    """Networks of single stars."""
-
-    refiner = "refiner"
-    bpnn = "bpnn"
+def _with_settings(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for every field of `TrainConfig` beside its own."""
+    own = inspect.signature(function, eval_str=True).parameters.values()
+    types = get_type_hints(TrainConfig)
+    options = [
+        inspect.Parameter(
+            each.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=each.default,
+            annotation=Annotated[types[each.name], typer.Option(help=each.metadata["help"])],
+        )
+        for each in fields(TrainConfig)
+        if each.metadata
+    ]
+    function.__signature__ = inspect.Signature([*(each for each in own if each.kind != each.VAR_KEYWORD), *options])
+    return function
 
 
 def main() -> None:
@@ -170,122 +183,31 @@ def sdss_download(
     print(state["report"] if state["available"] else f"SDSS files cannot be had here: {state['reason']}")
 
 
-@train_app.command("detection")
-def train_detection(
+@app.command()
+@_with_settings
+def train(
+    kind: Annotated[str, typer.Argument(help="detection, refiner or bpnn.")],
     output: Output = DEFAULT_OUTPUT,
-    config: Annotated[str, typer.Option(help="compact or paper.")] = "compact",
-    dataset: Annotated[Dataset, typer.Option(help="Whose frames are mixed in.")] = Dataset.simulation,
-    manifest: Manifest = "sdss-standard",
-    epochs: Annotated[int, typer.Option(min=1)] = 60,
-    steps: Annotated[int, typer.Option(min=1, help="Batches in an epoch.")] = 200,
-    batch_size: Annotated[int, typer.Option(min=1)] = 8,
-    field_size: Annotated[int, typer.Option(min=64, help="Width of a training field in pixels.")] = 256,
-    learning_rate: Annotated[float, typer.Option()] = 2e-3,
-    injected: Annotated[str | None, typer.Option(help="SDSS manifest with frames to add stars to.")] = None,
-    freeze_epochs: Annotated[int, typer.Option(min=0, help="Epochs with hourglasses and flux head held.")] = 0,
-    start: Annotated[str | None, typer.Option(help="Pre-trained weights to begin with.")] = None,
-    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",
-    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    devices: Annotated[str, typer.Option(help="How many, or auto.")] = "auto",
-    simulated: Annotated[bool, typer.Option(help="Mix in the profile's simulated frames.")] = True,
-    frames: Annotated[Path | None, typer.Option(help="Folder with train/ and val/ in place of the profile's.")] = None,
-    validation: Annotated[int | None, typer.Option(min=1, help="Validate on so many frames at most.")] = None,
-    seed: Seed = 2023,
     quiet: Quiet = False,
+    **settings: Any,
 ) -> None:
-    """Train the Photometry-Detection Net; an interrupted run goes on where it stopped."""
-    _train("detection", output, simulated, seed, quiet, locals())
+    """Train a network; an interrupted run goes on where it stopped."""
+    from pnet.training import runs
 
-
-@train_app.command("refiner")
-def train_refiner(
-    output: Output = DEFAULT_OUTPUT,
-    config: Annotated[str, typer.Option(help="compact or paper.")] = "compact",
-    dataset: Annotated[Dataset, typer.Option(help="Whose frames are mixed in.")] = Dataset.simulation,
-    manifest: Manifest = "sdss-standard",
-    epochs: Annotated[int, typer.Option(min=1)] = 30,
-    steps: Annotated[int, typer.Option(min=1, help="Batches in an epoch.")] = 100,
-    batch_size: Annotated[int, typer.Option(min=1)] = 2048,
-    learning_rate: Annotated[float, typer.Option()] = 2e-3,
-    detection: Annotated[str, typer.Option(help="Weights of the net that finds the stars.")] = "released",
-    freeze_epochs: Annotated[int, typer.Option(min=0, help="Epochs with the feature extraction held.")] = 0,
-    start: Annotated[str | None, typer.Option(help="Pre-trained weights to begin with.")] = None,
-    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",
-    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    devices: Annotated[str, typer.Option(help="How many, or auto.")] = "auto",
-    simulated: Annotated[bool, typer.Option(help="Mix in the profile's simulated frames.")] = True,
-    frames: Annotated[Path | None, typer.Option(help="Folder with train/ and val/ in place of the profile's.")] = None,
-    validation: Annotated[int | None, typer.Option(min=1, help="Validate on so many frames at most.")] = None,
-    seed: Seed = 2023,
-    quiet: Quiet = False,
-) -> None:
-    """Train the refinement step of the detection net; an interrupted run goes on where it stopped."""
-    _train("refiner", output, simulated, seed, quiet, locals())
-
-
-@train_app.command("bpnn")
-def train_bpnn(
-    output: Output = DEFAULT_OUTPUT,
-    config: Annotated[str, typer.Option(help="compact or paper.")] = "compact",
-    dataset: Annotated[Dataset, typer.Option(help="Whose frames are mixed in.")] = Dataset.simulation,
-    manifest: Manifest = "sdss-standard",
-    epochs: Annotated[int, typer.Option(min=1)] = 30,
-    steps: Annotated[int, typer.Option(min=1, help="Batches in an epoch.")] = 100,
-    batch_size: Annotated[int, typer.Option(min=1)] = 2048,
-    learning_rate: Annotated[float, typer.Option()] = 2e-3,
-    temperature: Annotated[float, typer.Option(help="Weight of the KL term; 1 is Eq. 12.")] = 1.0,
-    detection: Annotated[str, typer.Option(help="Weights of the net that finds the stars.")] = "released",
-    refiner: Annotated[str, typer.Option(help="Weights of its refinement step; none for none.")] = "released",
-    freeze_epochs: Annotated[int, typer.Option(min=0, help="Epochs with the feature extraction held.")] = 0,
-    start: Annotated[str | None, typer.Option(help="Pre-trained weights to begin with.")] = None,
-    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",
-    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    devices: Annotated[str, typer.Option(help="How many, or auto.")] = "auto",
-    simulated: Annotated[bool, typer.Option(help="Mix in the profile's simulated frames.")] = True,
-    frames: Annotated[Path | None, typer.Option(help="Folder with train/ and val/ in place of the profile's.")] = None,
-    validation: Annotated[int | None, typer.Option(min=1, help="Validate on so many frames at most.")] = None,
-    seed: Seed = 2023,
-    quiet: Quiet = False,
-) -> None:
-    """Train the Bayesian net; an interrupted run goes on where it stopped."""
-    _train("bpnn", output, simulated, seed, quiet, locals())
-
-
-def _train(kind: str, output: Path, simulated: bool, seed: int, quiet: bool, given: dict) -> None:
-    """Hand the options of a training command on and say where the card is."""
-    from pnet.book import steps
-
-    own = ("output", "simulated", "frames", "validation", "seed", "quiet")
-    settings = {name: value for name, value in given.items() if name not in own}
-    settings["dataset"] = settings["dataset"].value
-    if settings["devices"].isdigit():
-        settings["devices"] = int(settings["devices"])
-    card = steps.train(
-        kind,
-        output,
-        settings=settings,
-        seed=seed,
-        simulated=simulated,
-        frames_folder=given["frames"],
-        validation=given["validation"],
-        progress=progress(quiet),
-    )
-    print(f"weights and card: {card}")
+    print(runs.train(TrainConfig(kind, **settings), output, progress=progress(quiet)))
 
 
 @app.command()
 def recalibrate(
-    network: Annotated[StarNetwork, typer.Argument(help="Whose errors.")],
+    kind: Annotated[str, typer.Argument(help="Whose errors: refiner or bpnn.")],
     frames: Annotated[Path, typer.Option(help="Folder with val/ of simulated frames.")],
     card: Annotated[str, typer.Option(help="Card of the network, or 'released'.")] = "released",
     seed: Seed = 2023,
 ) -> None:
     """Fit the scale of a network's errors to validation frames anew and keep it on its card."""
-    from pnet.book import steps
-    from pnet.training import star_run as star_training
+    from pnet.training import runs
 
-    val = steps.frames_in(frames)["val"]
-    print(star_training.recalibrate(network.value, card, val, seed=seed))
+    print(runs.recalibrate(kind, card, frames, seed=seed))
 
 
 @app.command()

@@ -53,14 +53,13 @@ def _train(
     quiet: bool,
 ) -> None:
     """Train and compare the variants of a study; an interrupted one goes on where it stopped."""
-    from pnet.book.steps import frames_in
-    from pnet.simulation import datasets
+    from pnet.training import sets
     from studies import detection, stars
 
-    found = frames_in(frames) if frames else {each: datasets.frames_of(output, each) for each in ("train", "val")}
+    found = sets.simulated(output, frames, validation)
     budget = {"epochs": epochs, "steps": steps, "seed": seed}
     command = _command(name, output=output, frames=frames, validation=validation, **budget)
-    options = {**budget, "train": found["train"], "val": found["val"][:validation], "command": command}
+    options = {**budget, "train": found.train, "val": found.val, "command": command}
     options["progress"] = progress(quiet)
     if name == "detection":
         print(detection.run(output, **options))

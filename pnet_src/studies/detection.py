@@ -25,7 +25,7 @@ from pnet.stars.refine import refine
 from pnet.training import fields as fielddata
 from pnet.training import injection
 from pnet.training import sets as trainingsets
-from pnet.training.fit import FitConfig, fit
+from pnet.training.fit import FitConfig, Mixed, fit
 from studies.stars import Remembered, write
 
 # Narrower than the released net, so that a row takes minutes.
@@ -148,14 +148,14 @@ def run(
     manifest : str
         SDSS frames that stars are added to.
     epochs, steps, batch_size, field_size, learning_rate, precision, seed
-        The budget of every variant, see `training.train_detection`.
+        The budget of every variant, see `FitConfig`.
     command : str
         Recorded in the provenance.
     path : path, optional
         Where the table goes instead.
     """
     folder = paths.folder_of(output) / "studies" / "detection"
-    chosen = trainingsets.simulated(train, val)
+    chosen = trainingsets.TrainingSet(train, val)
     frames, validation = chosen.prepared(), list(chosen.read("val"))
     recipe, data, models, rows = Recipe.load(), {}, {}, []
     for index, variant in enumerate(VARIANTS):
@@ -172,7 +172,7 @@ def run(
                     sources.append(fielddata.FrameFields(frames, cut, field_size))
                 if into_real:
                     sources.append(injection.fields(manifest, into_real, field_size))
-                data = {key: Remembered(fielddata.MixedFields(sources))}  # one at a time: half a gigabyte each
+                data = {key: Remembered(Mixed(sources, fielddata.concatenate))}  # one at a time: half a GB each
             torch.manual_seed(derive(seed, "initial weights"))
             model = PhotometryDetectionNet(variant.config).to(memory_format=torch.channels_last)
             fitting = FitConfig(epochs=epochs, steps=steps, learning_rate=learning_rate, precision=precision, seed=seed)

@@ -27,7 +27,7 @@ from pnet.stars.network import CONFIGS, BayesianPhotometryNet, BPNNConfig
 from pnet.stars.predict import Prediction, predict
 from pnet.training import sets as trainingsets
 from pnet.training import stars as stardata
-from pnet.training.fit import DataSource, FitConfig, fit
+from pnet.training.fit import DataSource, FitConfig, Mixed, fit
 
 MEMBERS = 4  # networks of a deep ensemble
 PLAIN = replace(CONFIGS["compact"], head="plain")
@@ -189,14 +189,14 @@ def stars(
     """
     folder = paths.folder_of(output) / "studies" / name
     find, found_by = trainingsets.finder("released", "released")
-    chosen = trainingsets.simulated(train, val)
+    chosen = trainingsets.TrainingSet(train, val)
     known = Validation.of(chosen.read("val"), find)
     cut = batch_size // 4 if train else 0
     sources: list[Any] = []
     if cut:
-        sources.append(stardata.FrameStars(trainingsets.stars_found(chosen.read("train"), find), cut))
+        sources.append(stardata.FrameStars(chosen.found("train", find), cut))
     sources.append(stardata.RenderedStamps(Recipe.load(), batch_size - cut, stardata.REFINED))
-    data = Remembered(stardata.MixedStars(sources))
+    data = Remembered(Mixed(sources, stardata.StampBatch.join))
     rows = []
     for index, (label, (config, temperature, members)) in enumerate(variants.items()):
         found, seconds = [], 0.0

@@ -14,7 +14,7 @@ from pnet.simulation.recipe import Recipe
 from pnet.sky import render
 from pnet.sky.psf import Aureole, Optics
 from pnet.training.fields import FrameFields, RenderedFields, prepare
-from pnet.training.sets import simulated
+from pnet.training.sets import TrainingSet
 
 
 def batch_of(x, y, flux, size=128, ignored=None):
@@ -140,7 +140,7 @@ def test_rendered_batch_has_its_stars_where_it_says():
 def test_cut_outs_keep_sources_on_their_stars(tmp_path):
 
     path = make_dataset(tmp_path, Recipe.load(), "train", 1, 3, engine="renderer", progress=False)[0]
-    source = FrameFields(simulated([path]).prepared(), 6, 128)
+    source = FrameFields(TrainingSet([path]).prepared(), 6, 128)
     batch = source.batch(9, torch.device("cpu"))
     bright = (batch.flux > 1e5) & (batch.x > 3) & (batch.x < 124) & (batch.y > 3) & (batch.y < 124)
     x, y, field = batch.x[bright].round().long(), batch.y[bright].round().long(), batch.field[bright]

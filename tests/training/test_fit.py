@@ -31,7 +31,21 @@ def loss(model, batch):
     return {"loss": value, "squared": value}
 
 
-def run(folder, model, config, **options):
+class Stopped(Exception):
+    pass
+
+
+def run(folder, model, config, stop_after=None, **options):
+    """Train; a run that is to stop is interrupted as a user would do it."""
+
+    def stops(history):
+        if len(history) == stop_after:
+            raise Stopped
+
+    if stop_after:
+        with pytest.raises(Stopped):
+            run(folder, model, config, on_epoch=stops, **options)
+        return None
     return fit(model, loss, Line(), config, folder, accelerator="cpu", devices=1, progress=False, **options)
 
 

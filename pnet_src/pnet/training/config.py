@@ -80,12 +80,11 @@ def _setting(
 ) -> Any:
     """Return a field: what it means, its default (a mapping where kinds differ), who has it, what it may be."""
     own = dict(default) if isinstance(default, Mapping) else dict.fromkeys(kinds, default)
-    text += f" {' or '.join(allowed)}." if allowed else ""
-    if tuple(own) != KINDS:
-        text += f" Only {' and '.join(own)}."
-    if len(set(own.values())) > 1:
-        text += " By default " + ", ".join(f"{value} ({kind})" for kind, value in own.items()) + "."
     common = default if not isinstance(default, Mapping) and kinds == KINDS else None
+    text += f" {' or '.join(allowed)}." if allowed else ""
+    text += f" For {' and '.join(own)} only." if tuple(own) != KINDS else ""
+    if common is None and default is not None:
+        text += " By default " + ", ".join(f"{value} ({kind})" for kind, value in own.items()) + "."
     return field(default=common, metadata={"help": text, "own": own, "least": least, "allowed": allowed})
 
 
@@ -183,7 +182,9 @@ class TrainConfig:
     def settings(self) -> dict[str, Any]:
         """Return every setting that this kind of network has and that is set, but those of the machine."""
         found = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: found[name] for name in found if name not in ("accelerator", "devices") and found[name] is not None}
+        return {
+            name: found[name] for name in found if name not in ("accelerator", "devices") and found[name] is not None
+        }
 
     def command(self, output: str | os.PathLike) -> str:
         """Return the command line that makes this run in a profile's folder; other folders by their names alone."""

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pnet.common import paths, provenance
-from pnet.common.errors import ConfigError, DataError
+from pnet.common.errors import ConfigError
 from pnet.common.files import atomic_path, read_json, sha256, write_json
 from pnet.common.seeds import derive
 from pnet.detection.losses import detection_loss

@@ -33,14 +33,14 @@ class TrainingSet:
 
     Parameters
     ----------
-    train, val : tuple of str
+    train, val : sequence of str or path
         Paths of simulated frames, or names of SDSS fields.
     manifest : str, optional
         The SDSS fields' manifest; without it the frames are simulated ones.
     """
 
-    train: tuple[str, ...] = ()
-    val: tuple[str, ...] = ()
+    train: Sequence[str | os.PathLike] = ()
+    val: Sequence[str | os.PathLike] = ()
     manifest: str | None = None
 
     def read(self, split: str) -> Iterator[MarkedFrame]:
@@ -96,7 +96,7 @@ def simulated(
             raise MissingError(
                 f"{folder} has no train/*.fits; --frames names a folder with train/ and val/ of simulated frames"
             )
-    return TrainingSet(tuple(map(str, train)), tuple(map(str, val[:validation])))
+    return TrainingSet(train, val[:validation])
 
 
 def sdss(manifest: str, validation: int | None = None) -> TrainingSet:

@@ -1,0 +1,191 @@
+"""Training runs end to end at the smallest size: settings, cards, resuming, starting from weights, bad parameters."""
+
+import json
+import shlex
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from pnet import cli
+from pnet.common import paths
+from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.simulation import datasets
+from pnet.stars import weights
+from pnet.training import record, runs, sets
+from pnet.training.config import FREEZE, KINDS, TrainConfig
+from pnet.training.fit import CHECKPOINT, HISTORY
+
+SMALL = {"config": "tiny", "epochs": 1, "steps": 2, "accelerator": "cpu", "devices": 1}
+BATCH = {"detection": {"batch_size": 2, "field_size": 64}, "refiner": {"batch_size": 64}, "bpnn": {"batch_size": 64}}
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    """A profile's folder with one simulated frame to train and one to validate on."""
+    folder = tmp_path_factory.mktemp("profile")
+    datasets.simulate(folder, counts={"train": 1, "val": 1}, seed=5, engine="renderer", progress=False)
+    return datasets.simulation_folder(folder)
+
+
+def train(kind, folder, frames=None, **settings):
+    settings = SMALL | BATCH[kind] | settings
+    config = TrainConfig(kind, frames=frames, simulated=frames is not None, **settings)
+    return runs.train(config, folder, progress=False)
+
+
+@pytest.fixture(scope="module")
+def detection(frames, tmp_path_factory):
+    return train("detection", tmp_path_factory.mktemp("detection"), frames)
+
+
+def test_detection_run_leaves_a_card_and_can_be_started_from(frames, detection, tmp_path):
+    content = weights.check(detection)
+    assert content["command"].startswith("python -m pnet train detection --output <")
+    assert content["data"]["train_frames"] == [path.name for path in (frames / "train").glob("*.fits")]
+    assert {"val_precision", "val_recall"} <= set(content["figures"])
+    second = train("detection", tmp_path, frames, start=detection, freeze_epochs=1, seed=1)
+    started = weights.check(second)["start"]
+    assert started["sha256"] == content["sha256"] and started["fit"]["epochs_done"] == 1
+    assert len(record.whole(second.parent / HISTORY)) == 2, "the history of the start comes first"
+    frozen, first = weights.load("detection", second)[0], weights.load("detection", detection)[0]
+    for (name, a), b in zip(frozen.named_parameters(), first.parameters(), strict=True):
+        assert bool((a == b).all()) == name.startswith(FREEZE["detection"]), name
+    with pytest.raises(ConfigError, match="has the configuration"):
+        train("detection", tmp_path / "c", start="released")
+
+
+@pytest.mark.parametrize("kind", ["bpnn", "refiner"])
+def test_star_run_fits_its_recalibration_on_validation_stars(frames, tmp_path, kind):
+    content = weights.check(train(kind, tmp_path, frames))
+    assert content["data"]["cut_stars"] == 2 * 16 and content["data"]["rendered_stars"] == 2 * 48
+    assert content["data"]["found_by"]["detection"] == weights.check(weights.resolve("detection"))["sha256"]
+    assert ("refiner" in content["data"]["found_by"]) == (kind == "bpnn")
+    assert content["config"]["head"] == {"bpnn": "flipout", "refiner": "plain"}[kind]
+    if content["recalibration"] is not None:  # a field may hold fewer stars than a ratio can be fitted to
+        assert set(content["recalibration"]) == {"mag", "x", "y"}
+        assert all(fit["ratio"] > 0 and "validation" in fit["data"] for fit in content["recalibration"].values())
+    assert len(record.TrainingRecord(kind, content, pd.DataFrame(), True).table()) > 8
+
+
+def test_recalibration_leaves_a_record(frames, tmp_path, monkeypatch):
+    card = train("refiner", tmp_path)
+    assert weights.check(card)["recalibration"] is None
+    monkeypatch.setattr(runs.error_scale, "MIN_STARS", 2)
+    runs.recalibrate("refiner", card, frames)
+    content = weights.check(card)
+    assert content["recalibration"]["mag"]["ratio"] > 0
+    assert content["recalibrated"]["command"].startswith("python -m pnet recalibrate refiner --card <")
+    assert len(content["recalibrated"]["frames"]) == 1 and content["recalibrated"]["found_by"]["detection"]
+
+
+def test_a_finished_run_returns_at_once_and_others_are_set_aside(tmp_path, monkeypatch):
+    def stops(history):
+        raise KeyboardInterrupt
+
+    config = TrainConfig("detection", simulated=False, **SMALL | BATCH["detection"] | {"epochs": 2})
+    whole = runs.train(config, tmp_path / "whole", progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        runs.train(config, tmp_path, on_epoch=stops, progress=False)
+    assert (tmp_path / "detection" / CHECKPOINT).is_file()
+    card = runs.train(config, tmp_path, progress=False)
+    assert weights.check(card)["sha256"] == weights.check(whole)["sha256"], "resumed as if it had never stopped"
+    monkeypatch.setattr(runs, "fit", None)
+    assert runs.train(config, tmp_path) == card, "nothing is left to do"
+    monkeypatch.undo()
+    card.unlink()  # as Snakemake does with what is out of date
+    assert runs.train(config, tmp_path, progress=False) == card
+    assert (tmp_path / "detection.1" / HISTORY).is_file()
+    train("detection", tmp_path, seed=7)
+    assert (tmp_path / "detection.2" / card.name).is_file(), "a run of other settings may have taken hours"
+
+
+def test_a_run_on_other_frames_or_with_another_net_is_another_run(tmp_path, monkeypatch):
+    config = TrainConfig("bpnn", detection="net", **SMALL | BATCH["bpnn"])
+    monkeypatch.setattr(weights, "WEIGHTS", tmp_path)
+    for name in ("net", "refiner-compact"):
+        (tmp_path / f"{name}.json").write_text("{}")
+
+    def asked(seed):
+        datasets.simulate(tmp_path, counts={"train": 1}, seed=seed, engine="renderer", progress=False)
+        return runs._asked(config, tmp_path, sets.chosen(config, tmp_path))
+
+    first = asked(1)
+    assert json.loads(json.dumps(first)) == first == asked(1)
+    (tmp_path / "net.json").write_text('{"version": 2}')
+    second = asked(1)
+    assert second != first and asked(2) != second
+
+
+def test_the_command_line_the_profile_and_the_record_have_the_same_settings(tmp_path, monkeypatch):
+    """The recorded command, given to the command line, asks for the very same run."""
+    asked = []
+    monkeypatch.setattr(runs, "train", lambda config, output, **_: asked.append((config, output)))
+    config = TrainConfig("bpnn", simulated=False, frames="a/b", epochs=3, learning_rate=1e-3, refiner="none")
+    for given in (config, TrainConfig("detection", injected="sdss-standard")):
+        words = shlex.split(given.command("build/x"))
+        done = CliRunner().invoke(cli.app, words[words.index("pnet") + 1 :])
+        assert done.exit_code == 0, done.output
+        assert (given, paths.Path("build/x")) == asked.pop()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("bad", "text"),
+    [
+        ({"config": "huge"}, "allowed are"),
+        ({"freeze_epochs": 1}, "needs start"),
+        ({"rendered": False, "simulated": False}, "nothing to train on"),
+        ({"dataset": "gaia"}, "allowed are"),
+        ({"epochs": 0}, "at least 1"),
+        ({"epochs": 2.5}, "whole number"),
+        ({"learning_rate": 0}, "positive"),
+        ({"devices": "0"}, "positive number"),
+        ({"precision": "half"}, "allowed are"),
+    ],
+)
+def test_bad_settings_are_named(kind, bad, text):
+    with pytest.raises(ConfigError, match=text):
+        TrainConfig(kind, **bad)
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting"),
+    [("bpnn", {"field_size": 64}), ("detection", {"temperature": 0.1}), ("refiner", {"refiner": "released"})],
+)
+def test_settings_of_other_networks_are_refused(kind, setting):
+    with pytest.raises(ConfigError, match=f"a {kind} network has none"):
+        TrainConfig(kind, **setting)
+    with pytest.raises(ConfigError, match="allowed are detection, refiner, bpnn"):
+        TrainConfig("hal")
+
+
+def test_what_is_missing_is_named_before_anything_is_done(tmp_path):
+    with pytest.raises(MissingError, match="pnet sdss-manifest"):
+        runs.train(TrainConfig("detection", dataset="sdss"), tmp_path)
+    with pytest.raises(MissingError, match="pnet simulate"):
+        runs.train(TrainConfig("detection"), tmp_path)
+    with pytest.raises(MissingError, match=r"no train/\*.fits"):
+        runs.train(TrainConfig("detection", frames=tmp_path), tmp_path)
+    with pytest.raises(MissingError, match="pnet train"):
+        runs.train(TrainConfig("bpnn", simulated=False, start="mine"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fields_larger_than_the_frames_are_refused(frames, tmp_path):
+    with pytest.raises(DataError, match="smaller than a cut-out"):
+        train("detection", tmp_path, frames, field_size=4096)
+
+
+def test_doubtful_sources_of_a_real_catalogue_are_masked():
+    truth = pd.DataFrame(
+        {
+            "kind": ["star", "star", "galaxy", "galaxy"],
+            "mag": [15.0, 16.0, 18.0, 22.0],
+            "counted": [True, False, False, False],
+        }
+    )
+    marked = sets.TrainingSet(manifest="sdss-standard")._for_training(truth)
+    np.testing.assert_array_equal(marked["ignored"], [False, True, False, True])
+    assert "ignored" not in sets.TrainingSet()._for_training(truth)
