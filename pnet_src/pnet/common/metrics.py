@@ -74,38 +74,19 @@ def recall(true_positives: int, false_negatives: int) -> Estimate:
     return rate(true_positives, true_positives + false_negatives)
 
 
-def sweep(
-    true_confidence: np.ndarray, false_confidence: np.ndarray, n_sources: int, thresholds: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Precision and recall when only detections of confidence >= threshold are kept (Fig. 6 a, b).
+def precision_recall_curve(
+    true_confidence: np.ndarray, false_confidence: np.ndarray, n_sources: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return precision, recall and threshold at every distinct confidence, from strict to loose (Fig. 6 a, b).
+
+    At a threshold the detections of at least this confidence are kept.
 
     Parameters
     ----------
     true_confidence, false_confidence : ndarray
         Confidence of the matched and of the false detections.
     n_sources : int
-        Number of counted stars, found or not.
-    thresholds : ndarray, (T,)
-
-    Returns
-    -------
-    precision, recall : ndarray, (T,)
-        Precision is NaN where nothing is left.
-    """
-    true_confidence, false_confidence = np.sort(true_confidence), np.sort(false_confidence)
-    true = true_confidence.size - np.searchsorted(true_confidence, thresholds, side="left")
-    false = false_confidence.size - np.searchsorted(false_confidence, thresholds, side="left")
-    kept = true + false
-    return (
-        np.divide(true, kept, out=np.full(len(kept), np.nan), where=kept > 0),
-        true / n_sources if n_sources else np.full(len(kept), np.nan),
-    )
-
-
-def precision_recall_curve(
-    true_confidence: np.ndarray, false_confidence: np.ndarray, n_sources: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return precision, recall and threshold at every distinct confidence, from strict to loose.
+        Number of counted stars, found or not; without any, recall is NaN.
 
     Raises
     ------
@@ -117,7 +98,12 @@ def precision_recall_curve(
     if true_confidence.size > n_sources:
         raise DataError(f"{true_confidence.size} true detections of {n_sources} sources: matching must be one to one")
     thresholds = np.unique(np.concatenate([true_confidence, false_confidence]))[::-1]
-    return (*sweep(true_confidence, false_confidence, n_sources, thresholds), thresholds)
+    true, false = (
+        values.size - np.searchsorted(np.sort(values), thresholds, side="left")
+        for values in (true_confidence, false_confidence)
+    )
+    recall = true / n_sources if n_sources else np.full(len(thresholds), np.nan)
+    return true / (true + false), recall, thresholds
 
 
 def average_precision(precision: np.ndarray, recall: np.ndarray, interpolation: str = "envelope") -> float:
