@@ -1,6 +1,5 @@
 """The command line: what it hands on, what it prints, how it fails; and the steps behind it."""
 
-import json
 import subprocess
 import sys
 
@@ -168,15 +167,3 @@ def test_released_numbers_are_not_compared_with_themselves(tmp_path):
     shown = tmp_path / "b.json"
     Ledger([Entry("a", 1, 0, 2, 5, source="released")]).write(shown)
     assert check.check(shown, committed) == ([], 0)
-
-
-def test_timings_are_written_only_for_steps_that_end_well(tmp_path):
-    from pnet.common import timings
-
-    with pytest.raises(ZeroDivisionError), timings.measured("bad", tmp_path):
-        raise ZeroDivisionError
-    with timings.measured("good", tmp_path) as record:
-        record["device"] = "abacus"
-    (found,) = timings.read(tmp_path)
-    assert found["step"] == "good" and found["device"] == "abacus" and found["seconds"] >= 0
-    json.dumps(found)

@@ -52,7 +52,7 @@ def stage(output: Path, *, strict: bool = False) -> Path:
     Parameters
     ----------
     output : Path
-        Folder of a profile, holding executed notebooks, figures and timings.
+        Folder of a profile, holding executed notebooks and figures.
     strict : bool
         Refuse notebooks that wrote to standard error.
 
