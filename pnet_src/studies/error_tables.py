@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from pnet.book import shown
 from pnet.book.tables import NO_VALUE, number, to_html, with_interval
 from pnet.common import paths
 from pnet.common.errors import DataError, MissingError
@@ -139,8 +140,8 @@ def study_html(name: str, folder: Path = STUDIES) -> str:
         record = study(name, folder)["provenance"]
     except MissingError:
         return f"<p>Study {name} has not been made: <code>python -m studies {name}</code> makes it ({TAKES[name]}).</p>"
-    where = f"Released result ({str(record.get('date', ''))[:10]}, commit {str(record.get('commit', ''))[:10]}): "
-    return f"{table}<p><small>{where}<code>{html.escape(str(record.get('command', '')))}</code></small></p>"
+    where = shown.title(f"study-{name}", shown.RELEASED, record)
+    return f"{table}<p><small>{where}: <code>{html.escape(str(record.get('command', '')))}</code></small></p>"
 
 
 def study_entries(folder: Path = STUDIES) -> list[Entry]:

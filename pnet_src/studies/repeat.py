@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
+from pnet.book import shown
 from pnet.common import paths, provenance
 from pnet.common.errors import DataError, MissingError
 from pnet.evaluation import measurements
@@ -255,7 +256,9 @@ def load(output: str | os.PathLike) -> tuple[pd.DataFrame, dict[str, Any], str]:
     MissingError
         If neither is there.
     """
-    try:
-        return (*read(paths.folder_of(output) / "measurements" / "repeat.parquet"), "live")
-    except MissingError:
-        return (*read(paths.RESULTS / "measurements" / "repeat.parquet"), "released")
+    table, record, origin = shown.find("measurements/repeat.parquet", output, read)
+    if origin == shown.MISSING:
+        raise MissingError(
+            "neither this run nor results/ holds measurements of two epochs; `python -m studies repeat` makes them"
+        )
+    return table, record, origin

@@ -1,9 +1,12 @@
 """What chapter 01 shows: the sources of a run's frames, and the comparison of engines, made here or released."""
 
+import shutil
+
 import pandas as pd
 import pytest
 
 from pnet.book import simulated
+from pnet.common import paths
 from pnet.common.errors import ConfigError, DataError
 from pnet.common.files import read_json
 from pnet.simulation import datasets, physics, renderer
@@ -26,24 +29,25 @@ def test_sources_and_checked_frames(run):
         simulated.checked({"splits": {"test": ["a.fits"]}})
 
 
-def test_comparison_is_live_with_skymaker_and_released_without(run, tmp_path):
+def test_comparison_is_live_with_skymaker_and_released_without(run, tmp_path, monkeypatch):
     output, record = run
     recipe, frames = Recipe.load(), simulated.checked(record)
-    none, notice = simulated.engines(frames, record, output, recipe, 1, released=tmp_path / "nothing")
-    assert none.empty and "No comparison" in notice
+    monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
+    none, _, origin = simulated.engines(frames, record, output, recipe, 1)
+    assert none.empty and origin == "missing"
     # these frames as if SkyMaker had made them
-    live, notice = simulated.engines(frames, {**record, "engine": "frames"}, output, recipe, 1)
-    assert notice == ""
-    assert read_json(output / "simulation" / "engines.json")["frames"] == ["paper-300001", "paper-300002"]
-    released, notice = simulated.engines(frames, record, output, recipe, 1, released=output / "simulation")
-    assert "Released result" in notice and "SKYMAKER_FRAMES" in notice
+    live, made, origin = simulated.engines(frames, {**record, "engine": "frames"}, output, recipe, 1)
+    assert origin == "live" and made["frames"] == ["paper-300001", "paper-300002"]
+    shutil.copytree(output / "simulation", tmp_path / "results/simulation")
+    released, again, origin = simulated.engines(frames, record, output, recipe, 1)
+    assert origin == "released" and again == made
     words = simulated.in_words(released)
     pd.testing.assert_frame_equal(words, simulated.in_words(live))
     assert {"SkyMaker", "renderer", "in order"} <= set(words.columns)
     assert "deviation" in simulated.in_words(physics.measure(frames, recipe))
-    (tmp_path / "engines.csv").write_text('quantity,bin\n"flux')
+    (tmp_path / "results/simulation/engines.csv").write_text('quantity,bin\n"flux')
     with pytest.raises(DataError, match="engines.csv or .json is damaged"):
-        simulated.engines(frames, record, output, recipe, 1, released=tmp_path)
+        simulated.engines(frames, record, output, recipe, 1)
 
 
 def test_tolerances_are_stated_with_reasons():

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 from measured import Noisy, frame, psf_at, table, truth
 
-from pnet.book import shown as measurements
 from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.common.files import read_json
 from pnet.evaluation import measurements as evaluation
@@ -109,35 +108,6 @@ def test_half_a_result_is_not_taken_for_whole(tmp_path, measured):
     path.with_suffix(".json").write_text("{")
     with pytest.raises(DataError, match="cannot be read"):
         evaluation.read(path)
-
-
-def test_a_page_falls_back_to_released_measurements_and_says_so(tmp_path, measured):
-    run, released = tmp_path / "run", tmp_path / "released"
-    one = {name: measured[measured["dataset"] == name] for name in ("simulation", "sdss")}
-    nothing = measurements.load(run, released)
-    assert nothing.origin == {"simulation": "missing", "sdss": "missing"} and nothing.table.empty
-    assert "No measurements" in nothing.notice() and nothing.entries(seed=1) == []
-    evaluation.write(one["simulation"], run / "measurements" / "simulation.parquet", {"engine": "renderer"})
-    record = {"date": "2026-01-02T03:04:05+00:00", "commit": "0123456789abcdef", "baseline": "SExtractor 2"}
-    evaluation.write(one["sdss"], released / "sdss.parquet", record)
-    evaluation.write(one["simulation"], released / "simulation.parquet", record)
-    loaded = measurements.load(run, released)
-    assert loaded.origin == {"simulation": "live", "sdss": "released"}
-    assert len(loaded.table) == len(measured)
-    notice = loaded.notice()
-    assert "Released result (2026-01-02, commit 0123456789)" in notice and "SDSS_MIRROR" in notice
-    assert "own renderer" in notice
-    sources = {entry.key.split(".")[0]: entry.source for entry in loaded.entries(seed=1, groups=("detection",))}
-    assert sources == {"simulation": "live", "sdss": "released"}
-
-
-def test_a_damaged_result_does_not_hide_behind_a_released_one(tmp_path, measured):
-    run, released = tmp_path / "run", tmp_path / "released"
-    for place in (run / "measurements", released):
-        evaluation.write(measured, place / "simulation.parquet", {})
-    (run / "measurements" / "simulation.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match="simulation.parquet"):
-        measurements.load(run, released)
 
 
 def test_a_run_of_the_baseline_on_rendered_frames(tmp_path):

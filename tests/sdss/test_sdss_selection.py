@@ -42,7 +42,7 @@ def scenes(tmp_path, rng, monkeypatch):
 def test_live(scenes, tmp_path):
     manifest, written = scenes
     selection = sdss_selection.make(manifest, tmp_path / "build", seed=7)
-    assert selection.is_live and selection.notice == ""
+    assert selection.is_live and selection.origin == "live"
     assert selection.table["frame"].unique().tolist() == ["1234-3-56-g", "1300-6-56-g"]
     assert selection.table["counted"].sum() == 80, "a grid of isolated stars"
     for scene in written[:2]:
@@ -82,11 +82,8 @@ def test_released_stands_in_where_nothing_can_be_had(scenes, tmp_path, monkeypat
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("PNET_DATA", str(tmp_path / "elsewhere"))
     selection = sdss_selection.make_or_released(scenes[0], tmp_path / "build")
-    assert not selection.is_live
-    assert "Released result" in selection.notice and "pnet sdss-download" in selection.notice
-    assert "no connection" in selection.notice
-    assert selection.record["commit"][:10] in selection.notice
-    assert str(tmp_path) not in selection.notice
+    assert selection.origin == "released" and selection.record["commit"]
+    assert "no connection" in selection.reason and str(tmp_path) not in selection.reason
     assert not (tmp_path / "build").exists()
 
 

@@ -69,7 +69,7 @@ def test_released_weights_load_and_have_a_whole_record(kind):
     before, start = 0, content.get("start")
     while start:  # a run may go on from one that went on from another
         before, start = before + start["fit"]["epochs_done"], start.get("start")
-    assert not trained.is_live and len(trained.history) == before + content["fit"]["epochs_done"]
+    assert trained.origin == "released" and len(trained.history) == before + content["fit"]["epochs_done"]
     assert trained.history["epoch"].is_monotonic_increasing
     for name in ("command", "commit", "seed", "device", "date", "seconds", "data", "figures"):
         assert content.get(name) not in (None, ""), name

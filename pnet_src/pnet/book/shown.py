@@ -1,7 +1,8 @@
-"""The measurements that a page shows: those of this run, or the released ones, marked as such."""
+"""What a page shows: a result of this run, or the released one. Decided and worded here, for every page."""
 
 import html
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,24 +11,29 @@ import pandas as pd
 
 from pnet.common import paths
 from pnet.common.errors import MissingError
-from pnet.evaluation import ledger
-from pnet.evaluation import measurements as evaluation
+from pnet.evaluation import ledger, measurements
 from pnet.evaluation.entries import GROUPS, entries_from_measurements
 
-LIVE, RELEASED, MISSING = "live", "released", "missing"
-COMMANDS = {  # the one command that makes a data set's measurements live
-    "simulation": "python -m pnet evaluate --dataset simulation --output {output}",
-    "realistic": "python -m pnet evaluate --dataset realistic --output {output}",
-    "validation": "python -m pnet evaluate --dataset validation --output {output}",
-    "sdss": "make book SDSS_MIRROR=<folder or URL of an SDSS sas tree>",
-    "coadd": "python -m studies coadd --output {output}",
-}
-NAMES = {
-    "simulation": "simulated frames",
-    "realistic": "simulated frames with galaxies and faint stars",
-    "validation": "simulated frames for validation",
-    "sdss": "SDSS frames with a catalogue",
-    "coadd": "SDSS field 94-1-12 against the Stripe 82 co-add",
+ORIGINS = LIVE, RELEASED, MISSING = "live", "released", "missing"
+EVALUATE = "python -m pnet evaluate --dataset {name} --output {output}"
+MIRROR = "make book SDSS_MIRROR=<folder or URL of an SDSS sas tree>"
+SUBJECTS = {  # what it is, and the one command that makes it live
+    "simulation": ("measurements of simulated frames", EVALUATE),
+    "realistic": ("measurements of simulated frames with galaxies and faint stars", EVALUATE),
+    "validation": ("measurements of simulated frames for validation", EVALUATE),
+    "sdss": ("measurements of SDSS frames with a catalogue", MIRROR),
+    "coadd": ("measurements of SDSS field 94-1-12 against the Stripe 82 co-add", "python -m studies coadd"),
+    "repeat": ("measurements of the same stars at two epochs", "python -m studies repeat"),
+    "selection": ("SDSS stars", MIRROR),
+    "engines": ("SkyMaker against the renderer", "make book SKYMAKER_FRAMES=<folder of SkyMaker frames>"),
+    "train-detection": ("training of the Photometry-Detection Net", "python -m pnet train detection --output {output}"),
+    "train-refiner": ("training of its refinement step", "python -m pnet train refiner --output {output}"),
+    "train-bpnn": ("training of the BPNN", "python -m pnet train bpnn --output {output}"),
+    "study-detection": ("study of what each change of the detection net is worth", "python -m studies detection"),
+    "study-posterior": ("study of posteriors", "python -m studies posterior"),
+    "study-stamps": ("study of stamps", "python -m studies stamps"),
+    "study-sampling": ("study of what samples cost", "python -m studies sampling"),
+    "study-stress": ("study of stars unlike those of training", "python -m studies stress"),
 }
 PAPER = ("simulation", "sdss")  # the data sets of the paper, which chapters 05 to 08 show
 ENGINES = {
@@ -37,6 +43,84 @@ ENGINES = {
 }
 
 
+def find(
+    file: str, output: str | os.PathLike, read: Callable[[Path], tuple[Any, dict]], results: Path | None = None
+) -> tuple[Any, dict[str, Any], str]:
+    """Return a result of the run in `output`, or the released one where the run has none.
+
+    Only a file that is not there leads to the released one: a damaged file must not hide behind old results.
+
+    Parameters
+    ----------
+    file : str
+        Its place in the folder of a run and in ``results/`` alike, as ``measurements/sdss.parquet``.
+    output : path
+        Folder of the run.
+    read : callable
+        Path → content and record; raises MissingError where the file is not there.
+    results : Path, optional
+        Folder of the released results, by default ``results/``.
+
+    Returns
+    -------
+    content
+        None where there is neither.
+    dict
+        Record of how it was made.
+    {"live", "released", "missing"}
+        Where it is from.
+    """
+    for origin, folder in ((LIVE, paths.folder_of(output)), (RELEASED, results or paths.RESULTS)):
+        try:
+            return (*read(folder / file), origin)
+        except MissingError:
+            continue
+    return None, {}, MISSING
+
+
+def title(name: str, origin: str, record: Mapping[str, Any]) -> str:
+    """Return what is shown and whose it is, in a few words; see `notice`."""
+    what = SUBJECTS[name][0]
+    date, commit = str(record.get("date", ""))[:10], str(record.get("commit", ""))[:10]
+    whose = {
+        LIVE: f"Made by this run ({date}): {what}",
+        RELEASED: f"Released result ({date}, commit {commit}): {what}",
+        MISSING: f"No {what}",
+    }
+    return html.escape(whose[origin])
+
+
+def notice(
+    name: str, origin: str, record: Mapping[str, Any], *, output: str = "", details: str = "", reason: str = ""
+) -> str:
+    """Return the admonition that says whose result a page shows, and how to make it live.
+
+    Parameters
+    ----------
+    name : str
+        Of `SUBJECTS`.
+    origin : {"live", "released", "missing"}
+    record : mapping
+        How the result was made: ``date`` and ``commit``.
+    output : str
+        Folder of the run, for the command.
+    details : str
+        What it was made of.
+    reason : str
+        Why this run has none of its own.
+    """
+    command = f"<code>{html.escape(SUBJECTS[name][1].format(name=name, output=output))}</code>"
+    details, reason = html.escape(f"{details}. " if details else ""), html.escape(f" ({reason})" if reason else "")
+    text = {
+        LIVE: details,
+        RELEASED: f"{details}This run has made none of its own{reason}; {command} does.",
+        MISSING: f"Neither this run nor the project has made any{reason}; {command} does.",
+    }[origin]
+    kind = "note" if origin == LIVE else "warning"
+    heading = f'<p class="admonition-title">{title(name, origin, record)}</p>'
+    return f'<div class="admonition {kind}">{heading}<p>{text}</p></div>'
+
+
 @dataclass(frozen=True)
 class Measurements:
     """Measurements of all data sets in one table, and where each comes from.
@@ -44,7 +128,7 @@ class Measurements:
     Parameters
     ----------
     table : DataFrame
-        `evaluation.COLUMNS`.
+        `measurements.COLUMNS`.
     origin : dict of str to str
         Data set → "live", "released" or "missing".
     provenance : dict of str to dict
@@ -74,56 +158,29 @@ class Measurements:
 
     def notice(self) -> str:
         """Return HTML that says what was measured where, one box per data set."""
-        return "\n".join(self._notice(dataset) for dataset in self.origin)
-
-    def _notice(self, dataset: str) -> str:
-        origin, record = self.origin[dataset], self.provenance.get(dataset, {})
-        command = f"<code>{html.escape(COMMANDS[dataset].format(output=self.output))}</code>"
-        if origin == MISSING:
-            text = f"Neither this run nor the project has any; {command} makes them."
-            return box("warning", f"No measurements of {NAMES[dataset]}", text)
-        n = len(record.get("frames", []))
-        what = f"{n} frame{'s' if n != 1 else ''}"
-        if record.get("engine") in ENGINES:
-            what += f", {ENGINES[record['engine']]}"
-        if record.get("baseline"):
-            what += f". Baseline: {html.escape(str(record['baseline']))}"
-        if origin == LIVE:
-            return box("note", f"Measured by this run: {NAMES[dataset]}", f"{what}.")
-        title = f"Released result ({str(record.get('date', ''))[:10]}, commit {str(record.get('commit', ''))[:10]})"
-        text = f"This run has not measured {NAMES[dataset]}; the project's own results stand in ({what}). "
-        text += f"{command} makes this page live."
-        return box("warning", title, text)
+        return "\n".join(
+            notice(name, origin, self.provenance[name], output=self.output, details=_measured(self.provenance[name]))
+            for name, origin in self.origin.items()
+        )
 
 
-def box(kind: str, title: str, text: str) -> str:
-    """Return an admonition as the book's theme draws it."""
-    return f'<div class="admonition {kind}"><p class="admonition-title">{title}</p><p>{text}</p></div>'
+def _measured(record: Mapping[str, Any]) -> str:
+    """Return what was measured with what, in words."""
+    n = len(record.get("frames", []))
+    text = f"{n} frame{'s' if n != 1 else ''}" if n else ""
+    if record.get("engine") in ENGINES:
+        text += f", {ENGINES[record['engine']]}"
+    return text + (f". Baseline: {record['baseline']}" if record.get("baseline") else "")
 
 
-def load(
-    output: str | os.PathLike,
-    released: Path = paths.RESULTS / "measurements",
-    datasets: tuple[str, ...] = PAPER,
-) -> Measurements:
-    """Return the measurements of the run in `output`, with the released ones for those of `datasets` it lacks.
-
-    Only files that are not there lead to the released ones; a damaged file is an error, which must not
-    hide behind old results.
-    """
-    folder = Path(output)
-    folder = folder if folder.is_absolute() else paths.ROOT / folder
-    tables, origin, provenance = [], {}, {}
-    for dataset in datasets:
-        origin[dataset] = MISSING
-        for source, place in ((LIVE, folder / "measurements"), (RELEASED, released)):
-            try:
-                table, provenance[dataset] = evaluation.read(place / f"{dataset}.parquet")
-            except MissingError:
-                continue
-            tables.append(table)
-            origin[dataset] = source
-            break
-    nothing = pd.DataFrame(columns=list(evaluation.COLUMNS))
-    joined = pd.concat(tables, ignore_index=True) if tables else nothing
-    return Measurements(joined, origin, provenance, Path(output).as_posix())
+def load(output: str | os.PathLike, results: Path | None = None, datasets: tuple[str, ...] = PAPER) -> Measurements:
+    """Return the measurements of the run in `output`, with the released ones for those of `datasets` it lacks."""
+    found = {name: find(f"measurements/{name}.parquet", output, measurements.read, results) for name in datasets}
+    tables = [table for table, _, _ in found.values() if table is not None]
+    nothing = pd.DataFrame(columns=list(measurements.COLUMNS))
+    return Measurements(
+        pd.concat(tables, ignore_index=True) if tables else nothing,
+        {name: origin for name, (_, _, origin) in found.items()},
+        {name: record for name, (_, record, _) in found.items()},
+        Path(output).as_posix(),
+    )

@@ -10,7 +10,7 @@ import pandas as pd
 
 from pnet.book import shown
 from pnet.common import paths, provenance
-from pnet.common.errors import ConfigError, DataError
+from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.common.files import atomic_path, read_json, write_json
 from pnet.common.seeds import derive
 from pnet.frame import Frame
@@ -20,8 +20,6 @@ from pnet.simulation.frame_file import read_frame
 from pnet.simulation.recipe import Recipe
 
 FRAMES = 24  # compared at most: three errors then lie below every tolerance
-RELEASED = paths.RESULTS / "simulation"
-COMMAND = "SKYMAKER_FRAMES=&lt;folder of SkyMaker frames&gt; make book"
 HEADINGS = {"deviation_a": "SkyMaker", "deviation_b": "renderer"}
 
 
@@ -62,9 +60,7 @@ def engines(
     output: str | os.PathLike,
     recipe: Recipe,
     seed: int,
-    *,
-    released: Path = RELEASED,
-) -> tuple[pd.DataFrame, str]:
+) -> tuple[pd.DataFrame, dict[str, Any], str]:
     """Compare SkyMaker's frames of this run with the renderer's of the same sources, or return the released comparison.
 
     Parameters
@@ -78,38 +74,30 @@ def engines(
     recipe : Recipe
     seed : int
         Of the renderer's noise.
-    released : Path
-        Folder with the project's own ``engines.csv`` and ``engines.json``.
 
     Returns
     -------
     DataFrame
         As from `physics.compare`, SkyMaker as a and the renderer as b; empty where nothing is known.
+    dict
+        How it was made.
     str
-        HTML that marks a released comparison; empty for one that this machine made.
+        Where it is from, see `shown.find`.
 
     Raises
     ------
     DataError
         If a frame or the released comparison is damaged.
     """
+    folder = paths.folder_of(output) / "simulation"
     if record["engine"] == "renderer":
-        text = f"This machine has no SkyMaker frames; {{}}. <code>{COMMAND}</code>, or SkyMaker on PATH, makes it live."
-        if not (released / "engines.csv").is_file():
-            none = text.format("the project has released no result")
-            return pd.DataFrame(), shown.box("warning", "No comparison", none)
-        try:
-            table = pd.read_csv(released / "engines.csv", keep_default_na=False)
-            found = read_json(released / "engines.json")
-        except (OSError, ValueError) as error:
-            raise DataError(f"{released}/engines.csv or .json is damaged: {error}") from error
-        title = f"Released result ({found['date'][:10]}, commit {found['commit'][:10]})"
-        return table, shown.box("warning", title, text.format("the project's own comparison stands in"))
+        (folder / "engines.csv").unlink(missing_ok=True)  # of other frames, should there be one
+        table, made, origin = shown.find("simulation/engines.csv", output, _read)
+        return (pd.DataFrame() if table is None else table), made, origin
     ours = [
         (physics.rendered(frame, truth, recipe, derive(seed, "engines", frame.name)), truth) for frame, truth in real
     ]
     table = physics.compare(physics.measure(real, recipe), physics.measure(ours, recipe))
-    folder = paths.folder_of(output) / "simulation"
     with atomic_path(folder / "engines.csv") as temporary:
         table.to_csv(temporary, index=False)
     details = {
@@ -117,9 +105,18 @@ def engines(
         "simulators": sorted({frame.meta["SIMULATR"] for frame, _ in real}),
         "frames": [frame.name for frame, _ in real],
     }
-    result = provenance.record("python -m pnet run 01_skymaker_simulation", seed, "cpu", **details)
-    write_json(folder / "engines.json", result)
-    return table, ""
+    made = provenance.record("python -m pnet run 01_skymaker_simulation", seed, "cpu", **details)
+    write_json(folder / "engines.json", made)
+    return table, made, shown.LIVE
+
+
+def _read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    if not path.is_file():
+        raise MissingError(f"{path} does not exist")
+    try:
+        return pd.read_csv(path, keep_default_na=False), read_json(path.with_suffix(".json"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} or .json is damaged: {error}") from error
 
 
 def tolerances() -> pd.DataFrame:

@@ -55,20 +55,14 @@ class Selection:
         return self.report is not None
 
     @property
+    def origin(self) -> str:
+        """Where it is from, "live" or "released"."""
+        return "live" if self.is_live else "released"
+
+    @property
     def frames(self) -> pd.DataFrame:
         """One row per frame, what :func:`describe` tells and split, stars, zero_point_check (mag; None if too few)."""
         return pd.DataFrame(self.record["frames"])
-
-    @property
-    def notice(self) -> str:
-        """HTML that marks released results; empty for a live run."""
-        if self.is_live:
-            return ""
-        return (
-            '<div class="admonition warning"><p class="admonition-title">Released result</p><p>'
-            f"({self.record['date'][:10]}, commit {self.record['commit'][:10]}): this machine had no SDSS files "
-            f"({self.reason}); <code>{COMMAND}</code> gets them and makes this page live.</p></div>"
-        )
 
 
 def make(

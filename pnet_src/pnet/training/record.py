@@ -33,28 +33,14 @@ class TrainingRecord:
         As `pnet.stars.weights.check` returns it, its hash verified.
     history : DataFrame
         One row for each epoch; where the run started from another one's weights, after the rows of that run.
-    is_live : bool
-        This build trained it; otherwise it is the released one.
+    origin : {'live', 'released'}
+        Whether this build trained it.
     """
 
     kind: str
     card: dict[str, Any]
     history: pd.DataFrame
-    is_live: bool
-
-    def notice(self) -> str:
-        """Return HTML that says whose training is shown."""
-        date, commit = str(self.card["date"])[:10], str(self.card["commit"])[:10]
-        if self.is_live:
-            title, text = "Trained by this build", f"The curve below is of the run that this build made ({date})."
-        else:
-            title = f"Released result ({date}, commit {commit})"
-            text = (
-                "This build did not train; the project's own run stands in, and the hash of its weights was checked. "
-                f"<code>make book PROFILE=paper</code> or <code>pnet train {self.kind}</code> trains."
-            )
-        kind = "note" if self.is_live else "warning"
-        return f'<div class="admonition {kind}"><p class="admonition-title">{title}</p><p>{text}</p></div>'
+    origin: str
 
     def table(self) -> pd.DataFrame:
         """Return what a reader must know of the run, item by item."""
@@ -98,14 +84,14 @@ def load(kind: str, output: str | os.PathLike) -> TrainingRecord:
     folder = Path(ROOT / output) / kind
     cards = sorted(folder.glob(f"{kind}-*.json"))
     if cards:
-        return TrainingRecord(kind, weights.check(cards[0]), whole(folder / HISTORY), True)
+        return TrainingRecord(kind, weights.check(cards[0]), whole(folder / HISTORY), "live")
     card = weights.resolve(kind)
     history = card.with_suffix(".csv")
     if not history.is_file():
         raise MissingError(
             f"{history}, the history of {card.name}, does not exist; `git checkout -- weights` brings it back"
         )
-    return TrainingRecord(kind, weights.check(card), whole(history), False)
+    return TrainingRecord(kind, weights.check(card), whole(history), "released")
 
 
 def whole(path: Path) -> pd.DataFrame:
