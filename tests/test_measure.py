@@ -54,6 +54,21 @@ def test_any_size_gives_a_catalogue(model, rng, shape):
     assert (np.diff(table["confidence"]) <= 0).all()
 
 
+def test_the_detection_nets_own_word_stands_beside_the_refined_one(model, rng):
+    """With the refinement step and without it the columns x_det, y_det and mag_det hold what the detection net says."""
+    frame = frame_of(noise((128, 128), rng))
+    plain = model.measure(frame, confidence=0.2, refine=False)
+    assert plain.meta["refined"] is False and (plain["flags"] & measure.UNREFINED > 0).all() and len(plain) > 5
+    for name, own in (("x", "x_det"), ("y", "y_det"), ("mag_net", "mag_det")):
+        np.testing.assert_array_equal(plain[name], plain[own])
+    refined = model.measure(frame, confidence=0.2)
+    moved = refined["flags"] & measure.UNREFINED == 0
+    assert refined.meta["refined"] is True
+    assert (refined["x"] != refined["x_det"])[moved].all() and (refined["x"] == refined["x_det"])[~moved].all()
+    own = {(x, y): mag for x, y, mag in plain["x_det", "y_det", "mag_det"]}
+    assert all(own[x, y] == mag for x, y, mag in refined["x_det", "y_det", "mag_det"])
+
+
 def test_no_star_at_all(model, rng):
     table = model.measure(frame_of(noise((128, 128), rng)), confidence=1.0)
     assert len(table) == 0 and table.colnames == list(measure.COLUMNS)

@@ -112,13 +112,14 @@ def measure(
     ] = "released",
     refiner: Annotated[str, typer.Option(help="Weights of its refinement step, likewise.")] = "released",
     bpnn: Annotated[str, typer.Option(help="Weights of the Bayesian net: 'released', a name or a card.")] = "released",
+    refine: Annotated[bool, typer.Option(help="Refine the detection net's positions and fluxes.")] = True,
     seed: Seed = 2023,
 ) -> None:
     """Measure every star of an image: positions, magnitudes, error bars."""
     from pnet import measure as measuring
 
     frame = measuring.read_image(image)
-    catalogue = measuring.PNet.load(detection, refiner, bpnn).measure(frame, confidence=confidence, seed=seed)
+    catalogue = measuring.PNet.load(detection, refiner, bpnn).measure(frame, confidence, seed, refine=refine)
     measuring.write_catalogue(catalogue, output)
     print(f"{len(catalogue)} stars in {output}")
 

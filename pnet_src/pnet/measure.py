@@ -20,34 +20,43 @@ from pnet.detection.predict import detect_image
 from pnet.frame import Frame
 from pnet.simulation import frame_file
 from pnet.sky import background
+from pnet.stars import refine as refinement
 from pnet.stars import weights
 from pnet.stars.confidence import of_card
 from pnet.stars.cutouts import frame_stamps
 from pnet.stars.error_scale import scales_of
 from pnet.stars.predict import predict
-from pnet.stars.refine import refine
 
 CONFIDENCE = 0.3  # threshold of the paper's Table 1
-SATURATED, MASKED, EDGE, UNREFINED = 1, 2, 4, 8  # bits of the column flags
-COLUMNS = {
-    "x": ("pix", "column of the star, centre of the first pixel at 0, from the detection net's refinement step"),
-    "y": ("pix", "row of the star, centre of the first pixel at 0, from the detection net's refinement step"),
-    "x_err": ("pix", "standard deviation of x, recalibrated on validation data"),
-    "y_err": ("pix", "standard deviation of y, recalibrated on validation data"),
-    "confidence": ("", "confidence of the detection, 0 to 1"),
+SATURATED, MASKED, EDGE, UNREFINED = 1, 2, 4, 8
+FLAGS = {  # bits of the column flags
+    SATURATED: "a saturated pixel in the stamp",
+    MASKED: "a masked pixel in the stamp",
+    EDGE: "the stamp is cut by the edge",
+    UNREFINED: "not refined, as in a blend",
+}
+COLUMNS = {  # unit and what it is; "the refiner" is the refinement step of the detection net, its own network
+    "x": ("pix", "column of the star, centre of the first pixel at 0, from the refiner (flag 8: the detection net)"),
+    "y": ("pix", "row of the star, centre of the first pixel at 0, from the refiner (flag 8: the detection net)"),
+    "x_err": ("pix", "standard deviation of x from the refiner, recalibrated on validation data; flag 8: a bound"),
+    "y_err": ("pix", "standard deviation of y from the refiner, recalibrated on validation data; flag 8: a bound"),
+    "confidence": ("", "confidence of the detection from the detection net, 0 to 1"),
     "probability": ("", "share of detections of this confidence that are stars, on validation frames"),
     "flux": ("electron", "flux, from the magnitude of the BPNN"),
     "mag": ("mag", "AB magnitude from the BPNN"),
-    "mag_err": ("mag", "its standard deviation, recalibrated on validation data"),
-    "mag_aleatoric": ("mag", "part of the uncertainty that is noise (Eq. 15, first term), before recalibration"),
-    "mag_epistemic": ("mag", "part that is the network's ignorance (Eq. 15, second term), before recalibration"),
-    "mag_net": ("mag", "AB magnitude from the detection net and its refinement step"),
-    "mag_net_err": ("mag", "standard deviation of mag_net, recalibrated on validation data"),
+    "mag_err": ("mag", "standard deviation of mag from the BPNN, recalibrated on validation data"),
+    "mag_aleatoric": ("mag", "part of the BPNN's uncertainty that is noise (Eq. 15, first term), not recalibrated"),
+    "mag_epistemic": ("mag", "part that is the BPNN's ignorance (Eq. 15, second term), not recalibrated"),
+    "mag_net": ("mag", "AB magnitude from the refiner (flag 8: the detection net)"),
+    "mag_net_err": ("mag", "standard deviation of mag_net, recalibrated on validation data; flag 8: a bound"),
     "x_bpnn": ("pix", "column of the star from the BPNN; not a number where it gives none"),
     "y_bpnn": ("pix", "row of the star from the BPNN"),
     "x_bpnn_err": ("pix", "standard deviation of x_bpnn, recalibrated on validation data"),
     "y_bpnn_err": ("pix", "standard deviation of y_bpnn, recalibrated on validation data"),
-    "flags": ("", "1 saturated pixel in the stamp, 2 masked pixel, 4 cut by the edge, 8 blended: not refined"),
+    "x_det": ("pix", "column of the star as the detection net itself places it, before the refiner"),
+    "y_det": ("pix", "row of the star as the detection net itself places it, before the refiner"),
+    "mag_det": ("mag", "AB magnitude of the detection net's own flux, before the refiner"),
+    "flags": ("", "sum of " + ", ".join(f"{bit}: {meaning}" for bit, meaning in FLAGS.items())),
 }
 
 
@@ -87,7 +96,7 @@ class PNet:
         }
         return cls(*(model for model, _ in loaded.values()), {kind: card for kind, (_, card) in loaded.items()})
 
-    def measure(self, frame: Frame, confidence: float = CONFIDENCE, seed: int = 2023) -> Table:
+    def measure(self, frame: Frame, confidence: float = CONFIDENCE, seed: int = 2023, *, refine: bool = True) -> Table:
         """Return the catalogue of a frame: one row per detection of at least this confidence, by falling confidence.
 
         Parameters
@@ -97,6 +106,9 @@ class PNet:
             Between 0 and 1.
         seed : int
             Of the Monte Carlo samples of the BPNN.
+        refine : bool
+            Whether the refinement step corrects what the detection net found. Without it no star is refined (flag 8):
+            the positions are the detection net's own, and the BPNN gets its stamps at them.
 
         Returns
         -------
@@ -112,7 +124,11 @@ class PNet:
             raise ConfigError(f"confidence is {confidence}, allowed is 0 to 1")
         subtracted = background.subtracted(frame)
         found = detect_image(self.detection, *subtracted, max(confidence, 1e-6))
-        found = refine(self.refiner, frame, found, scales_of(self.cards["refiner"]), subtracted)
+        found = found.assign(x_det=found["x"], y_det=found["y"], flux_det=found["flux"])
+        if refine:
+            found = refinement.refine(self.refiner, frame, found, scales_of(self.cards["refiner"]), subtracted)
+        else:
+            found = refinement.unrefined(found)
         prediction = predict(self.bpnn, frame_stamps(frame, found, subtracted), seed=seed)
         mag = prediction["mag"]
         scales = scales_of(self.cards["bpnn"])
@@ -131,16 +147,18 @@ class PNet:
             "mag_epistemic": mag.epistemic,
             "mag_net": frame.magnitude(found["flux"]),
             "mag_net_err": found["mag_err"],
+            "x_det": found["x_det"],
+            "y_det": found["y_det"],
+            "mag_det": frame.magnitude(found["flux_det"]),
         }
         for axis in ("x", "y"):
             place = prediction.get(axis)  # the paper's BPNN gives magnitudes only
             middle = np.floor(found[axis].to_numpy(float) + 0.5)
             values[f"{axis}_bpnn"] = middle + place.mean if place else np.full(len(found), np.nan)
             values[f"{axis}_bpnn_err"] = scales[axis](place.sigma) if place else np.full(len(found), np.nan)
-        values = {name: values[name] for name in COLUMNS if name in values}
         flags = self._flags(frame, found, self.bpnn.config.stamp)
         values["flags"] = flags + UNREFINED * ~found["refined"].to_numpy(bool)
-        table = Table({name: np.asarray(value) for name, value in values.items()})
+        table = Table({name: np.asarray(values[name]) for name in COLUMNS})
         for name, (unit, description) in COLUMNS.items():
             table[name].unit = unit or None
             table[name].description = description
@@ -149,6 +167,7 @@ class PNet:
             "zero_point": frame.zero_point,
             "confidence": confidence,
             "seed": seed,
+            "refined": refine,
             "pnet": pnet.__version__,
             **{f"{kind}_sha256": card["sha256"] for kind, card in self.cards.items()},
         }

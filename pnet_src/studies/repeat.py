@@ -28,7 +28,11 @@ from studies import stripe82
 
 STRIPE82 = ("4192", "6377")  # runs of the two epochs
 OVERLAP = ("2989-5-22", "6752-5-48")  # fields of the standard manifest
-MEASURED = (*matching.MEASURED_COLUMNS, "limit_mag", "limit_x", "limit_y")
+MEASURED = tuple(
+    name
+    for name in (*matching.MEASURED_COLUMNS, "limit_mag", "limit_x", "limit_y")
+    if name not in matching.LATER_COLUMNS
+)
 COLUMNS = (
     *("pair", "frame", "reference", "reference_mag", "reference_mag_err", "counted"),
     *(f"{name}_{epoch}" for epoch in (1, 2) for name in MEASURED),

@@ -177,10 +177,11 @@ def read(path: str | os.PathLike, columns: Iterable[str] = COLUMNS) -> tuple[pd.
         raise MissingError(f"{error.filename}: no measurements here; {command}") from error
     except (OSError, ValueError, AttributeError) as error:  # pyarrow's and json's errors are ValueErrors or OSErrors
         raise DataError(f"{path}: cannot be read: {error}") from error
-    missing = [name for name in columns if name not in table.columns]
+    missing = [name for name in columns if name not in (*table.columns, *matching.LATER_COLUMNS)]
     if missing:
         raise DataError(f"{path}: column(s) {', '.join(missing)} missing; measure again")
-    return table, record
+    later = [name for name in matching.LATER_COLUMNS if name in columns and name not in table.columns]
+    return table.assign(**dict.fromkeys(later, np.nan)), record
 
 
 def frames_from(

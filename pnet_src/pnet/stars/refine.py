@@ -60,7 +60,7 @@ def refine(
     place = np.floor(before + 0.5) + np.stack([found["x"].mean, found["y"].mean])
     # In a blend the pixels may belong to somebody else; the network says so by its error, and the net's word stands.
     good = (np.abs(place - before) <= REACH).all(axis=0) & (np.maximum(errors["x"], errors["y"]) <= CERTAIN)
-    result = stars.assign(refined=good, mag_err=np.where(good, errors["mag"], UNREFINED_MAG))
+    result = unrefined(stars).assign(refined=good, mag_err=np.where(good, errors["mag"], UNREFINED_MAG))
     for index, (axis, side) in enumerate((("x", frame.shape[1]), ("y", frame.shape[0]))):
         chosen = np.where(good, place[index], before[index])
         result[axis] = chosen.clip(-0.5, np.nextafter(side - 0.5, 0))
@@ -70,6 +70,12 @@ def refine(
     kept = without_repeats(torch.zeros_like(x, dtype=torch.long), x, y, confidence, REPEAT).numpy()
     result = result[kept].reset_index(drop=True)
     return result[~_phantoms(result)].reset_index(drop=True)
+
+
+def unrefined(stars: pd.DataFrame) -> pd.DataFrame:
+    """Return what the detection net found with the columns that `refine` adds: its own values, and upper bounds of
+    their errors."""
+    return stars.assign(refined=False, x_err=REACH, y_err=REACH, mag_err=UNREFINED_MAG)
 
 
 def _phantoms(stars: pd.DataFrame) -> np.ndarray:
