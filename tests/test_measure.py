@@ -1,5 +1,6 @@
 """From image to catalogue, with networks that know nothing and frames that are hard."""
 
+import re
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from pnet import measure
+from pnet.common import paths
 from pnet.common.errors import ConfigError, DataError
 from pnet.detection.network import CONFIGS as DETECTION
 from pnet.detection.network import PhotometryDetectionNet
@@ -67,6 +69,15 @@ def test_the_detection_nets_own_word_stands_beside_the_refined_one(model, rng):
     assert (refined["x"] != refined["x_det"])[moved].all() and (refined["x"] == refined["x_det"])[~moved].all()
     own = {(x, y): mag for x, y, mag in plain["x_det", "y_det", "mag_det"]}
     assert all(own[x, y] == mag for x, y, mag in refined["x_det", "y_det", "mag_det"])
+
+
+def test_the_page_on_measuring_lists_every_column_and_every_flag():
+    lines = (paths.ROOT / "book" / "measure.md").read_text().splitlines()
+    rows = [line.split("|")[1].strip() for line in lines if line.startswith("|")]
+    columns = [name for row in rows for name in re.findall(r"`([a-z_]+)`", row)]
+    assert columns == list(measure.COLUMNS)
+    assert [int(row) for row in rows if row.isdigit()] == list(measure.FLAGS)
+    assert all(meaning in measure.COLUMNS["flags"][1] for meaning in measure.FLAGS.values())
 
 
 def test_no_star_at_all(model, rng):
