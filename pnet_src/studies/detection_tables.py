@@ -1,15 +1,12 @@
 """Tables of chapter 09: detection against harder baselines, frames with galaxies, error ellipses, the confidence."""
 
+import itertools
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pnet.book.tables import METHOD_NAMES, NO_VALUE, number, percent, with_interval
-from pnet.common import paths
-from pnet.common.errors import DataError, MissingError
-from pnet.common.files import read_json
+from pnet.book.tables import METHOD_NAMES, NO_VALUE, number, over_limit, percent, with_interval
 from pnet.evaluation import scores
 from pnet.evaluation.ledger import Ledger
 from pnet.sky import matching
@@ -32,17 +29,15 @@ POSITIONS = {
 
 
 def detection(ledger: Ledger, datasets: Iterable[str] = ("simulation", "sdss", "coadd")) -> pd.DataFrame:
-    """Precision, recall and strict precision of every method that was run, by data set."""
+    """Precision, recall and average precision of every method that was run, by data set."""
     rows = []
-    for dataset in datasets:
-        for method, name in METHOD_NAMES.items():
-            recall = ledger.get(f"{dataset}.{method}.recall")
-            if recall is None:
-                continue
-            head = f"{dataset}.{method}"
+    for dataset, (method, name) in itertools.product(datasets, METHOD_NAMES.items()):
+        head = f"{dataset}.{method}"
+        recall = ledger.get(f"{head}.recall")
+        if recall is not None:
             rows.append(
                 {
-                    "data": DATASETS.get(dataset, dataset),
+                    "data": DATASETS[dataset],
                     "method": name,
                     "precision (95 %)": with_interval(ledger.get(f"{head}.precision"), "percent"),
                     "recall (95 %)": with_interval(recall, "percent"),
@@ -101,22 +96,15 @@ def ellipses(ledger: Ledger, dataset: str = "simulation") -> pd.DataFrame:
 def pulls(ledger: Ledger, dataset: str = "simulation") -> pd.DataFrame:
     """Standard deviation of error / σ by magnitude bin, one column for each quantity with error bars."""
     columns = {
-        "x": f"{dataset}.pnet.x_pull",
-        "y": f"{dataset}.pnet.y_pull",
-        "net's magnitude": f"{dataset}.pnet.net_mag_pull",
-        "x, BPNN": f"{dataset}.pnet.bpnn_x_pull",
-        "y, BPNN": f"{dataset}.pnet.bpnn_y_pull",
-        "x, PSFEx": f"{dataset}.psfex.x_pull",
-        "x, photutils": f"{dataset}.photutils.x_pull",
+        "x": "pnet.x_pull",
+        "y": "pnet.y_pull",
+        "net's magnitude": "pnet.net_mag_pull",
+        "x, BPNN": "pnet.bpnn_x_pull",
+        "y, BPNN": "pnet.bpnn_y_pull",
+        "x, PSFEx": "psfex.x_pull",
+        "x, photutils": "photutils.x_pull",
     }
-    columns = {heading: key for heading, key in columns.items() if ledger.find(f"{key}.*")}
-    rows = []
-    for low, high, name in scores.ranges():
-        found = {heading: ledger.get(f"{key}.{name}") for heading, key in columns.items()}
-        if any(found.values()):
-            row = {"mag": f"{low:g}–{high:g}"}
-            rows.append(row | {heading: with_interval(entry) for heading, entry in found.items()})
-    return pd.DataFrame(rows)
+    return over_limit(ledger, {heading: f"{dataset}.{key}" for heading, key in columns.items()})
 
 
 def confidence(ledger: Ledger, datasets: Iterable[str] = scores.SIMULATED) -> pd.DataFrame:
@@ -192,74 +180,3 @@ def real_in_coadd(table: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def epochs(ledger: Ledger, quantities: Iterable[str] = ("x", "y")) -> pd.DataFrame:
-    """Scatter of one position between two epochs, beside the error promised and the limit; bins for Stripe 82.
-
-    Parameters
-    ----------
-    ledger : Ledger
-        With the entries of `repeat_scores.entries`.
-    quantities : iterable of str
-        Of `repeat_scores.QUANTITIES`.
-    """
-    pairs = {"stripe82": ("Stripe 82, three years apart", True), "overlap": ("two overlapping frames", False)}
-    rows = []
-    for pair, (label, with_bins) in pairs.items():
-        for quantity in quantities:
-            for low, high, name in scores.ranges():
-                head = f"repeat.pnet.{pair}.{quantity}"
-                scatter = ledger.get(f"{head}_repeatability.{name}")
-                if scatter is None or not (with_bins or name == "14-20"):
-                    continue
-                row = {
-                    "frames": label,
-                    "": quantity,
-                    "mag": f"{low:g}–{high:g}",
-                    "scatter / px": with_interval(scatter),
-                }
-                row["promised / px"] = number(ledger.value(f"{head}_predicted.{name}"))
-                row["limit / px"] = number(scatter.limit)
-                row["scatter over promise"] = with_interval(ledger.get(f"{head}_z.{name}"))
-                row["within 68 %"] = with_interval(ledger.get(f"{head}_coverage68.{name}"), "percent")
-                rows.append(row | {"stars": str(scatter.n)})
-    return pd.DataFrame(rows)
-
-
-def study(name: str, folder: Path = paths.RESULTS / "studies") -> pd.DataFrame:
-    """Return the table that `python -m studies` made, one change a row, as texts.
-
-    Raises
-    ------
-    MissingError, DataError
-        If it has not been made, or is something else.
-    """
-    path = folder / f"{name}.json"
-    try:
-        content = read_json(path)
-        columns, rows = content["columns"], content["rows"]
-        # JSON keeps the keys in the order of the alphabet: the row's name comes first.
-        columns = dict(sorted(columns.items(), key=lambda item: item[0] not in ("name", "title")))
-        shares = ("precision", "recall", "ap", "pairs_found", "coverage_68", "flagged", "flagged_sigma")
-        return pd.DataFrame(
-            {
-                heading: _cell(row.get(key), "percent" if key in shares else "number")
-                for key, heading in columns.items()
-                if any(other.get(key) is not None for other in rows)
-            }
-            for row in rows
-        )
-    except FileNotFoundError as error:
-        command = f"`python -m studies {name} --frames <folder of SkyMaker frames>`"
-        raise MissingError(f"study {name} has not been made; {command} makes it (hours on two cores)") from error
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(f"{path}: not the result of `python -m studies`: {error!r}") from error
-
-
-def _cell(value: float | str | None, style: str) -> str:
-    if value is None or isinstance(value, str):
-        return value or NO_VALUE
-    if isinstance(value, int):
-        return str(value)
-    return percent(value) if style == "percent" else number(value)

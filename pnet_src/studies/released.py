@@ -1,0 +1,102 @@
+"""The studies in ``results/studies``, which take from minutes to hours: their tables, and what the ledger keeps."""
+
+import html
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pnet.book import shown
+from pnet.book.tables import NO_VALUE, number, percent, to_html
+from pnet.common import paths
+from pnet.common.errors import DataError
+from pnet.common.files import read_json
+from pnet.common.metrics import Estimate
+from pnet.evaluation.ledger import Entry, entries_of
+from pnet.evaluation.scores import Score
+
+FOLDER = paths.RESULTS / "studies"
+SHARES = ("precision", "recall", "ap", "pairs_found", "coverage_68", "flagged", "flagged_sigma")  # in percent
+
+
+def read(name: str, folder: Path = FOLDER) -> dict[str, Any] | None:
+    """Return what ``python -m studies <name>`` wrote, None where it has not been made.
+
+    Raises
+    ------
+    DataError
+        If the file is something else.
+    """
+    path = folder / f"{name}.json"
+    try:
+        content = read_json(path)
+        if not all(
+            isinstance(content[key], kind) for key, kind in (("rows", list), ("columns", dict), ("provenance", dict))
+        ):
+            raise TypeError("rows, columns or provenance")
+        return content
+    except FileNotFoundError:
+        return None
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not the result of `python -m studies {name}`: {error!r}") from error
+
+
+def table(content: dict[str, Any]) -> pd.DataFrame:
+    """Return the table of a study, one change a row, as texts; without columns that no row has a value for."""
+    # JSON keeps the keys in the order of the alphabet: the row's name comes first.
+    columns = sorted(content["columns"].items(), key=lambda item: item[0] not in ("name", "title"))
+    return pd.DataFrame(
+        {
+            heading: _cell(row.get(key), key in SHARES)
+            for key, heading in columns
+            if any(other.get(key) is not None for other in content["rows"])
+        }
+        for row in content["rows"]
+    )
+
+
+def _cell(value: float | str | None, share: bool) -> str:
+    if value is None or isinstance(value, str | int):
+        return str(value or NO_VALUE) if value != 0 else "0"
+    return percent(value) if share else number(value)
+
+
+def show(name: str, folder: Path = FOLDER) -> str:
+    """Return the table of a study as HTML with where it is from, or which command makes it."""
+    content = read(name, folder)
+    if content is None:
+        return shown.notice(f"study-{name}", shown.MISSING, {})
+    record = content["provenance"]
+    where = shown.title(f"study-{name}", shown.RELEASED, record)
+    command = html.escape(str(record.get("command", "")))
+    return f"{to_html(table(content))}<p><small>{where}: <code>{command}</code></small></p>"
+
+
+def entries(folder: Path = FOLDER) -> list[Entry]:
+    """Return the numbers of the studies of stress and of sampling speed that the ledger keeps."""
+    found = []
+    stress, sampling = read("stress", folder), read("sampling", folder)
+    for row in stress["rows"] if stress else []:
+        title, n = row["title"], int(row["n"])
+        flagged = Estimate(row["flagged"], row["flagged_low"], row["flagged_high"], n)
+        kept = {
+            "auc": Score(Estimate(row["auc"], n=n), f"AUC of the novelty, {title}"),
+            "flagged": Score(flagged, f"share of stars flagged, {title}"),
+            "z_scatter": Score(Estimate(row["z_scatter"], n=n), f"standard deviation of error / σ, {title}"),
+        }
+        found += entries_of(kept, f"study.stress.{row['name']}", "released", stress["provenance"])
+    if sampling:
+        fast = max(sampling["rows"], key=lambda row: row["speed"])
+        n = int(fast["stars"])
+        kept = {
+            "seconds": Score(Estimate(fast["seconds"], n=n), f"{fast['samples']} samples of {n:,} stars", "s"),
+            "speed": Score(Estimate(fast["speed"], n=n), "times as fast as the plain loop of the same net"),
+        }
+        found += entries_of(kept, "study.sampling", "released", sampling["provenance"])
+    return found
+
+
+def outside(study: dict[str, Any] | None, least: float = 0.8) -> tuple[int, int]:
+    """Return how many conditions of the stress study are told from validation stars with an AUC of `least`, of all."""
+    rows = [row for row in study["rows"] if row["name"] not in ("validation", "in_range")] if study else []
+    return sum(row["auc"] >= least for row in rows), len(rows)

@@ -1,0 +1,231 @@
+"""Tables and figures of chapters 09 and 10: the numbers are the ledger's; whole, legible, and the same every time."""
+
+import json
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from figure_checks import overlaps, panels
+from measured import table
+
+from pnet.book.figures import positions, reliability, style
+from pnet.common.errors import DataError
+from pnet.evaluation import confidence, error_bars, scores
+from pnet.evaluation import contaminants as realistic
+from pnet.evaluation import measurements as evaluation
+from pnet.evaluation.entries import entries_from_measurements
+from pnet.evaluation.ledger import Entry, Ledger
+from pnet.stars.confidence import Calibration
+from studies import detection_tables, error_tables, recalibrations, released
+from studies.figures import error_bars as figures
+from studies.figures import stress
+
+FITTED = Calibration("platt", 100, 80, 0.8, 0.4, threshold=0.5)
+
+
+@pytest.fixture(scope="module")
+def measured():
+    rows = table(seed=3, frames={"simulation": 14, "sdss": 1})
+    found = rows["x"].notna() & (rows["method"] == "pnet")
+    rows.loc[found, ["x_err", "y_err"]] = 0.015
+    # three kinds of seeing, so that it is a group
+    rows["seeing"] = 1.2 + 0.2 * (rows["frame"].str.extract(r"(\d+)$")[0].astype(float) % 3)
+    galaxies = rows[rows["dataset"] == "simulation"].assign(dataset="realistic")
+    return pd.concat([rows, galaxies], ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def ledger(measured):
+    groups = ("detection", "photometry", "astrometry", "positions", "confidence", "uncertainty", "calibration")
+    made = {"engine": "frames", "confidence_calibration": FITTED.as_dict()}
+    return Ledger(entries_from_measurements(measured, seed=1, provenance=made, groups=groups))
+
+
+@pytest.fixture(scope="module")
+def compared(measured):
+    stars = error_bars.stars_of(measured, "simulation")
+    return recalibrations.compare(recalibrations.fit(stars, "frames of val"), stars, seed=1)
+
+
+def test_tables_of_detection(ledger):
+    shown = detection_tables.detection(ledger)
+    assert shown["method"].tolist() == ["PNet", "SExtractor", "PNet", "SExtractor"]
+    assert shown["AP"].tolist()[1] == "–" and shown["stars"].tolist()[0] == str(14 * 37)
+    shown = detection_tables.realistic(ledger)
+    assert shown["method"].tolist() == ["PNet, confidence ≥ 0.3", "PNet, confidence ≥ 0.5", "SExtractor"]
+    first = ledger["realistic.pnet.precision"]
+    assert shown["precision (95 %)"][0].startswith(f"{100 * first.value:.2f} (")
+    assert ledger.value("realistic.pnet.precision") <= ledger.value("realistic.pnet.precision_galaxies_ignored")
+
+
+def test_tables_of_positions_and_confidence(ledger):
+    shown = detection_tables.ellipses(ledger)
+    assert shown["about the"].tolist() == ["list", "light"] and "68 %, 13–16.5" in shown
+    only = Ledger(entry for entry in ledger if "placed" not in entry.key)
+    assert "about the" not in detection_tables.ellipses(only)
+    pulls = detection_tables.pulls(ledger)
+    assert pulls.columns.tolist()[:3] == ["mag", "x", "y"] and pulls["mag"].tolist()[-2:] == ["14–20", "15–19"]
+    assert detection_tables.confidence(ledger)[""].tolist() == ["as the network says", "calibrated"] * 2
+
+
+def test_tables_of_error_bars(ledger):
+    shown = error_tables.quality(ledger).set_index("")
+    assert list(shown.columns)[:2] == ["simulation", "simulation with galaxies"]
+    expected = 1000 * ledger.value("simulation.pnet.crps")
+    assert float(shown.loc["CRPS / mmag", "simulation"].split()[0]) == pytest.approx(expected, rel=5e-3)
+    assert shown.loc["CRPS over that of a perfect measurement", "SDSS, photoObj"] == "–"
+    shown = error_tables.sdss(ledger)
+    assert list(shown["against"]) == ["photoObj"] and shown.loc[0, "MAE / mmag"] != "–"
+    held, of = error_tables.spread_of_bins(ledger, "simulation.pnet", "mag")
+    assert of == len(ledger.find("simulation.pnet.miscalibration_area.mag.*")) and of - 2 <= held <= of
+
+
+def test_nothing_measured_gives_empty_tables(measured):
+    for make in ("detection", "realistic", "ellipses", "pulls", "confidence"):
+        assert getattr(detection_tables, make)(Ledger()).empty
+    assert error_tables.quality(Ledger()).empty and error_tables.epochs(Ledger(), ["mag"]).empty
+    assert error_tables.spread_of_bins(Ledger(), "simulation.pnet", "mag") == (0, 0)
+    assert detection_tables.real_in_coadd(measured[measured["dataset"] == "simulation"]).empty
+
+
+def test_false_detections_that_the_coadd_knows(measured):
+    rows = measured[measured["dataset"] == "sdss"].assign(frame="94-1-12-g")
+    one = rows[(rows["method"] == "pnet") & (rows["status"] == "false") & (rows["confidence"] >= 0.3)]
+    known = rows[rows["truth_x"].notna() & (rows["method"] == "pnet")].assign(dataset="coadd").head(len(one) + 1)
+    x, y = known["truth_x"].to_numpy().copy(), known["truth_y"].to_numpy().copy()
+    x[: len(one)], y[: len(one)] = one["x"] + 0.5, one["y"]
+    shown = detection_tables.real_in_coadd(pd.concat([rows, known.assign(truth_x=x, truth_y=y)])).set_index("method")
+    assert shown.loc["PNet", "false against photoObj"] == shown.loc["PNet", "in the co-add"] == str(len(one))
+
+
+def test_causes_of_false_detections_by_hand():
+    truth = {"truth_x": [50.0, 55.0, 100.0], "truth_y": [50.0, 50.0, 100.0], "status": "ignored"}
+    false = {"x": [52.5, 107.0, 200.0], "y": [50.0, 100.0, 200.0], "confidence": 0.9, "status": "false"}
+    rows = pd.concat([pd.DataFrame(truth), pd.DataFrame(false)], ignore_index=True)
+    rows = rows.assign(frame="a", method="pnet", dataset="simulation").reindex(columns=evaluation.COLUMNS)
+    assert detection_tables.false_detections(rows).iloc[0].tolist() == ["PNet", "3", "1", "1", "1"]
+
+
+@pytest.mark.parametrize(("quantity", "unit", "scatter"), [("x", "px", "0.0300"), ("mag", "mmag", "30.0")])
+def test_epochs_show_bins_for_stripe_82_only(quantity, unit, scatter):
+    made = [
+        Entry(f"repeat.pnet.{pair}.{quantity}_{what}.{name}", value, n=9, limit=0.01)
+        for pair in ("stripe82", "overlap")
+        for what, value in (("repeatability", 0.03), ("predicted", 0.02), ("z", 1.5), ("coverage68", 0.5))
+        for name in ("17", "14-20")
+    ]
+    shown = error_tables.epochs(Ledger(made), [quantity])
+    assert shown["mag"].tolist() == ["17–18", "14–20", "14–20"]
+    assert shown.loc[0, f"scatter / √2 / {unit}"] == scatter and shown.loc[0, "within the promised 68 %"] == "50.00 %"
+
+
+# Released studies
+
+
+def study(names=("validation", "in_range", "galaxies")):
+    rows = [
+        {"name": name, "title": f"title of {name}", "n": 100 + number, "aleatoric": 0.01, "epistemic": 0.001}
+        | {"error": 0.02, "aleatoric_over_limit": None, "z_scatter": 2.0, "auc": 0.5 + 0.2 * number}
+        | {"flagged": 0.1, "flagged_low": 0.05, "flagged_high": 0.2, "quantiles": [-2, -1, 0, 1 + number, 3]}
+        for number, name in enumerate(names)
+    ]
+    columns = {"flagged": "flagged", "title": "condition", "n": "stars", "auc": "AUC", "aleatoric_over_limit": "a/l"}
+    provenance = {"command": "python -m studies stress", "date": "2026-01-01T", "commit": "abc", "seed": 1}
+    return {"rows": rows, "columns": columns, "flag": {"threshold": 2.5}, "provenance": provenance}
+
+
+def test_studies_are_shown_with_their_command_or_the_one_that_makes_them(tmp_path):
+    assert released.read("stress", tmp_path) is None and released.entries(tmp_path) == []
+    assert "python -m studies stress" in released.show("stress", tmp_path)
+    (tmp_path / "stress.json").write_text(json.dumps(study()))
+    shown = released.show("stress", tmp_path)
+    assert "commit abc" in shown and "title of galaxies" in shown
+    cells = released.table(study())
+    assert cells.columns.tolist() == ["condition", "flagged", "stars", "AUC"], "the name first; none without a value"
+    assert cells.iloc[0].tolist() == ["title of validation", "10.00 %", "100", "0.500"]
+    speeds = [{"stars": 50, "samples": 50, "seconds": 9.0 - 8 * i, "speed": 1.0 + 8 * i} for i in range(2)]
+    content = {"rows": speeds, "columns": {"speed": "times"}, "provenance": {"seed": 1}}
+    (tmp_path / "sampling.json").write_text(json.dumps(content))
+    found = Ledger(released.entries(tmp_path))
+    assert found.value("study.stress.galaxies.auc") == pytest.approx(0.9)
+    assert found["study.stress.galaxies.flagged"].high == 0.2
+    assert (found.value("study.sampling.seconds"), found.value("study.sampling.speed")) == (1.0, 9.0)
+    assert released.outside(study()) == (1, 1) and released.outside(None) == (0, 0)
+    (tmp_path / "stress.json").write_text("[]")
+    with pytest.raises(DataError, match="stress.json"):
+        released.read("stress", tmp_path)
+
+
+# Figures
+
+
+def drawings(measured, ledger, compared):
+    """Return what draws each figure, with results and without, and its panels."""
+    rows = scores.rows(measured, "realistic", "pnet")
+    nothing = measured.iloc[:0]
+    pair = confidence.pair(scores.rows(measured, "simulation", "pnet"), FITTED, seed=1)
+    stars = scores.matched(scores.select(measured, "simulation", "pnet"), "x")
+    series = {"PNet": ("pnet", "{axis}_over_limit", "pnet"), "missing": ("psfex", "{axis}_over_limit", "psfex")}
+    bounds = (0.97, 0.98)
+
+    def sweep(table, threshold):
+        return reliability.threshold_sweep(realistic.sweep(table, size=256), threshold, bounds)
+
+    return {
+        "diagram": (lambda: reliability.diagram({"a": pair, "b": pair}, FITTED), lambda: reliability.diagram({})),
+        "sweep": (lambda: sweep(rows, 0.62), lambda: sweep(nothing, None)),
+        "positions": (
+            lambda: positions.over_limit(ledger, series, (1.05, 1.1), stars),
+            lambda: positions.over_limit(Ledger(), series, (1.05, 1.1)),
+        ),
+        "group": (lambda: figures.by_group(ledger, seed=1), lambda: figures.by_group(Ledger(), seed=1)),
+        "pit": (lambda: figures.pit(measured), lambda: figures.pit(nothing)),
+        "coverage": (lambda: figures.coverage(compared), lambda: figures.coverage({})),
+        "parts": (lambda: figures.parts(measured), lambda: figures.parts(nothing)),
+        "stress": (lambda: stress.conditions(study()), lambda: stress.conditions(None)),
+    }
+
+
+def texts(figure):
+    return [text.get_text() for ax in panels(figure) for text in ax.texts]
+
+
+@pytest.mark.parametrize("name", ["diagram", "sweep", "positions", "group", "pit", "coverage", "parts", "stress"])
+def test_figures_are_whole_legible_and_the_same_every_time(name, measured, ledger, compared, tmp_path):
+    draw, empty = drawings(measured, ledger, compared)[name]
+    figure = draw()
+    assert "no measurements" not in texts(figure)
+    assert all(ax.get_title() and ax.get_xlabel() for ax in panels(figure))
+    if name != "stress":  # its labels stand beside each other in rows by design
+        assert overlaps(figure) == []
+    first = style.save(draw(), tmp_path / "a.png")
+    with matplotlib.rc_context({"font.size": 40}):
+        second = style.save(draw(), tmp_path / "b.png")
+    assert first.read_bytes() == second.read_bytes()
+    missing = empty()
+    assert "no measurements" in texts(missing)
+    style.save(missing, tmp_path / "c.png")
+
+
+def test_a_plain_head_has_no_epistemic_line(measured):
+    plain = measured.assign(mag_epistemic=measured["mag_epistemic"] * 0)
+    labels = [line.get_label() for line in panels(figures.parts(plain))[1].lines]
+    assert "aleatoric" in labels and "epistemic" not in labels
+
+
+def test_pit_notes_the_test_that_the_ledger_has(measured, ledger):
+    figure = figures.pit(measured)
+    value = ledger.value("simulation.pnet.pit_chi2")
+    assert any(f"χ²/dof {value:.2f}" in text for text in texts(figure))
+    bars = [patch.get_height() for patch in panels(figure)[0].patches if patch.get_width() < 0.5]
+    assert np.mean(bars) == pytest.approx(1)
+
+
+def test_the_floor_under_skymakers_list(measured):
+    """With a limit of 0.01 px the displacement of 0.0013 px adds less than a percent; with 0.0013 px it adds 41 %."""
+    stars = scores.matched(scores.select(measured, "simulation", "pnet"), "x")
+    small = positions.placement_floor(stars.assign(limit_x=0.0013), "x")
+    for (_, large), (_, factor) in zip(positions.placement_floor(stars, "x"), small, strict=True):
+        assert 1.0 < large < 1.02
+        assert factor == pytest.approx(np.sqrt(2), abs=0.1)
