@@ -55,21 +55,13 @@ test: $(READY) ## run the tests
 bench: $(READY) ## speed and memory of PNet and of the classical baselines
 	@$(RUN) -m studies bench
 
-# All three networks from the start at the size of the paper, one after the other, each resumable; several GPUs share
-# the work of a step. CONFIG=paper trains the paper's widths. ACCELERATOR=cpu EPOCHS=1 STEPS=2 CONFIG=tiny tries it out.
-CONFIG ?= compact
-ACCELERATOR ?= cuda
-EPOCHS ?= 50
-STEPS ?= 500
+# The training runs of the profile paper, one after the other, each resumable; several GPUs share the work of a step.
+# `make book PROFILE=paper` goes on from there. A trial: make train-gpu PROFILE=smoke ACCELERATOR=cpu EPOCHS=1 STEPS=2
+comma := ,
+TRIAL = $(foreach name,ACCELERATOR EPOCHS STEPS,$(if $($(name)),$(shell echo $(name) | tr A-Z a-z): $($(name))$(comma)))
+train-gpu: PROFILE = paper
 train-gpu: $(READY) ## train all networks at the paper's size on the GPUs at hand
-	@$(PY) -m pnet simulate --output build/gpu --train 1000 --val 100 --test 0
-	@$(PY) -m pnet train detection --output build/gpu --config $(CONFIG) --injected sdss-standard --epochs $(EPOCHS) \
-	  --steps $(STEPS) --batch-size 40 --field-size 512 --precision bf16-mixed --validation 20 --accelerator $(ACCELERATOR)
-	@$(PY) -m pnet train refiner --output build/gpu --config $(CONFIG) --epochs $(EPOCHS) --steps $(STEPS) \
-	  --batch-size 4096 --accelerator $(ACCELERATOR) --detection build/gpu/detection/detection-$(CONFIG).json
-	@$(PY) -m pnet train bpnn --output build/gpu --config $(CONFIG) --epochs $(EPOCHS) --steps $(STEPS) \
-	  --batch-size 4096 --accelerator $(ACCELERATOR) --detection build/gpu/detection/detection-$(CONFIG).json \
-	  --refiner build/gpu/refiner/refiner-$(CONFIG).json
+	@$(RUN) -m pnet make --profile '$(PROFILE)' --jobs $(JOBS) --memory $(MEMORY_MB) trained --config 'steps={train: {$(TRIAL)}}'
 
 notebooks: $(READY) ## write the output-free .ipynb beside each notebook's source
 	@$(RUN) -m pnet pair

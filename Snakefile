@@ -127,6 +127,9 @@ rule train_bpnn:
     resources: mem_mb=6000
     shell: "OMP_NUM_THREADS={threads} {PNET} train bpnn --output {OUT} --seed {params.seed} {params.found} {params.options}"
 
+rule trained:
+    input: [card(kind) for kind in KINDS if TRAINS[kind]]
+
 rule measure_simulation:
     input: f"{OUT}/simulation/simulation.json", code("evaluation", without=("training",)), *map(weights, KINDS)
     output: f"{OUT}/measurements/simulation.json"

@@ -28,12 +28,14 @@ def project(tmp_path, monkeypatch):
 
 def test_profile_adds_common_own_and_its_name(project):
     write_profile(
-        project, "mine", "common: {seed: 7}\n01_chapter: {scale: 3.0}\nsteps: {simulate: {test: 3, fast: true}}\n"
+        project,
+        "mine",
+        "common: {seed: 7}\n01_chapter: {scale: 3.0}\nsteps: {simulate: {test: 3, fast: true, slow: false}}\n",
     )
     profile = profiles.load("mine")
     assert profile.parameters("01_chapter") == {"seed": 7, "scale": 3.0, "profile": "mine", "output": "build/mine"}
     assert profile.parameters("02_other") == {"seed": 7, "profile": "mine", "output": "build/mine"}
-    assert profile.options("simulate") == ["--test", "3", "--fast"]
+    assert profile.options("simulate") == ["--test", "3", "--fast", "--no-slow"]
     assert profiles.load(project / "notebooks/profiles/mine.yml") == profile
 
 
@@ -48,6 +50,9 @@ def test_profile_adds_common_own_and_its_name(project):
         ("steps: {simulate: 3}", "steps: simulate must be a mapping"),
         ("steps: {cook: {}}", "steps: cook is not known; allowed are simulate"),
         ("01_chapter: {epochz: 3}", r"profile bad, 01_chapter: parameter epochz is not known"),
+        ("steps: {train-bpnn: {epochz: 3}}", "train-bpnn: .*epochz"),
+        ("steps: {train-bpnn: {field_size: 64}}", "train-bpnn: field_size is 64, but a bpnn network has none"),
+        ("steps: {train: {epochs: 0}, train-refiner: {epochs: 3}}", "train-refiner: epochs is 0"),
         ("steps: {simulate: {test: 4}}", "steps.simulate makes .*4.*; they must agree"),
     ],
 )

@@ -2,6 +2,9 @@
 
 import json
 import shlex
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -189,3 +192,36 @@ def test_doubtful_sources_of_a_real_catalogue_are_masked():
     marked = sets.TrainingSet(manifest="sdss-standard")._for_training(truth)
     np.testing.assert_array_equal(marked["ignored"], [False, True, False, True])
     assert "ignored" not in sets.TrainingSet()._for_training(truth)
+
+
+def test_make_train_gpu_trains_the_networks_of_a_profile(tmp_path):
+    """In miniature, on the CPU; the profile paper differs in its numbers alone."""
+    tiny = "config: tiny, batch_size: 64, simulated: false"
+    (tmp_path / "train-gpu-trial.yml").write_text(
+        "01_skymaker_simulation: {n_train: 1, n_val: 1, n_test: 0}\n"
+        "steps:\n"
+        "  simulate: {train: 1, val: 1, test: 0}\n"
+        "  train: {accelerator: cuda}\n"
+        "  train-detection: {config: tiny, batch_size: 2, field_size: 64}\n"
+        f"  train-refiner: {{{tiny}}}\n"
+        f"  train-bpnn: {{{tiny}}}\n"
+    )
+    build = paths.BUILD / "train-gpu-trial"
+    words = ["make", "-n", "train-gpu", f"PY={sys.executable}", "READY=", f"PROFILE={tmp_path}/train-gpu-trial.yml"]
+    words += ["ACCELERATOR=cpu", "EPOCHS=1", "STEPS=2", "JOBS=1"]
+    command = subprocess.run(words, cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout
+    try:
+        done = subprocess.run(f"{command.strip()} --nolock", shell=True, cwd=paths.ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        for kind in KINDS:
+            card = weights.check(build / kind / f"{kind}-tiny.json")
+            assert card["fit"]["steps"] == 2 and card["device"] == "cpu"
+            assert f"train {kind} --output build/train-gpu-trial" in card["command"]
+    finally:
+        shutil.rmtree(build, ignore_errors=True)
+
+
+def test_a_gpu_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="pnet doctor"):
+        runs.train(TrainConfig("detection", simulated=False, accelerator="cuda"), tmp_path)

@@ -41,8 +41,8 @@ def run(profile: str, *, jobs: int = 2, memory_mb: int = 8000, arguments: list[s
     files.forget_unavailable(output)
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.ROOT / "Snakefile")]
     command += ["--directory", str(paths.ROOT), "--configfile", str(profiles.find(profile))]
-    command += ["--cores", str(jobs), "--resources", f"mem_mb={memory_mb}"]
-    command += ["--rerun-incomplete", "--keep-going", "--quiet", "rules", "host"]
+    command += ["--quiet", "rules", "host", "--resources", f"mem_mb={memory_mb}"]
+    command += ["--rerun-incomplete", "--keep-going", "--cores", str(jobs)]
     done = subprocess.run([*command, *(arguments or [])], stdin=subprocess.DEVNULL)
     if done.returncode:
         raise WorkflowError("a step failed, see above; the same command goes on from there")

@@ -10,9 +10,12 @@ import yaml
 from pnet.book import notebooks
 from pnet.common import paths
 from pnet.common.errors import ConfigError, MissingError
+from pnet.training.config import KINDS, TrainConfig
 
 RESERVED = ("profile", "output")  # they follow from the profile's name
-STEPS = ("simulate", "simulate-realistic", "train-detection", "train-refiner", "train-bpnn", "measure")
+TRAINING = {f"train-{kind}": kind for kind in KINDS}
+ALL = "train"  # what all three training runs are given in place of their own settings
+STEPS = ("simulate", "simulate-realistic", *TRAINING, ALL, "measure")
 SIMULATION = "01_skymaker_simulation"
 
 
@@ -52,7 +55,7 @@ class Profile:
         for name, value in self.steps.get(step, {}).items():
             option = "--" + name.replace("_", "-")
             if isinstance(value, bool):
-                words += [option] if value else []
+                words.append(option if value else option.replace("--", "--no-", 1))
             elif isinstance(value, list):
                 for item in value:
                     words += [option, str(item)]
@@ -66,9 +69,15 @@ class Profile:
         Raises
         ------
         ConfigError
-            For a parameter that a notebook does not have or one of another type, or numbers of simulated frames that
-            differ between the step that makes them and the notebook that shows them.
+            For a parameter that a notebook does not have or one of another type, settings of a training run that are
+            not allowed, or numbers of simulated frames that differ between the step that makes them and the notebook
+            that shows them.
         """
+        for step in self.steps.keys() & TRAINING.keys():
+            try:
+                TrainConfig(TRAINING[step], **self.steps[step])
+            except (ConfigError, TypeError) as error:
+                raise ConfigError(f"profile {self.name}, {step}: {error}") from error
         made = {f"n_{split}": n for split, n in self.steps.get("simulate", {}).items()}
         shown = {name: value for name, value in self.notebooks.get(SIMULATION, {}).items() if name.startswith("n_")}
         if made != shown:
@@ -125,6 +134,8 @@ def of(name: str, content: Mapping[str, Any]) -> Profile:
     stems = [source.stem for source in notebooks.sources()]
     sections = _mappings(content, f"profile {name}", ("common", "steps", *stems))
     steps = _mappings(sections.pop("steps", {}), f"profile {name}, steps", STEPS)
+    for step in steps.keys() & TRAINING.keys():
+        steps[step] |= steps.get(ALL, {})
     for key, section in sections.items():
         taken = sorted(set(section) & set(RESERVED))
         if taken:

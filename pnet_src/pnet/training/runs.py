@@ -86,6 +86,8 @@ def train(
         If frames or weights are missing or damaged, or do not fit the settings; before anything is trained.
     """
     kind, folder = config.kind, paths.folder_of(output) / config.kind
+    if config.accelerator == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("accelerator is cuda, but PyTorch sees no GPU here; `pnet doctor` says more, cpu is slow")
     chosen = sets.chosen(config, output)
     if not chosen.train and not config.rendered:
         raise ConfigError("there is nothing to train on: give train frames, or set rendered")
