@@ -77,4 +77,4 @@ def test_the_released_ledger_is_that_of_the_released_measurements():
         table, record = evaluation.read(paths.RESULTS / "measurements" / f"{name}.parquet")
         for entry in entries_from_measurements(table, seed=record["seed"]):
             if entry.key in released:
-                assert released.value(entry.key) == pytest.approx(entry.value, rel=1e-9, nan_ok=True), entry.key
+                assert released.value(entry.key) == pytest.approx(entry.value, rel=1e-6, nan_ok=True), entry.key

@@ -9,10 +9,11 @@ import pytest
 from measured import LIMIT, table
 
 from pnet.book import tables
+from pnet.common import paths
 from pnet.common.errors import ConfigError, DataError, MissingError
-from pnet.evaluation import ledger, scores
+from pnet.evaluation import goals, kept, ledger, scores
 from pnet.evaluation.entries import compute, entries_from_measurements
-from pnet.evaluation.ledger import Entry, Ledger, compare
+from pnet.evaluation.ledger import Entry, Ledger
 from pnet.sky import matching
 
 
@@ -142,13 +143,49 @@ def test_unknown_names_are_refused(measured):
 
 
 def test_a_ledger_survives_the_disk(tmp_path, entries):
+    entries.add(Entry("odd.p.value", 1.0, source="released", provenance={"commit": "def"}), Entry("none.p.value", None))
     entries.write(tmp_path / "ledger.json")
     again = Ledger.read(tmp_path / "ledger.json")
-    assert {entry.key: entry for entry in again} == {entry.key: entry for entry in entries}
-    content = json.loads((tmp_path / "ledger.json").read_text())
-    assert [item["key"] for item in content] == sorted(item["key"] for item in content)
-    wanted = {"key", "value", "low", "high", "n", "unit", "paper", "limit", "title", "source", "provenance"}
-    assert set(content[0]) == wanted
+    assert {entry.key for entry in again} == {entry.key for entry in entries}
+    for entry in again:
+        first = entries[entry.key]
+        for name in ("n", "unit", "title", "source", "provenance"):
+            assert getattr(entry, name) == getattr(first, name)
+        for name, rel in (("value", 1e-6), ("limit", 1e-6), ("paper", 0), ("low", 1e-3), ("high", 1e-3)):
+            number, known = getattr(entry, name), getattr(first, name)
+            assert number == (None if known is None else pytest.approx(known, rel=rel)), entry.key
+    again.write(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_text() == (tmp_path / "ledger.json").read_text()
+
+
+def test_the_file_is_short_and_has_each_provenance_once(tmp_path, entries):
+    entries.write(tmp_path / "ledger.json")
+    text = (tmp_path / "ledger.json").read_text()
+    content = json.loads(text)
+    assert list(content["entries"]) == sorted(content["entries"]) and text.count('"abc"') == 1
+    assert all(len(line) < 400 for line in text.splitlines())
+    item = content["entries"]["simulation.pnet.recall"]
+    assert "source" not in item and "unit" not in item, "what is usual is left out"
+    assert content["provenance"][item["provenance"]] == {"command": "c", "commit": "abc", "seed": 1}
+
+
+def test_the_released_ledger_holds_what_is_asked_for_and_no_more():
+    released = Ledger.read(paths.RESULTS / "ledger.json")
+    assert (paths.RESULTS / "ledger.json").stat().st_size <= 500_000
+    assert {entry.key for entry in kept.keep(released)} == {entry.key for entry in released}
+    for page, patterns in kept.families().items():
+        assert (paths.NOTEBOOKS / f"{page}.md").is_file()
+        idle = [pattern for pattern in patterns if not released.find(pattern)]
+        assert not idle, f"{page}: nothing has such a key"
+    assert all(goal.decide(released)[1] != goals.UNKNOWN for goal in goals.load())
+
+
+def test_families_that_cannot_be_read(tmp_path):
+    with pytest.raises(MissingError, match="git checkout"):
+        kept.families(tmp_path / "ledger.yml")
+    (tmp_path / "bad.yml").write_text("- 1")
+    with pytest.raises(DataError, match="no families"):
+        kept.families(tmp_path / "bad.yml")
 
 
 def test_numbers_that_json_lacks_become_null():
@@ -172,22 +209,10 @@ def test_bad_entries_and_files(tmp_path):
         Entry("a", 1.0, source="hearsay")
     with pytest.raises(MissingError, match="make book"):
         Ledger.read(tmp_path / "ledger.json")
-    for text in ("[{", '[{"key": "a"}]', '{"a": 1}', '[{"key": "a", "value": 1, "colour": 2}]'):
+    for text in ("[{", "[]", '{"a": 1}', '{"provenance": {}, "entries": {"a": {"value": 1, "colour": 2}}}'):
         (tmp_path / "ledger.json").write_text(text)
         with pytest.raises(DataError, match="not a ledger"):
             Ledger.read(tmp_path / "ledger.json")
-
-
-def test_comparison_with_tolerances():
-    first = Ledger([Entry("s.precision", 0.99), Entry("s.mae", 0.010), Entry("gone", 1.0), Entry("none", None)])
-    second = Ledger([Entry("s.precision", 0.98), Entry("s.mae", 0.0101), Entry("fresh", 1.0), Entry("none", 1.0)])
-    differences = {d.key: d for d in compare(first, second, {"s.*": 0.02, "s.precision": 0.005})}
-    assert set(differences) == {"s.precision", "gone", "fresh", "none"}
-    assert (differences["gone"].kind, differences["fresh"].kind) == ("missing", "new")
-    assert str(differences["s.precision"]) == "s.precision: 0.99 -> 0.98"
-    assert compare(first, first) == []
-    with pytest.raises(ConfigError, match="tolerance"):
-        compare(first, second, {"s.*": -1.0})
 
 
 def test_every_paper_value_has_its_place(tmp_path):

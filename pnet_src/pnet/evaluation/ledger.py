@@ -1,22 +1,24 @@
 """The ledger: every number of the book with its interval, the paper's value, the limit, and where it comes from."""
 
 import fnmatch
+import itertools
+import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
 
 from pnet.common import paths
 from pnet.common.errors import ConfigError, DataError, MissingError
-from pnet.common.files import read_json, write_json
+from pnet.common.files import atomic_path, read_json
 from pnet.evaluation import scores
 
+DIGITS, DIGITS_OF_INTERVALS = 7, 4  # significant ones in the file
 SOURCES = ("live", "released")
 _PROVENANCE = ("command", "commit", "date", "device", "seed", "engine", "source", "baseline", "weights")
 
@@ -70,6 +72,10 @@ class Entry:
         object.__setattr__(self, "n", int(self.n))
 
 
+_USUAL = {item.name: None if item.default is MISSING else item.default for item in fields(Entry)} | {"provenance": {}}
+_NUMBERS = {"value", "low", "high", "paper", "limit"}
+
+
 class Ledger:
     """Entries by key, in the order they were added."""
 
@@ -110,15 +116,26 @@ class Ledger:
         """Return the entries whose key fits a shell pattern such as ``simulation.*.recall``."""
         return [entry for entry in self if fnmatch.fnmatchcase(entry.key, pattern)]
 
-    def table(self) -> pd.DataFrame:
-        """Return the entries as a DataFrame, one row each, without provenance."""
-        names = [item.name for item in fields(Entry) if item.name != "provenance"]
-        rows = [{name: getattr(entry, name) for name in names} for entry in self]
-        return pd.DataFrame(rows, columns=names).astype({"n": int})
-
     def write(self, path: str | os.PathLike) -> None:
-        """Write as JSON, a list of entries sorted by key, atomically."""
-        write_json(path, [asdict(entry) for entry in sorted(self, key=lambda entry: entry.key)])
+        """Write as JSON, atomically: an entry a line, sorted by key, and each run's provenance once.
+
+        What an entry has no value for, or the usual one, is left out. Values keep `DIGITS` significant digits, ends of
+        intervals `DIGITS_OF_INTERVALS`.
+        """
+        runs: dict[str, Mapping[str, Any]] = {}
+        lines = []
+        for entry in sorted(self, key=lambda entry: entry.key):
+            content = {name: value for name, value in asdict(entry).items() if value != _USUAL[name]}
+            for name in _NUMBERS & set(content):
+                content[name] = float(f"{content[name]:.{DIGITS_OF_INTERVALS if name in ('low', 'high') else DIGITS}g}")
+            if entry.provenance:
+                content["provenance"] = _name_of_run(runs, entry.key.partition(".")[0], entry.provenance)
+            del content["key"]
+            lines.append(f"{json.dumps(entry.key)}:{_compact(content)}")
+        known = [f"{json.dumps(name)}:{_compact(content)}" for name, content in runs.items()]
+        text = '{"provenance":{\n' + ",\n".join(known) + '\n},\n"entries":{\n' + ",\n".join(lines) + "\n}}\n"
+        with atomic_path(path) as temporary:
+            temporary.write_text(text)
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Ledger":
@@ -130,10 +147,16 @@ class Ledger:
             If there is no such file, or it is not a ledger.
         """
         try:
-            return cls(Entry(**content) for content in read_json(path))
+            content = read_json(path)
+            runs = content["provenance"]
+            entries = {key: {"value": None, **item} for key, item in content["entries"].items()}
+            for item in entries.values():
+                if "provenance" in item:
+                    item["provenance"] = runs[item["provenance"]]
+            return cls(Entry(key, **item) for key, item in entries.items())
         except FileNotFoundError as error:
             raise MissingError(f"{path}: no ledger here; `make book` writes it") from error
-        except (TypeError, UnicodeDecodeError, ValueError) as error:
+        except (TypeError, KeyError, AttributeError, ConfigError, UnicodeDecodeError, ValueError) as error:
             raise DataError(f"{path}: not a ledger: {error}") from error
 
     @classmethod
@@ -142,53 +165,18 @@ class Ledger:
         return cls(entry for part in parts for entry in part)
 
 
-@dataclass(frozen=True)
-class Difference:
-    """One way in which a ledger differs from another."""
-
-    key: str
-    kind: str  # 'missing' in the second, 'new' in the second, or 'changed'
-    first: float | None = None
-    second: float | None = None
-
-    def __str__(self) -> str:
-        if self.kind != "changed":
-            return f"{self.key}: {self.kind}"
-        return f"{self.key}: {self.first} -> {self.second}"
+def _name_of_run(runs: dict[str, Mapping[str, Any]], stem: str, provenance: Mapping[str, Any]) -> str:
+    """Return the name of a run in `runs`, to which it is added where it is new: its data set, with a number."""
+    for name, known in runs.items():
+        if known == provenance:
+            return name
+    name = next(name for n in itertools.count(1) if (name := stem if n == 1 else f"{stem}-{n}") not in runs)
+    runs[name] = provenance
+    return name
 
 
-def compare(
-    first: Ledger, second: Ledger, tolerances: Mapping[str, float] | None = None, default: float = 1e-6
-) -> list[Difference]:
-    """Return where the values of two ledgers differ.
-
-    Parameters
-    ----------
-    tolerances : mapping of str to float, optional
-        Shell pattern of keys → allowed difference, relative to the larger of the two values; the last
-        pattern that fits decides.
-    default : float
-        Allowed relative difference of keys that no pattern fits.
-    """
-    tolerances = {} if tolerances is None else tolerances
-    for pattern, allowed in {**tolerances, "default": default}.items():
-        if not allowed >= 0:
-            raise ConfigError(f"tolerance of {pattern} is {allowed}, it must not be negative")
-    differences = [Difference(entry.key, "missing") for entry in first if entry.key not in second]
-    differences += [Difference(entry.key, "new") for entry in second if entry.key not in first]
-    for entry in first:
-        if entry.key not in second:
-            continue
-        a, b = entry.value, second[entry.key].value
-        allowed = default
-        for pattern, tolerance in tolerances.items():
-            if fnmatch.fnmatchcase(entry.key, pattern):
-                allowed = tolerance
-        # a value that appears or vanishes is a change whatever the tolerance
-        equal = a == b or (a is not None and b is not None and abs(a - b) <= allowed * max(abs(a), abs(b)))
-        if not equal:
-            differences.append(Difference(entry.key, "changed", a, b))
-    return sorted(differences, key=lambda difference: difference.key)
+def _compact(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
 
 
 @lru_cache(maxsize=4)
