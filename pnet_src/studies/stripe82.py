@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 import requests
 import yaml
-from astropy.wcs.utils import proj_plane_pixel_scales
 
 from pnet.common import paths
 from pnet.common.errors import ConfigError, DataError, MissingError
@@ -27,9 +26,9 @@ from pnet.common.fits_file import open_fits
 from pnet.frame import Frame
 from pnet.sdss.field import BANDS, FieldId
 from pnet.sdss.files import explain, find_folder, find_source, retrieve
-from pnet.sdss.frame import UNUSABLE, _wcs, read_mask
+from pnet.sdss.frame import assemble, read_mask
 from pnet.sdss.manifest import File
-from pnet.sdss.psf import PIXEL, PSFModel, fwhm
+from pnet.sdss.psf import PSFModel
 from pnet.sky import catalogue
 
 FIELD = "94-1-12"  # the field that the catalogue was cut out for
@@ -192,35 +191,21 @@ def read_fpc(
     zero, extinction, airmass, mjd = _calibration(tsfield, identity)
     counts = data.astype(np.float64) - float(header["SOFTBIAS"])
     planes = {} if fpm is None else read_mask(fpm, identity=identity, shape=counts.shape)
-    mask = np.zeros(counts.shape, bool)
-    for plane in UNUSABLE:
-        if planes:
-            mask |= planes[plane]
-    wcs = _wcs(header)
-    height, width = counts.shape
-    return Frame(
-        name=identity.name,
-        image=model.gain * counts,
-        # Whole counts: their rounding adds a twelfth.
-        variance=model.gain**2 * (np.maximum(counts, 0) / model.gain + model.dark_variance + 1 / 12),
-        mask=mask,
+    # Whole counts: their rounding adds a twelfth.
+    variance = model.gain**2 * (np.maximum(counts, 0) / model.gain + model.dark_variance + 1 / 12)
+    zero_point = 2.5 * np.log10(EXPOSURE * model.gain) - (zero + extinction * airmass)
+    return assemble(
+        identity,
+        model.gain * counts,
+        variance,
+        zero_point=zero_point,
         gain=model.gain,
-        zero_point=2.5 * np.log10(EXPOSURE * model.gain) - (zero + extinction * airmass),
-        read_noise=model.gain * np.sqrt(model.dark_variance),
-        pixel_scale=PIXEL if wcs is None else float(np.mean(proj_plane_pixel_scales(wcs)) * 3600),
-        seeing=PIXEL * fwhm(model.at((width - 1) / 2, (height - 1) / 2)),
-        wcs=wcs,
-        interpolated=planes.get("INTERP"),
-        meta={
-            "run": identity.run,
-            "camcol": identity.camcol,
-            "field": identity.field,
-            "band": identity.band,
-            "airmass": airmass,
-            "mjd": mjd,
-            "psf": model,
-            "planes": {name: plane for name, plane in planes.items() if name in (*UNUSABLE, "NOTCHECKED")},
-        },
+        dark_variance=model.dark_variance,
+        header=header,
+        planes=planes,
+        model=model,
+        airmass=airmass,
+        mjd=mjd,
     )
 
 

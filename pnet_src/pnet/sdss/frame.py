@@ -7,8 +7,10 @@ import os
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import scipy
 from astropy.io import fits
 from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_scales
@@ -17,9 +19,7 @@ from pnet.common.errors import ConfigError, DataError
 from pnet.common.fits_file import open_fits
 from pnet.frame import Frame
 from pnet.sdss.field import FieldId, check_same_field, identify
-from pnet.sdss.psf import PIXEL, PSFModel, fwhm, read_psf
-
-__all__ = ["read_frame", "read_mask", "read_psf", "PSFModel", "UNUSABLE"]
+from pnet.sdss.psf import PIXEL, PSFModel, fwhm
 
 AB_NANOMAGGY = 22.5  # magnitude of a source of one nanomaggy, Eq. 1 of the paper
 
@@ -91,15 +91,13 @@ def read_frame(
     hdus = open_fits(frame_path)
     identity = identify(frame_path, hdus)
     nanomaggies, calibration, sky = _frame_arrays(hdus, frame_path)
-    header = hdus[0].header
     if psfield is None:
-        model, seeing = None, None
+        model = None
         gain, dark = _table_gain(identity)
     else:
         model = PSFModel.read(psfield, identity.band)
         model.check(identity)
         gain, dark = model.gain, model.dark_variance
-        seeing = PIXEL * fwhm(model.at((nanomaggies.shape[1] - 1) / 2, (nanomaggies.shape[0] - 1) / 2))
     planes = {} if fpm is None else read_mask(fpm, identity=identity, shape=nanomaggies.shape)
     for plane in unusable:
         if planes and plane not in planes:
@@ -108,35 +106,79 @@ def read_frame(
     counts = nanomaggies / calibration + sky
     # Noise can push a pixel below zero counts; its variance is still that of the electronics.
     variance_counts = np.maximum(counts, 0) / gain + dark
-    mask = np.zeros(nanomaggies.shape, bool)
-    for plane in unusable:
-        if planes:
-            mask |= planes[plane]
+    header = hdus[0].header
+    return assemble(
+        identity,
+        gain * (nanomaggies / scale + sky),
+        (gain * calibration / scale) ** 2 * variance_counts,
+        zero_point=AB_NANOMAGGY - 2.5 * np.log10(scale / gain),
+        gain=gain,
+        dark_variance=dark,
+        header=header,
+        planes=planes,
+        model=model,
+        unusable=unusable,
+        airmass=_airmass(hdus),
+        exptime=float(header.get("EXPTIME", "nan")),
+        nmgy_per_count=scale,
+        gain_source="table" if psfield is None else "psField",
+    )
+
+
+def assemble(
+    identity: FieldId,
+    image: np.ndarray,
+    variance: np.ndarray,
+    *,
+    zero_point: float,
+    gain: float,
+    dark_variance: float,
+    header: fits.Header,
+    planes: dict[str, np.ndarray],
+    model: PSFModel | None,
+    unusable: tuple[str, ...] = UNUSABLE,
+    **meta: Any,
+) -> Frame:
+    """Return the frame of an SDSS image in electrons, with what its field's other files tell of it.
+
+    Parameters
+    ----------
+    image, variance : ndarray, (H, W)
+        Electrons with the sky in it, electrons².
+    zero_point : float
+        Magnitude of one electron.
+    gain, dark_variance : float
+        Electrons per count, counts².
+    header : Header
+        With the celestial WCS, if any.
+    planes : dict of str to ndarray
+        From :func:`read_mask`; empty where nothing is masked.
+    model : PSFModel or None
+    unusable : tuple of str
+        Planes that go into the mask.
+    meta
+        More for ``frame.meta``.
+    """
+    height, width = image.shape
     wcs = _wcs(header)
     return Frame(
         name=identity.name,
-        image=gain * (nanomaggies / scale + sky),
-        variance=(gain * calibration / scale) ** 2 * variance_counts,
-        mask=mask,
+        image=image,
+        variance=variance,
+        mask=np.any([np.zeros(image.shape, bool), *(planes[name] for name in unusable if planes)], axis=0),
         gain=gain,
-        zero_point=AB_NANOMAGGY - 2.5 * np.log10(scale / gain),
-        read_noise=gain * np.sqrt(dark),
+        zero_point=zero_point,
+        read_noise=gain * np.sqrt(dark_variance),
         pixel_scale=PIXEL if wcs is None else float(np.mean(proj_plane_pixel_scales(wcs)) * 3600),
-        seeing=seeing,
+        seeing=None if model is None else PIXEL * fwhm(model.at((width - 1) / 2, (height - 1) / 2)),
         wcs=wcs,
         # Saturated cores too: interpolated they are one smooth star, filled with one value a bar with a ring of peaks.
         # On 4192-4-300 and 6377-4-399 false detections around saturated patches fall from 16 to 5 thereby.
         interpolated=planes.get("INTERP"),
         meta={
-            "run": identity.run,
-            "camcol": identity.camcol,
-            "field": identity.field,
-            "band": identity.band,
-            "airmass": _airmass(hdus),
-            "exptime": float(header.get("EXPTIME", "nan")),
-            "nmgy_per_count": scale,
-            "dark_variance": dark,
-            "gain_source": "table" if psfield is None else "psField",
+            **{key: getattr(identity, key) for key in ("run", "camcol", "field", "band")},
+            **meta,
+            "dark_variance": dark_variance,
             "psf": model,
             "planes": {name: plane for name, plane in planes.items() if name in _KEPT},
         },
@@ -167,20 +209,8 @@ def _frame_arrays(hdus: fits.HDUList, path: object) -> tuple[np.ndarray, np.ndar
             f"{path}: the sky of HDU 2 (ALLSKY {coarse.shape}, XINTERP {columns.shape}, YINTERP {rows.shape}) "
             f"does not fit an image of {image.shape}"
         )
-    return image.astype(np.float64), calibration, _bilinear(coarse, rows, columns)
-
-
-def _bilinear(coarse: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Interpolate `coarse` at every (row, column), holding the outermost values beyond its edges."""
-
-    def along_rows(array: np.ndarray, where: np.ndarray) -> np.ndarray:
-        where = np.clip(where, 0, array.shape[0] - 1)
-        low = np.minimum(where.astype(int), max(array.shape[0] - 2, 0))
-        high = np.minimum(low + 1, array.shape[0] - 1)
-        fraction = (where - low)[:, None]
-        return array[low] * (1 - fraction) + array[high] * fraction
-
-    return along_rows(along_rows(coarse, rows).T, columns).T
+    sky = scipy.ndimage.map_coordinates(coarse, np.meshgrid(rows, columns, indexing="ij"), order=1, mode="nearest")
+    return image.astype(np.float64), calibration, sky
 
 
 def _table_gain(identity: FieldId) -> tuple[float, float]:

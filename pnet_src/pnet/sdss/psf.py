@@ -4,8 +4,8 @@ import os
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from astropy.io import fits
-from scipy.ndimage import zoom
 
 from pnet.common.errors import ConfigError, DataError
 from pnet.common.fits_file import open_fits
@@ -80,27 +80,8 @@ class PSFModel:
         return image / total
 
 
-def read_psf(psfield_path: str | os.PathLike, band: str, x: float, y: float) -> np.ndarray:
-    """Return SDSS's own PSF at a position of a field.
-
-    Parameters
-    ----------
-    psfield_path : path
-    band : str
-        One of u g r i z.
-    x, y : float
-        Pixels from 0. For many positions of one file use :class:`PSFModel`, which reads it once.
-
-    Returns
-    -------
-    ndarray, (51, 51)
-        Sum 1, one sample per pixel, the pixel's integration included, the star on the centre of [25, 25].
-    """
-    return PSFModel.read(psfield_path, band).at(x, y)
-
-
 def fwhm(psf: np.ndarray) -> float:
     """Return the FWHM in pixels of a PSF image: the diameter of the circle with the area above half maximum."""
-    fine = zoom(psf, 8, order=3)
+    fine = scipy.ndimage.zoom(psf, 8, order=3)
     step = (psf.shape[0] - 1) / (fine.shape[0] - 1)  # zoom keeps the centres of the outermost pixels in place
     return float(2 * step * np.sqrt((fine > fine.max() / 2).sum() / np.pi))
