@@ -22,7 +22,7 @@ import yaml
 from pnet.common import paths
 from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.common.files import sha256
-from pnet.common.fits_file import open_fits
+from pnet.common.fits_file import open_fits, read_columns
 from pnet.frame import Frame
 from pnet.sdss.field import BANDS, FieldId
 from pnet.sdss.files import explain, find_folder, find_source, retrieve
@@ -113,17 +113,6 @@ def _download(file: File) -> Path:
     return target
 
 
-def _columns(path: str | os.PathLike, needed: Iterable[str], what: str) -> dict[str, np.ndarray]:
-    """Return columns of the table in HDU 1 of a FITS file; DataError if it is damaged or lacks one."""
-    hdus = open_fits(path)
-    table = hdus[1].data if len(hdus) > 1 else None
-    present = getattr(table, "names", None) or ()
-    missing = [name for name in needed if name not in present]
-    if missing:
-        raise DataError(f"{path}: lacks the columns {', '.join(missing)}; it is no {what} of Stripe 82")
-    return {name: np.asarray(table[name]) for name in needed}
-
-
 def read_reference(path: str | os.PathLike, band: str = "g") -> pd.DataFrame:
     """Read the catalogue of Stripe 82 stars: ra, dec (degrees, 0 to 360), mag, mag_err (AB, of `band`).
 
@@ -133,7 +122,7 @@ def read_reference(path: str | os.PathLike, band: str = "g") -> pd.DataFrame:
         If it is damaged or lacks a column.
     """
     names = {"ra": "ra", "dec": "dec", band: "mag", f"{band}_err": "mag_err"}
-    table = _columns(path, (*names, "starnotgal"), "reference catalogue")
+    table = read_columns(path, (*names, "starnotgal"), "a reference catalogue of Stripe 82")
     rows = pd.DataFrame({name: table[column].astype(float) for column, name in names.items()})
     rows["ra"] %= 360
     return rows[table["starnotgal"] == 1].reset_index(drop=True)
@@ -252,7 +241,7 @@ def coadd_truth(path: str | os.PathLike, frame: Frame) -> pd.DataFrame:
     DataError
         If the file is damaged or lacks a column, the frame has no WCS, or nothing of the catalogue lies on it.
     """
-    native = _columns(path, NEEDED, "co-add catalogue")
+    native = read_columns(path, NEEDED, "a co-add catalogue of Stripe 82")
     if frame.wcs is None:
         raise DataError(f"frame {frame.name}: has no celestial WCS, so the co-add cannot be placed on it")
     # The file's own x and y are pixels of the r frame, 4 and 14 px away from those of g.

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import http.server
 import io
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 import yaml
 from astropy.io import fits
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pnet.common import paths
 from pnet.common.errors import ConfigError, MissingError, PNetError
@@ -368,6 +371,24 @@ class TestManifest:
         assert again.fields == manifest.fields
         assert (again.name, again.rule, again.rerun) == ("sdss-test", "for tests", 301)
         assert again.field("2-1-11").file("psField").required is False
+
+    @given(st.data())
+    def test_any_manifest_survives_a_round_trip(self, data):
+        file = st.builds(
+            File,
+            st.sampled_from(["frame-g", "photoObj"]),
+            st.from_regex(r"[a-z0-9]{1,9}/[a-z0-9]{1,9}\.fits", fullmatch=True),
+            st.none() | st.integers(1, 10**9),
+            st.none() | st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
+            st.booleans(),
+        )
+        number, text = st.integers(1, 9999), st.text(st.characters(categories=("L", "N", "P", "S")))
+        field = st.builds(Field, number, st.integers(1, 6), number, st.lists(file, max_size=3).map(tuple), note=text)
+        fields = data.draw(st.lists(field, max_size=3, unique_by=lambda entry: entry.name).map(tuple))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Manifest("m", data.draw(text), fields).save(Path(folder) / "m.yml")
+            again = Manifest.load(path)
+        assert again.fields == fields
 
     def test_unknown_name_lists_those_there_are(self):
         with pytest.raises(MissingError, match="known: .*sdss-standard"):

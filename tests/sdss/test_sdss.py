@@ -8,7 +8,9 @@ import pytest
 import sdss_files
 import sep
 from astropy.io import fits
-from scipy.ndimage import map_coordinates
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.interpolate import RegularGridInterpolator
 
 from pnet.common.errors import ConfigError, DataError
 from pnet.common.fits_file import open_fits
@@ -17,6 +19,7 @@ from pnet.sdss import field as sdss_field
 from pnet.sdss import frame as sdss
 from pnet.sdss import selection as sdss_selection
 from pnet.sdss.field import FieldId
+from pnet.sdss.psf import PSFModel
 from pnet.sky import background
 
 ID = FieldId(1234, 3, 56, "g")
@@ -39,7 +42,9 @@ def expected(parts, gain, dark):
     image, calibration, coarse = (np.asarray(part, np.float32).astype(float) for part in parts)
     rows = np.linspace(-0.4, coarse.shape[0] - 0.6, SHAPE[0]).astype(np.float32)
     columns = np.linspace(-0.4, coarse.shape[1] - 0.6, SHAPE[1]).astype(np.float32)
-    sky = map_coordinates(coarse, np.meshgrid(rows, columns, indexing="ij"), order=1, mode="nearest")
+    inside = [np.clip(where, 0, size - 1) for where, size in zip((rows, columns), coarse.shape, strict=True)]
+    points = np.stack(np.meshgrid(*inside, indexing="ij"), axis=-1)
+    sky = RegularGridInterpolator(tuple(map(np.arange, coarse.shape)), coarse)(points)
     middle = np.median(calibration)
     counts = image / calibration + sky
     sigma_nmgy = calibration * np.sqrt(counts / gain + dark)  # as the data model writes it
@@ -109,6 +114,16 @@ def test_identity_from_the_file_name_then_from_astrans(tmp_path, parts):
     bare = sdss_files.write_hdus(tmp_path / "bare.fits", [fits.PrimaryHDU(np.zeros((3, 3)))])
     with pytest.raises(DataError, match="cannot tell run"):
         sdss_field.identify(bare)
+
+
+@given(st.integers(1, 999999), st.integers(1, 6), st.integers(1, 9999), st.sampled_from("ugriz"))
+def test_a_frame_is_known_by_its_path_on_the_server(run, camcol, field, band):
+    identity = FieldId(run, camcol, field, band)
+    assert sdss_field.identify(identity.server_path("frame")) == identity
+    run, camcol, field = map(int, identity.name.split("-")[:3])
+    assert (run, camcol, field) == (identity.run, identity.camcol, identity.field)
+    for role in ("photoObj", "photoField", "psField", "fpM"):
+        assert f"{run:06d}" in identity.server_path(role)
 
 
 def test_server_paths():
@@ -241,25 +256,25 @@ class TestPSF:
             sum(c[i, j] * row**i * column**j for i in range(3) for j in range(2)) for c in coefficients
         ]  # fmt: skip
         truth = sum(w * image for w, image in zip(weights, images, strict=True))
-        psf = sdss.read_psf(path, "g", x, y)
+        psf = PSFModel.read(path, "g").at(x, y)
         assert psf.shape == (51, 51)
         np.testing.assert_allclose(psf, truth / truth.sum(), rtol=1e-4, atol=1e-9)
-        assert not np.allclose(psf, sdss.read_psf(path, "g", 0, 0), rtol=1e-4, atol=0)
+        assert not np.allclose(psf, PSFModel.read(path, "g").at(0, 0), rtol=1e-4, atol=0)
 
     def test_errors(self, tmp_path, frame_path):
         path = sdss_files.write_psfield(tmp_path / "psField.fit", FieldId(1, 1, 1, "g"))
         with pytest.raises(ConfigError, match="band is 'y'"):
-            sdss.read_psf(path, "y", 0, 0)
+            PSFModel.read(path, "y").at(0, 0)
         with pytest.raises(DataError, match="belongs to 1-1-1"):
             sdss.read_frame(frame_path, psfield=path)
         with pytest.raises(DataError, match="holds no PSF of band g"):
-            sdss.read_psf(frame_path, "g", 0, 0)
+            PSFModel.read(frame_path, "g").at(0, 0)
         path = sdss_files.write_psfield(tmp_path / "psField.fit", ID, gain=0.0)
         with pytest.raises(DataError, match="not physical"):
-            sdss.read_psf(path, "g", 0, 0)
+            PSFModel.read(path, "g").at(0, 0)
         path = sdss_files.write_psfield(tmp_path / "psField.fit", ID, images=np.zeros((1, 51, 51)))
         with pytest.raises(DataError, match="has a sum of 0"):
-            sdss.read_psf(path, "g", 0, 0)
+            PSFModel.read(path, "g").at(0, 0)
 
 
 def concentration(image, x, y):

@@ -1,7 +1,5 @@
 """Selection of SDSS stars: flags, criteria, patches."""
 
-import dataclasses
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,10 +8,10 @@ import sep
 from astropy.io import fits
 from sdss_files import BINNED1, BRIGHT, EDGE, NOTCHECKED, PEAKCENTER, SATUR
 
-from pnet.common.errors import ConfigError, DataError
-from pnet.sdss import catalogue as sdss_catalogue
-from pnet.sdss import frame as sdss
+from pnet.common.errors import DataError
+from pnet.sdss import catalogue
 from pnet.sdss.field import FieldId
+from pnet.sdss.frame import read_frame
 from pnet.sky import background
 
 ID = FieldId(1234, 3, 56, "g")
@@ -29,10 +27,10 @@ def frame(tmp_path):
     sdss_files.write_frame(path, image, calibration, np.full((9, 11), 90.0), ID, compress=False)
     spans = {"INTERP": [[(row, 200, 200) for row in range(SHAPE[0])]]}
     fpm = sdss_files.write_fpm(tmp_path / "fpM-001234-g3-0056.fit", ID, SHAPE, spans)
-    return sdss.read_frame(path, fpm=fpm)
+    return read_frame(path, fpm=fpm)
 
 
-def select(tmp_path, frame, rows, **options):
+def select(tmp_path, frame, rows):
     objects = pd.DataFrame(rows)
     objects["nmgy"] = objects["nmgy"].fillna(NMGY) if "nmgy" in objects else NMGY
     for column, default in (
@@ -45,7 +43,7 @@ def select(tmp_path, frame, rows, **options):
     ):
         objects[column] = objects[column].fillna(default).astype(int) if column in objects else default
     path = sdss_files.write_photoobj(tmp_path / "photoObj.fits", ID, objects)
-    return sdss_catalogue.select(path, frame, **options)
+    return catalogue.select(path, frame)
 
 
 def test_position_flux_and_identity(tmp_path, frame):
@@ -115,8 +113,6 @@ def test_neighbours(tmp_path, frame, neighbour, reason):
     assert not near["counted"].iloc[0] and near["reason"].iloc[0] == reason
     far = select(tmp_path, frame, [{"x": 100.0, "y": 50.0}, {"x": 107.5, "y": 57.5, **neighbour}])
     assert far["counted"].iloc[0]
-    wider = select(tmp_path, frame, [{"x": 100.0, "y": 50.0}, {"x": 107.5, "y": 57.5, **neighbour}], isolation=11.0)
-    assert not wider["counted"].iloc[0]
 
 
 def test_what_is_not_detected_in_g_is_no_neighbour(tmp_path, frame):
@@ -138,7 +134,7 @@ def test_exclusions_add_up(tmp_path, frame):
         {"x": 304.0, "y": 200.0, "type": 3, "cmodel": 1.0},
         {"x": 50.0, "y": 200.0, "nmgy": 0.5},
     ]
-    numbers = sdss_catalogue.exclusions(select(tmp_path, frame, rows))
+    numbers = catalogue.exclusions(select(tmp_path, frame, rows))
     assert numbers["stars"].iloc[0] == 4
     assert numbers["stars"].iloc[1:].sum() == 4
     assert numbers["stars"].iloc[-1] == 1
@@ -149,85 +145,21 @@ def test_wrong_files(tmp_path, frame):
         tmp_path / "o.fits", FieldId(1234, 3, 57, "g"), pd.DataFrame({"x": [1.0], "y": [1.0]})
     )
     with pytest.raises(DataError, match="has FIELD 57, the frame 1234-3-56-g has 56"):
-        sdss_catalogue.select(other, frame)
+        catalogue.select(other, frame)
     table = fits.BinTableHDU.from_columns([fits.Column("RUN", "J", array=[1234])])
     bare = sdss_files.write_hdus(tmp_path / "b.fits", [fits.PrimaryHDU(), table])
     with pytest.raises(DataError, match="lacks the columns OBJID"):
-        sdss_catalogue.select(bare, frame)
+        catalogue.select(bare, frame)
     empty = sdss_files.write_hdus(tmp_path / "e.fits", [fits.PrimaryHDU()])
     with pytest.raises(DataError, match="no table in HDU 1"):
-        sdss_catalogue.select(empty, frame)
+        catalogue.select(empty, frame)
     none = sdss_files.write_photoobj(tmp_path / "n.fits", ID, pd.DataFrame({"x": [], "y": []}))
     with pytest.raises(DataError, match="holds no object"):
-        sdss_catalogue.select(none, frame)
+        catalogue.select(none, frame)
     whole = other.read_bytes()
     other.write_bytes(whole[: len(whole) - 2880])
     with pytest.raises(DataError, match=r"o\.fits"):
-        sdss_catalogue.select(other, frame)
-
-
-class TestPatches:
-    @pytest.fixture
-    def scene(self, tmp_path, rng):
-        scene = sdss_files.write_field(tmp_path, rng, stars=40, noise=False)
-        frame = sdss.read_frame(scene.paths["frame"], scene.paths["psField"], scene.paths["fpM"])
-        return frame, sdss_catalogue.select(scene.paths["photoObj"], frame)
-
-    def test_cover_the_frame_and_count_once(self, scene):
-        frame, table = scene  # 512×640
-        parts = sdss_catalogue.patches(frame, table, 256)
-        assert [part.meta["origin"] for _, part, _ in parts] == [
-            (0, 0),
-            (256, 0),
-            (384, 0),
-            (0, 256),
-            (256, 256),
-            (384, 256),
-        ]
-        covered = np.zeros(frame.shape, int)
-        seen = []
-        for name, part, rows in parts:
-            left, low = part.meta["origin"]
-            window = (slice(low, low + 256), slice(left, left + 256))
-            covered[window] += 1
-            assert name == part.name == f"1234-3-56-g:x{left}y{low}"
-            for label in ("image", "variance", "mask"):
-                np.testing.assert_array_equal(getattr(part, label), getattr(frame, label)[window])
-            np.testing.assert_array_equal(part.meta["planes"]["INTERP"], frame.meta["planes"]["INTERP"][window])
-            counted = rows[rows["counted"]]
-            assert counted[["x", "y"]].min().min() >= 10 and counted[["x", "y"]].max().max() <= 245
-            seen += counted["objid"].tolist()
-            whole = table.set_index("objid").loc[rows["objid"]]
-            np.testing.assert_allclose(rows["x"].to_numpy() + left, whole["x"])
-            sky = part.wcs.all_pix2world(10, 20, 0), frame.wcs.all_pix2world(10 + left, 20 + low, 0)
-            np.testing.assert_allclose(*sky, rtol=1e-10)
-        assert covered.min() == 1
-        assert len(seen) == len(set(seen)), "no star counts twice"
-        lost = set(table.loc[table["counted"], "objid"]) - set(seen)
-        edges = table[table["objid"].isin(lost)]
-        assert all(
-            (min(abs(x - e) for e in (256, 384)) < 10.5) or abs(y - 256) < 10.5 for x, y in edges[["x", "y"]].to_numpy()
-        )
-
-    def test_without_a_table_and_errors(self, scene):
-        frame, _ = scene
-        parts = sdss_catalogue.patches(frame, size=512)
-        assert len(parts) == 2 and all(len(rows) == 0 for _, _, rows in parts)
-        with pytest.raises(ConfigError, match="size is 600"):
-            sdss_catalogue.patches(frame, size=600)
-
-    def test_a_patch_has_the_frames_interpolated_pixels(self, scene):
-        frame, _ = scene
-        frame = dataclasses.replace(frame, interpolated=np.arange(frame.image.size).reshape(frame.shape) % 7 == 0)
-        _, part, _ = sdss_catalogue.patches(frame, size=512)[1]
-        left, low = part.meta["origin"]
-        np.testing.assert_array_equal(part.interpolated, frame.interpolated[low : low + 512, left : left + 512])
-
-    def test_psf_of_a_patch_is_that_of_the_frame(self, scene):
-        frame, _ = scene
-        _, part, _ = sdss_catalogue.patches(frame, size=512)[1]
-        left, low = part.meta["origin"]
-        np.testing.assert_array_equal(part.meta["psf"].at(5 + left, 7 + low), frame.meta["psf"].at(5 + left, 7 + low))
+        catalogue.select(other, frame)
 
 
 class TestReal:
@@ -239,8 +171,8 @@ class TestReal:
         paths = {
             role: shared / "sdss/sas" / identity.server_path(role) for role in ("frame", "psField", "fpM", "photoObj")
         }
-        frame = sdss.read_frame(paths["frame"], paths["psField"], paths["fpM"])
-        return frame, sdss_catalogue.select(paths["photoObj"], frame), fits.getdata(paths["photoObj"], 1)
+        frame = read_frame(paths["frame"], paths["psField"], paths["fpM"])
+        return frame, catalogue.select(paths["photoObj"], frame), fits.getdata(paths["photoObj"], 1)
 
     def test_counts(self, field):
         frame, table, native = field
@@ -248,12 +180,12 @@ class TestReal:
         mag = native["PSFMAG"][:, 1]
         stars = (native["OBJC_TYPE"] == 6) & (native["NCHILD"] == 0) & ~bright & (mag > 13) & (mag < 20)
         assert stars.sum() == 70
-        numbers = dict(zip(*sdss_catalogue.exclusions(table)[["criterion", "stars"]].to_numpy().T, strict=True))
+        numbers = dict(zip(*catalogue.exclusions(table)[["criterion", "stars"]].to_numpy().T, strict=True))
         # one of the 70 is a fragment of a saturated star that is not detected in g
         assert numbers["point sources of 13–20 mag"] == 69
         in_range = (table["kind"] == "star") & table["mag"].between(13, 20)
         assert (in_range & table["clean"]).sum() == 68
-        assert numbers[sdss_catalogue.REASONS["object"]] == 2
+        assert numbers[catalogue.REASONS["object"]] == 2
         assert numbers["stars that count"] == table["counted"].sum() == 66
 
     def test_positions_and_magnitudes(self, field):
@@ -272,9 +204,3 @@ class TestReal:
         assert 1.4826 * np.median(np.abs(difference - np.median(difference))) < 0.04
         ra, dec = frame.wcs.all_pix2world(x, y, 0)
         assert np.median(np.abs(ra - stars["ra"])) * 3600 < 0.1
-
-    def test_patches(self, field):
-        frame, table, _ = field
-        parts = sdss_catalogue.patches(frame, table)
-        assert len(parts) == 12
-        assert 60 <= sum(rows["counted"].sum() for _, _, rows in parts) <= 66

@@ -6,12 +6,15 @@ import pytest
 import sdss_files
 from matplotlib.figure import Figure
 
+from pnet.book import shown
 from pnet.book.figures import magnitudes, patch
 from pnet.common import paths
 from pnet.common.errors import DataError, MissingError
-from pnet.sdss import catalogue as sdss_catalogue
-from pnet.sdss import selection as sdss_selection
+from pnet.sdss import selection
+from pnet.sdss.catalogue import load_field, load_fields
+from pnet.sdss.files import fetch
 from pnet.sdss.manifest import Field, File, Manifest
+from pnet.sky import patches
 
 
 @pytest.fixture
@@ -41,15 +44,15 @@ def scenes(tmp_path, rng, monkeypatch):
 
 def test_live(scenes, tmp_path):
     manifest, written = scenes
-    selection = sdss_selection.make(manifest, tmp_path / "build", seed=7)
-    assert selection.is_live and selection.origin == "live"
-    assert selection.table["frame"].unique().tolist() == ["1234-3-56-g", "1300-6-56-g"]
-    assert selection.table["counted"].sum() == 80, "a grid of isolated stars"
+    made = selection.make(manifest, tmp_path / "build", seed=7)
+    assert made.report is not None
+    assert made.table["frame"].unique().tolist() == ["1234-3-56-g", "1300-6-56-g"]
+    assert made.table["counted"].sum() == 80, "a grid of isolated stars"
     for scene in written[:2]:
-        rows = selection.table[selection.table["frame"] == scene.identity.name]
+        rows = made.table[made.table["frame"] == scene.identity.name]
         truth = 22.5 - 2.5 * np.log10(scene.objects["nmgy"])
         np.testing.assert_allclose(np.sort(rows["mag"]), np.sort(truth), atol=1e-4)
-    frames = selection.frames.set_index("frame")
+    frames = made.frames.set_index("frame")
     assert frames["split"].tolist() == ["test", "val", "train"]
     np.testing.assert_allclose(frames["noise_ratio"], 1, atol=0.02)
     assert frames.loc["1234-3-56-g", "masked"] == pytest.approx(2 / 640)
@@ -58,32 +61,33 @@ def test_live(scenes, tmp_path):
     assert abs(check["offset"]) < 4 * check["error"] + 0.003
     assert check["used"] + check["rejected"] == 60
     assert frames.loc["1300-6-56-g", "zero_point_check"] is None, "20 stars are too few for a fit"
-    assert {entry["path"][-5:] for entry in selection.record["missing"]} == {".none"}
-    assert (selection.record["seed"], selection.record["manifest"]) == (7, "sdss-made-up")
+    assert {entry["path"][-5:] for entry in made.record["missing"]} == {".none"}
+    assert (made.record["seed"], made.record["manifest"]) == (7, "sdss-made-up")
 
 
 def test_read_back_and_damage(scenes, tmp_path):
-    made = sdss_selection.make(scenes[0], tmp_path / "build")
-    read = sdss_selection.read(tmp_path / "build" / "sdss")
+    made = selection.make(scenes[0], tmp_path / "build")
+    read = selection.read(tmp_path / "build" / "sdss")
     pd.testing.assert_frame_equal(read.table, made.table)
-    assert read.record == made.record and not read.is_live
-    table = tmp_path / "build" / "sdss" / sdss_selection.TABLE
+    assert read.record == made.record and read.report is None
+    table = tmp_path / "build" / "sdss" / selection.TABLE
     table.write_bytes(table.read_bytes()[:-1])
     with pytest.raises(DataError, match="not the table"):
-        sdss_selection.read(tmp_path / "build" / "sdss")
+        selection.read(tmp_path / "build" / "sdss")
     with pytest.raises(MissingError, match="pnet sdss-download"):
-        sdss_selection.read(tmp_path)
+        selection.read(tmp_path)
 
 
 def test_released_stands_in_where_nothing_can_be_had(scenes, tmp_path, monkeypatch):
-    sdss_selection.make(scenes[0], tmp_path / "results")
+    selection.make(scenes[0], tmp_path / "results")
     monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
     monkeypatch.setenv("SDSS_MIRROR", "http://127.0.0.1:9/sas")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("PNET_DATA", str(tmp_path / "elsewhere"))
-    selection = sdss_selection.make_or_released(scenes[0], tmp_path / "build")
-    assert selection.origin == "released" and selection.record["commit"]
-    assert "no connection" in selection.reason and str(tmp_path) not in selection.reason
+    found, notice = shown.sdss_selection(scenes[0], tmp_path / "build")
+    assert found.report is None
+    assert "Released result" in notice and "SDSS_MIRROR" in notice and "no connection" in notice
+    assert found.record["commit"][:10] in notice and str(tmp_path) not in notice
     assert not (tmp_path / "build").exists()
 
 
@@ -93,8 +97,8 @@ def test_a_damaged_file_does_not_hide_behind_released_results(scenes, tmp_path):
     frame = written[1].paths["photoObj"].read_bytes()
     photoobj.write_bytes(frame)  # a whole file, of another field
     with pytest.raises(DataError, match="has RUN 1300"):
-        sdss_selection.make_or_released(manifest, tmp_path / "build")
-    assert not (tmp_path / "build" / "sdss" / sdss_selection.RECORD).exists()
+        shown.sdss_selection(manifest, tmp_path / "build")
+    assert not (tmp_path / "build" / "sdss" / selection.RECORD).exists()
 
 
 def test_without_any_catalogue(scenes, tmp_path):
@@ -102,17 +106,17 @@ def test_without_any_catalogue(scenes, tmp_path):
     bare = Manifest("bare", "", (manifest.fields[2],))
     bare.save(tmp_path / "bare.yml")
     with pytest.raises(DataError, match="no field has a photoObj"):
-        sdss_selection.make(bare, tmp_path / "build")
+        selection.make(bare, tmp_path / "build")
 
 
 def test_fields_one_at_a_time(scenes, tmp_path):
-    report = sdss_selection.fetch(scenes[0], progress=False)
-    assert [frame.name for frame, _ in sdss_catalogue.load_fields(report)] == ["1234-3-56-g", "1300-6-56-g"]
-    everything = list(sdss_catalogue.load_fields(report, catalogued=False, splits=["val", "train"]))
-    assert [frame.name for frame, _ in everything] == ["1300-6-56-g", "1400-2-56-g"]
-    assert everything[1][1] is None
+    report = fetch(scenes[0], progress=False)
+    assert [frame.name for frame, _ in load_fields(report)] == ["1234-3-56-g", "1300-6-56-g"]
+    everything = list(load_fields(report, catalogued=False))
+    assert [frame.name for frame, _ in everything] == ["1234-3-56-g", "1300-6-56-g", "1400-2-56-g"]
+    assert everything[2][1] is None
     with pytest.raises(DataError, match="was not downloaded"):
-        sdss_catalogue.load_field(report, "1234-3-56", band="r")
+        load_field(report, "1234-3-56", band="r")
 
 
 class TestFigures:
@@ -140,11 +144,12 @@ class TestFigures:
             magnitudes.figure_1(pd.DataFrame({"mag": [1.0]}))
 
     def test_patch(self, scenes):
-        report = sdss_selection.fetch(scenes[0], progress=False)
-        frame, table = sdss_catalogue.load_field(report, "1234-3-56")
-        _, part, rows = sdss_catalogue.patches(frame, table, 256)[0]
-        figure = patch.patch_figure(part, rows)
-        shown = figure.axes[0].images[0].get_array()
-        assert shown.shape == (256, 256) and np.ma.getmaskarray(np.ma.masked_invalid(shown))[:, 5].all()
-        points = figure.axes[0].collections[0].get_offsets()
-        np.testing.assert_allclose(points, rows.loc[rows["counted"], ["x", "y"]])
+        report = fetch(scenes[0], progress=False)
+        frame, table = load_field(report, "1234-3-56")
+        tile = patches.split(frame.shape)[-1]
+        ax = patch.patch_figure(frame, table, tile).axes[0]
+        assert ax.get_xlim() == (frame.shape[1] - 512.5, frame.shape[1] - 0.5) and ax.get_ylim() == (-0.5, 511.5)
+        assert np.ma.getmaskarray(np.ma.masked_invalid(ax.images[0].get_array()))[:, 5].all()
+        rows = table[table["counted"] & (table["x"] >= frame.shape[1] - 512)]
+        assert 0 < len(rows) < table["counted"].sum()
+        np.testing.assert_allclose(ax.collections[0].get_offsets(), rows[["x", "y"]])

@@ -13,6 +13,7 @@ from pnet.common import paths
 from pnet.common.errors import MissingError
 from pnet.evaluation import ledger, measurements
 from pnet.evaluation.entries import GROUPS, entries_from_measurements
+from pnet.sdss import selection
 
 ORIGINS = LIVE, RELEASED, MISSING = "live", "released", "missing"
 EVALUATE = "python -m pnet evaluate --dataset {name} --output {output}"
@@ -184,3 +185,21 @@ def load(output: str | os.PathLike, results: Path | None = None, datasets: tuple
         {name: record for name, (_, record, _) in found.items()},
         Path(output).as_posix(),
     )
+
+
+def sdss_selection(manifest: str, output: str | os.PathLike, *, seed: int = 0) -> tuple[selection.Selection, str]:
+    """Return the SDSS stars that this run selects, or the released ones, and the notice that says which.
+
+    Only a missing file or network leads to the released ones. A damaged file is an error, as for `find`.
+    """
+    reason = ""
+    try:
+        found = selection.make(manifest, output, seed=seed)
+    except MissingError as error:
+        found = selection.read(paths.RESULTS / "sdss")
+        lines = [line.strip() for line in str(error).splitlines()]
+        untried = [line for line in lines if line.startswith("not tried: ")]
+        reason = untried[0].removeprefix("not tried: ").rsplit(": ", 1)[0] if untried else lines[0]
+    origin = RELEASED if found.report is None else LIVE
+    details = f"Manifest {found.record['manifest']}"
+    return found, notice("selection", origin, found.record, details=details, reason=reason)

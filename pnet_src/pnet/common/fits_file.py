@@ -6,8 +6,10 @@ import io
 import os
 import warnings
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 
@@ -64,3 +66,34 @@ def fits_from_bytes(content: bytes, name: object) -> fits.HDUList:
     except Exception as error:  # flipped bits end in errors of every kind, those of the C decompressor among them
         raise DataError(f"{name}: the FITS file is damaged or truncated ({error})") from error
     return hdus
+
+
+def read_columns(path: str | os.PathLike, columns: Iterable[str], kind: str) -> dict[str, np.ndarray]:
+    """Read columns of the table in HDU 1 of a FITS file.
+
+    Parameters
+    ----------
+    path : path
+    columns : iterable of str
+    kind : str
+        What the file should be, for error messages, as in "a photoObj file".
+
+    Returns
+    -------
+    dict of str to ndarray
+        Of the file's own types, one entry a row.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, has no table there, or lacks a column.
+    """
+    columns = tuple(columns)
+    hdus = open_fits(path)
+    table = hdus[1].data if len(hdus) > 1 else None
+    if getattr(table, "names", None) is None:
+        raise DataError(f"{path}: has no table in HDU 1; it is not {kind}")
+    missing = [column for column in columns if column not in table.names]
+    if missing:
+        raise DataError(f"{path}: lacks the columns {', '.join(missing)}; it is not {kind}")
+    return {column: np.asarray(table[column]) for column in columns}

@@ -6,19 +6,18 @@ zero point (Eq. 1 of the paper).
 """
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
-from pnet.common.errors import ConfigError, DataError
-from pnet.common.fits_file import open_fits
+from pnet.common.errors import DataError
+from pnet.common.fits_file import read_columns
 from pnet.frame import Frame
-from pnet.sdss import frame as sdss
 from pnet.sdss.field import BANDS
 from pnet.sdss.files import Report
+from pnet.sdss.frame import AB_NANOMAGGY, read_frame
 from pnet.sky import catalogue
 
 # Bits of OBJC_FLAGS and FLAGS (data model of photoObj, "Flags" of the DR17 algorithms pages)
@@ -41,14 +40,7 @@ REASONS = {
 }
 
 
-def select(
-    photoobj_path: str | os.PathLike,
-    frame: Frame,
-    *,
-    magnitudes: tuple[float, float] = catalogue.MAGNITUDES,
-    isolation: float = catalogue.ISOLATION,
-    edge: float = catalogue.EDGE,
-) -> pd.DataFrame:
+def select(photoobj_path: str | os.PathLike, frame: Frame) -> pd.DataFrame:
     """Return the objects of a field that are detected in the frame's band, with the stars that count marked.
 
     An object is listed if it has no children of its own (NCHILD 0), is no duplicate from the search for bright
@@ -64,8 +56,6 @@ def select(
         ``photoObj-….fits`` of the frame's field.
     frame : Frame
         From :func:`pnet.sdss.frame.read_frame`.
-    magnitudes, isolation, edge
-        As in :func:`pnet.sky.catalogue.mark_counted`.
 
     Returns
     -------
@@ -79,16 +69,9 @@ def select(
     DataError
         If the file is damaged, lacks a column, or is of another field.
     """
-    hdus = open_fits(photoobj_path)
-    table = hdus[1].data if len(hdus) > 1 else None
-    if table is None or getattr(table, "names", None) is None:
-        raise DataError(f"{photoobj_path}: has no table in HDU 1")
-    missing = [column for column in NEEDED if column not in table.names]
-    if missing:
-        raise DataError(f"{photoobj_path}: lacks the columns {', '.join(missing)}; it is no photoObj file")
-    _check_field(table, photoobj_path, frame)
+    native = read_columns(photoobj_path, NEEDED, "a photoObj file")
+    _check_field(native, photoobj_path, frame)
     band = BANDS.index(frame.meta["band"])
-    native = {name: np.asarray(table[name]) for name in NEEDED}
     flags, general = native["FLAGS"][:, band].astype(np.int64), native["OBJC_FLAGS"].astype(np.int64)
 
     def flag(bits: int) -> np.ndarray:
@@ -102,7 +85,7 @@ def select(
     flux = np.where(star, native["PSFFLUX"][:, band], native["CMODELFLUX"][:, band]).astype(float)
     # SDSS counts pixels so that the centre of the first one is at 0.5
     x, y = native["COLC"][:, band].astype(float) - 0.5, native["ROWC"][:, band].astype(float) - 0.5
-    electrons = flux * 10 ** (0.4 * (frame.zero_point - sdss.AB_NANOMAGGY))
+    electrons = flux * 10 ** (0.4 * (frame.zero_point - AB_NANOMAGGY))
     rows = pd.DataFrame(
         {
             "x": x,
@@ -111,9 +94,7 @@ def select(
             "flux": electrons,
             "kind": np.where(star, "star", "galaxy"),
             "clean": clean,
-            "run": frame.meta["run"],
-            "camcol": frame.meta["camcol"],
-            "field": frame.meta["field"],
+            **{key: frame.meta[key] for key in ("run", "camcol", "field")},
             "objid": [str(value).strip() for value in native["OBJID"]],
             "psfmag_err": native["PSFMAGERR"][:, band].astype(float),
             "ra": native["RA"].astype(float),
@@ -122,53 +103,45 @@ def select(
     )
     height, width = frame.shape
     inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)  # NaN and −9999 are not
-    rows = rows[detected & inside].reset_index(drop=True)
-    rows = catalogue.mark_counted(rows, frame, magnitudes=magnitudes, isolation=isolation, edge=edge)
+    rows = catalogue.mark_counted(rows[detected & inside].reset_index(drop=True), frame)
     rows["counted"] &= rows["clean"]
-    rows["reason"] = _reasons(rows, frame, magnitudes, isolation, edge)
+    rows["reason"] = _reasons(rows, frame)
     return rows
 
 
-def _check_field(table, path: object, frame: Frame) -> None:
+def _check_field(native: dict[str, np.ndarray], path: object, frame: Frame) -> None:
     """Raise DataError unless every row is of the frame's field."""
-    if len(table) == 0:
+    if len(native["RUN"]) == 0:
         raise DataError(f"{path}: holds no object")
     for name in ("RUN", "CAMCOL", "FIELD"):
         wanted = frame.meta.get(name.lower())
-        if wanted is None:
-            raise DataError(f"frame {frame.name} does not tell its {name.lower()}; read it with sdss.read_frame")
-        if (table[name] != wanted).any():
-            raise DataError(f"{path}: has {name} {table[name][0]}, the frame {frame.name} has {wanted}")
+        if (native[name] != wanted).any():
+            raise DataError(f"{path}: has {name} {native[name][0]}, the frame {frame.name} has {wanted}")
 
 
-def _reasons(rows: pd.DataFrame, frame: Frame, magnitudes, isolation: float, edge: float) -> np.ndarray:
+def _reasons(rows: pd.DataFrame, frame: Frame) -> np.ndarray:
     """Return for each row the first reason why it does not count, '' where it counts."""
-    x, y = rows["x"].to_numpy(), rows["y"].to_numpy()
-    star = (rows["kind"] == "star").to_numpy()
-    in_range = star & rows["mag"].between(*magnitudes).to_numpy()
-    near_star, near_any = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
-    pairs = cKDTree(np.column_stack([x, y])).query_pairs(isolation, output_type="ndarray") if len(rows) else []
-    for first, second in pairs:
-        for one, other in ((first, second), (second, first)):
-            near_any[one] = True
-            near_star[one] |= in_range[other]
+    place, star = rows[["x", "y"]].to_numpy(), (rows["kind"] == "star").to_numpy()
+    in_range = star & rows["mag"].between(*catalogue.MAGNITUDES).to_numpy()
+    x, y = place.T
     height, width = frame.shape
-    inside = (x >= edge) & (x <= width - 1 - edge) & (y >= edge) & (y <= height - 1 - edge)
-    masked = frame.mask[np.rint(y).astype(int), np.rint(x).astype(int)]
-    reasons = np.select(
-        [
-            rows["counted"].to_numpy(),
-            ~star,
-            ~in_range,
-            ~rows["clean"].to_numpy(),
-            masked,
-            ~inside,
-            near_any & ~near_star,
-        ],
-        ["", "galaxy", "magnitude", "flags", "masked", "edge", "object"],
-        default="star",
-    )
-    return reasons.astype(object)
+    beside = np.minimum.reduce([x, width - 1 - x, y, height - 1 - y]) < catalogue.EDGE
+    near = np.zeros(len(rows), bool)  # to a star of the range
+    if in_range.any():
+        # its own distance is 0, so for such a star the second one counts
+        distance, _ = cKDTree(place[in_range]).query(place, k=[1, 2])
+        near = np.where(in_range, distance[:, 1], distance[:, 0]) <= catalogue.ISOLATION
+    reasons = [
+        (rows["counted"].to_numpy(), ""),
+        (~star, "galaxy"),
+        (~in_range, "magnitude"),
+        (~rows["clean"].to_numpy(), "flags"),
+        (frame.mask[np.rint(y).astype(int), np.rint(x).astype(int)], "masked"),
+        (beside, "edge"),
+        (near, "star"),
+    ]
+    conditions, names = zip(*reasons, strict=True)
+    return np.select(conditions, names, default="object").astype(object)
 
 
 def exclusions(table: pd.DataFrame) -> pd.DataFrame:
@@ -210,98 +183,21 @@ def load_field(report: Report, name: str, band: str = "g") -> tuple[Frame, pd.Da
     path = report.path(name, f"frame-{band}")
     if path is None:
         raise DataError(f"field {name}: its frame in {band} was not downloaded; `pnet sdss-download` gets it")
-    frame = sdss.read_frame(path, psfield=report.path(name, "psField"), fpm=report.path(name, f"fpM-{band}"))
+    frame = read_frame(path, psfield=report.path(name, "psField"), fpm=report.path(name, f"fpM-{band}"))
     photoobj = report.path(name, "photoObj")
     return frame, None if photoobj is None else select(photoobj, frame)
 
 
-def load_fields(
-    report: Report, *, splits: Iterable[str] | None = None, catalogued: bool = True, band: str = "g"
-) -> Iterator[tuple[Frame, pd.DataFrame | None]]:
+def load_fields(report: Report, *, catalogued: bool = True) -> Iterator[tuple[Frame, pd.DataFrame | None]]:
     """Yield (frame, truth) of the downloaded fields of the manifest, one at a time.
 
     Parameters
     ----------
     report : Report
-    splits : iterable of str, optional
-        Only fields of these splits.
     catalogued : bool
         Only fields with a catalogue; with False also the others, whose truth is None.
     """
-    wanted = None if splits is None else set(splits)
     for entry in report.manifest.fields:
-        if wanted is not None and entry.split not in wanted:
-            continue
-        if report.path(entry.name, f"frame-{band}") is None:
-            continue
-        if catalogued and report.path(entry.name, "photoObj") is None:
-            continue
-        yield load_field(report, entry.name, band)
-
-
-def patches(frame: Frame, table: pd.DataFrame | None = None, size: int = 512) -> list[tuple[str, Frame, pd.DataFrame]]:
-    """Divide a frame into square patches, as the paper does (512×512).
-
-    The patches cover the frame; where its side is no multiple of `size`, the last one is shifted inwards and overlaps
-    the one before it. A star that counts in the frame counts in one patch at most: the one in which it is farthest
-    from the edges, and there only if it keeps the paper's 10 px.
-
-    Parameters
-    ----------
-    frame : Frame
-        At least `size` in both directions.
-    table : DataFrame, optional
-        Its truth, from :func:`select`.
-    size : int
-
-    Returns
-    -------
-    list of (str, Frame, DataFrame)
-        Name (``94-1-12-g:x512y0``), patch, and the objects on it in its own pixels. ``patch.meta["origin"]`` is
-        (x, y) of its first pixel in the frame.
-
-    Raises
-    ------
-    ConfigError
-        If `size` is not positive or the frame is smaller.
-    """
-    height, width = frame.shape
-    if size < 1 or height < size or width < size:
-        raise ConfigError(f"size is {size}; it must be positive and not above the frame's {width}×{height} px")
-    corners = [(left, low) for low in _starts(height, size) for left in _starts(width, size)]
-    rows = pd.DataFrame({"x": [], "y": [], "counted": []}) if table is None else table
-    x, y = rows["x"].to_numpy(float), rows["y"].to_numpy(float)
-    margin = np.array(
-        [np.minimum.reduce([x - left, left + size - 1 - x, y - low, low + size - 1 - y]) for left, low in corners]
-    )
-    home = margin.argmax(axis=0) if len(rows) else np.zeros(0, int)
-    result = []
-    for n, (left, low) in enumerate(corners):
-        here = margin[n] > -0.5
-        part = rows[here].copy()
-        part["counted"] = (rows["counted"].to_numpy(bool) & (home == n) & (margin[n] >= catalogue.EDGE))[here]
-        part["x"], part["y"] = part["x"] - left, part["y"] - low
-        result.append((f"{frame.name}:x{left}y{low}", _crop(frame, left, low, size), part.reset_index(drop=True)))
-    return result
-
-
-def _starts(length: int, size: int) -> list[int]:
-    """Return the first pixels of patches that cover `length`."""
-    starts = list(range(0, length - size + 1, size))
-    return starts if starts[-1] + size == length else [*starts, length - size]
-
-
-def _crop(frame: Frame, left: int, low: int, size: int) -> Frame:
-    """Return a square of a frame with everything that belongs to its pixels."""
-    window = (slice(low, low + size), slice(left, left + size))
-    planes = {name: plane[window] for name, plane in frame.meta.get("planes", {}).items()}
-    return replace(
-        frame,
-        name=f"{frame.name}:x{left}y{low}",
-        image=frame.image[window],
-        variance=frame.variance[window],
-        mask=frame.mask[window],
-        interpolated=None if frame.interpolated is None else frame.interpolated[window],
-        wcs=None if frame.wcs is None else frame.wcs[window],
-        meta={**frame.meta, "planes": planes, "origin": (left, low)},
-    )
+        needed = ("frame-g", "photoObj") if catalogued else ("frame-g",)
+        if all(report.path(entry.name, role) is not None for role in needed):
+            yield load_field(report, entry.name)

@@ -1,8 +1,7 @@
 """The SDSS data set of a run: fields downloaded, stars selected, every number about it on record.
 
 ``build/<profile>/sdss/selected.parquet`` holds the objects of all catalogued fields, ``sdss.json`` beside it the
-provenance and one entry per frame. ``results/sdss`` holds the same of the released run, which pages show, marked,
-where nothing can be downloaded.
+provenance and one entry per frame. ``results/sdss`` holds the same of the released run.
 """
 
 import os
@@ -14,11 +13,11 @@ import pandas as pd
 import sep
 from scipy.ndimage import binary_dilation, gaussian_filter
 
-from pnet.common import paths, provenance
+from pnet.common import metrics, provenance
 from pnet.common.errors import DataError, MissingError
 from pnet.common.files import atomic_path, read_json, sha256, write_json
 from pnet.frame import Frame
-from pnet.sdss import catalogue as sdss_catalogue
+from pnet.sdss.catalogue import load_fields
 from pnet.sdss.files import COMMAND, Report, fetch
 from pnet.sdss.manifest import Manifest
 from pnet.sky import background, zero_point
@@ -39,25 +38,12 @@ class Selection:
     record : dict
         Provenance (command, commit, date, ...), ``manifest``, ``frames``: one dict per frame.
     report : Report, optional
-        What was downloaded; None for released results.
-    reason : str
-        Why released results stand in; empty for a live run.
+        What was downloaded; None for a selection read from a folder.
     """
 
     table: pd.DataFrame
     record: dict
     report: Report | None = None
-    reason: str = ""
-
-    @property
-    def is_live(self) -> bool:
-        """Whether this machine made it."""
-        return self.report is not None
-
-    @property
-    def origin(self) -> str:
-        """Where it is from, "live" or "released"."""
-        return "live" if self.is_live else "released"
 
     @property
     def frames(self) -> pd.DataFrame:
@@ -95,20 +81,15 @@ def make(
     report = fetch(manifest, mirror=mirror, progress=progress)
     tables, frames = [], []
     splits = {entry.name: entry.split for entry in report.manifest.fields}
-    for frame, table in sdss_catalogue.load_fields(report, catalogued=False):
-        described = describe(frame)
-        described["split"] = splits[frame.name.rsplit("-", 1)[0]]
-        described["stars"] = None if table is None else int(table["counted"].sum())
-        described["zero_point_check"] = None
-        frames.append(described)
+    for frame, table in load_fields(report, catalogued=False):
+        described = describe(frame) | {"split": splits[frame.name.rsplit("-", 1)[0]]}
+        stars = None if table is None else int(table["counted"].sum())
+        check = check_zero_point(frame, table) if (stars or 0) >= zero_point.MINIMUM else None
+        frames.append(described | {"stars": stars, "zero_point_check": check})
         if table is not None:
-            if described["stars"] >= zero_point.MINIMUM:
-                described["zero_point_check"] = _summary(check_zero_point(frame, table), frame)
             tables.append(table.assign(frame=frame.name)[list(COLUMNS)])
     if not tables:
-        raise DataError(
-            f"manifest {report.manifest.name}: no field has a photoObj catalogue, so nothing can be selected"
-        )
+        raise DataError(f"manifest {report.manifest.name}: no field has a photoObj catalogue to select from")
     table = pd.concat(tables, ignore_index=True)
     folder = Path(output) / "sdss"
     (folder / RECORD).unlink(missing_ok=True)
@@ -150,20 +131,6 @@ def read(folder: str | os.PathLike) -> Selection:
         raise DataError(f"{folder}: damaged selection ({type(error).__name__}: {error}); select again") from error
 
 
-def make_or_released(manifest: Manifest | str, output: str | os.PathLike, *, seed: int = 0) -> Selection:
-    """Like :func:`make`; where the files cannot be had, the released selection of ``results/sdss``.
-
-    Only a missing file or network leads there. A damaged file is an error: it must not hide behind old results.
-    """
-    try:
-        return make(manifest, output, seed=seed)
-    except MissingError as error:
-        selection = read(paths.RESULTS / "sdss")
-        lines = [line.strip() for line in str(error).splitlines()]
-        selection.reason = next((line.split(": ")[1] for line in lines if line.startswith("not tried")), lines[0])
-        return selection
-
-
 def describe(frame: Frame) -> dict:
     """Return the numbers of a frame that a reader wants: JSON-ready, sky in electrons, seeing in arcsec or None."""
     sky = background.estimate(frame)
@@ -195,31 +162,28 @@ def noise_ratio(frame: Frame, sky: background.Background | None = None) -> float
     values = pull[empty].astype(float)
     if values.size < 1000:
         return float("nan")
-    values -= np.median(values)
-    limit = 3 * 1.4826 * np.median(np.abs(values))
-    return float(values[np.abs(values) < limit].std() / 0.98656)  # σ of a Gaussian cut at ±3 σ
+    limit = 3 * metrics.robust_scatter(values)
+    return float(values[np.abs(values - np.median(values)) < limit].std() / 0.98656)  # σ of a Gaussian cut at ±3 σ
 
 
-def check_zero_point(frame: Frame, table: pd.DataFrame, **options) -> zero_point.Calibration:
+def check_zero_point(frame: Frame, table: pd.DataFrame) -> dict[str, float]:
     """Fit Eq. 18 to the stars that count, with aperture fluxes, as a check of the frame's zero point.
 
     Parameters
     ----------
     frame : Frame
     table : DataFrame
-        From :func:`pnet.sdss.catalogue.select`.
-    options
-        For :func:`pnet.sky.zero_point.fit`.
+        From :func:`pnet.sdss.catalogue.select`, with at least `zero_point.MINIMUM` stars that count.
 
     Returns
     -------
-    Calibration
-        Its zero point should agree with ``frame.zero_point``, since DR17 frames are calibrated.
+    dict
+        ``offset`` from the frame's zero point, which should be nothing as DR17 frames are calibrated, its ``error``,
+        the stars' ``scatter`` (mag), and how many stars were ``used`` and ``rejected``.
     """
     stars = table[table["counted"]]
-    sky = background.estimate(frame)
     flux, error, _ = sep.sum_circle(
-        frame.image - sky.level,
+        frame.image - background.estimate(frame).level,
         stars["x"].to_numpy(),
         stars["y"].to_numpy(),
         APERTURE / frame.pixel_scale,
@@ -227,16 +191,11 @@ def check_zero_point(frame: Frame, table: pd.DataFrame, **options) -> zero_point
         mask=frame.mask,
     )
     usable = flux > 0
-    return zero_point.fit(
+    fit = zero_point.fit(
         zero_point.instrumental_magnitude(flux[usable]),
         stars["mag"].to_numpy()[usable],
         error=1.0857 * error[usable] / flux[usable],
-        **options,
     )
-
-
-def _summary(fit: zero_point.Calibration, frame: Frame) -> dict:
-    """Return a zero-point check as numbers for the record, in mag."""
     return {
         "offset": fit.zero_point - float(frame.zero_point),
         "error": fit.zero_point_error,

@@ -8,13 +8,20 @@ from matplotlib.figure import Figure
 from pnet.book.figures import style
 from pnet.frame import Frame
 from pnet.sky import background
+from pnet.sky.patches import SIZE, Patch
+
+
+def inside(patch: Patch, table: pd.DataFrame) -> pd.Series:
+    """Return which rows of a frame's catalogue lie on a patch."""
+    return table["x"].between(patch.left, patch.left + SIZE - 1) & table["y"].between(patch.top, patch.top + SIZE - 1)
 
 
 @style.styled
-def patch_figure(frame: Frame, table: pd.DataFrame) -> Figure:
-    """Draw a patch with its objects (`pnet.sdss.catalogue.patches`)."""
+def patch_figure(frame: Frame, table: pd.DataFrame, patch: Patch) -> Figure:
+    """Draw a patch of a frame (`pnet.sky.patches.split`) with its objects."""
     figure, axes = style.new(1, 1, height=6.4)
-    show_patch(axes[0, 0], frame, table)
+    ax = show_patch(axes[0, 0], frame, table[inside(patch, table)])
+    ax.set(xlim=(patch.left - 0.5, patch.left + SIZE - 0.5), ylim=(patch.top - 0.5, patch.top + SIZE - 0.5))
     return figure
 
 
