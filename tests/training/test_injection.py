@@ -207,8 +207,6 @@ def test_errors_say_what_is_allowed(sky, recipe, tmp_path):
         injection.InjectedFields([], recipe, 2)
     with pytest.raises(DataError, match="fewer than a cut-out"):
         injection.InjectedFields([sky], recipe, 2, size=1024)
-    with pytest.raises(ConfigError, match="train or val"):
-        injection.fields("sdss-standard", 2, splits=("test",))
 
 
 def test_missing_frames_name_the_command(tmp_path, monkeypatch):

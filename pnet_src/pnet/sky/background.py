@@ -66,11 +66,17 @@ def subtracted(frame: Frame) -> tuple[np.ndarray, float]:
     sky = estimate(frame)
     image = (frame.image - sky.level).astype(np.float32)
     empty = frame.mask if frame.interpolated is None else frame.mask & ~frame.interpolated
-    if empty.any():
-        labels, _ = scipy.ndimage.label(empty, structure=np.ones((3, 3)))
-        for index, box in enumerate(scipy.ndimage.find_objects(labels), start=1):
-            wider = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)
-            patch = labels[wider] == index
-            around = image[wider][scipy.ndimage.binary_dilation(patch, np.ones((3, 3))) & ~frame.mask[wider]]
-            image[wider][patch] = np.median(around) if around.size else 0.0
-    return image, sky.rms
+    return filled(image, empty, frame.mask), sky.rms
+
+
+def filled(image: np.ndarray, patches: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return an image whose connected patches take the median of the pixels around each that are not masked, 0 where
+    there is none."""
+    image = image.copy()
+    labels, _ = scipy.ndimage.label(patches, structure=np.ones((3, 3)))
+    for index, box in enumerate(scipy.ndimage.find_objects(labels), start=1):
+        wider = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)
+        patch = labels[wider] == index
+        around = image[wider][scipy.ndimage.binary_dilation(patch, np.ones((3, 3))) & ~mask[wider]]
+        image[wider][patch] = np.median(around) if around.size else 0.0
+    return image

@@ -61,17 +61,16 @@ class RenderedFields:
         sky = recipe.pixel_scale**2 * 10 ** (
             0.4 * (zero_point - rng.normal(recipe.sky_mag[0], 2 * recipe.sky_mag[1], n))
         )
-        field, x, y, mag = self._stars(rng)
-        flux = 10 ** (0.4 * (zero_point[field] - mag))
+        sources = self._stars(rng)
+        sources["flux"] = 10 ** (0.4 * (zero_point[sources["field"]] - sources["mag"]))
+        sources["ignored"] = sources["mag"] > FAINT
         generator = torch.Generator(device=device).manual_seed(seed)
 
-        def tensor(values, dtype=torch.float32):
-            return torch.as_tensor(values, dtype=dtype, device=device)
+        def tensor(values) -> torch.Tensor:
+            return torch.as_tensor(values, dtype=torch.float32, device=device)
 
-        stars = render.Stars(
-            tensor(field, torch.long), tensor(x, torch.float64), tensor(y, torch.float64), tensor(flux)
-        )
         image = torch.zeros(n, self.size, self.size, device=device)
+        stars = stars_of(sources, device)
         render.add_stars(image, stars, list(seeing), pixel_scale=recipe.pixel_scale, optics=recipe.optics)
         self._add_galaxies(image, zero_point, seeing, rng)
         if recipe.aureole is not None:
@@ -92,19 +91,10 @@ class RenderedFields:
         for index in np.flatnonzero(rng.random(n) < BAD_COLUMNS):
             column = rng.integers(self.size)
             electrons[index, :, column] += float(sigma[index] * rng.choice([-1, 1]) * 10 ** rng.uniform(0, 1.5))
-        return Batch(
-            image=electrons,
-            sigma=tensor(sigma),
-            fwhm=tensor(np.hypot(seeing, 0.2) / recipe.pixel_scale),
-            field=stars.field,
-            x=stars.x.float(),
-            y=stars.y.float(),
-            flux=stars.flux,
-            ignored=tensor(mag > FAINT, torch.bool),
-        )
+        return batch_of(electrons, sigma, np.hypot(seeing, 0.2) / recipe.pixel_scale, sources)
 
-    def _stars(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return field, x, y (px) and magnitude of the stars of a batch."""
+    def _stars(self, rng: np.random.Generator) -> pd.DataFrame:
+        """Return field, x, y (px) and mag of the stars of a batch."""
         n, paper = self.batch_size, self.recipe.fields["paper"]
         # Half of the fields follow the paper's steep counts, half are flat in magnitude, so that bright stars are
         # learnt too.
@@ -127,7 +117,7 @@ class RenderedFields:
         x = np.concatenate([x, x[twin] + distance * np.cos(angle)])
         y = np.concatenate([y, y[twin] + distance * np.sin(angle)])
         mag = np.concatenate([mag, np.clip(other, low, self.faint)])
-        return np.concatenate([field, field[twin]]), x, y, mag
+        return pd.DataFrame({"field": np.concatenate([field, field[twin]]), "x": x, "y": y, "mag": mag})
 
     def _add_galaxies(self, image: torch.Tensor, zero_point: np.ndarray, seeing: np.ndarray, rng) -> None:
         """Add the galaxies that the fields' area holds to images of expected electrons, in place."""
@@ -154,6 +144,66 @@ class RenderedFields:
                 inside = (column >= 0) & (column < self.size) & (row >= 0) & (row < self.size)
                 charge = 10 ** rng.uniform(2.0, 4.3)  # electrons in each of its pixels
                 image[index, row[inside], column[inside]] += charge
+
+
+def batch_of(image: torch.Tensor, sigma: Sequence[float], fwhm: Sequence[float], sources: pd.DataFrame) -> Batch:
+    """Return images, the noise and PSF width of each, and a table of sources (field, x, y, flux, ignored) as a batch on
+    the images' device."""
+
+    def tensor(values, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.as_tensor(np.array(values), dtype=dtype, device=image.device)
+
+    return Batch(
+        image=image,
+        sigma=tensor(sigma),
+        fwhm=tensor(fwhm),
+        field=tensor(sources["field"], torch.long),
+        ignored=tensor(sources["ignored"].astype(bool), torch.bool),
+        **{name: tensor(sources[name]) for name in ("x", "y", "flux")},
+    )
+
+
+def stars_of(sources: pd.DataFrame, device: torch.device) -> render.Stars:
+    """Return the columns field, x, y and flux of a table as the renderer takes them."""
+    types = {"field": torch.long, "x": torch.float64, "y": torch.float64, "flux": torch.float32}
+    columns = (torch.as_tensor(np.array(sources[name]), dtype=kind, device=device) for name, kind in types.items())
+    return render.Stars(*columns)
+
+
+@dataclass(frozen=True)
+class CutOut:
+    """A square window of a frame, mirrored at random.
+
+    Bleeding runs along columns, so a transposed image would be one that no camera makes: it is mirrored only.
+
+    Parameters
+    ----------
+    left, top, size : int
+        In pixels.
+    mirrored : tuple of bool
+        Along x and along y.
+    """
+
+    left: int
+    top: int
+    size: int
+    mirrored: tuple[bool, bool]
+
+    @classmethod
+    def draw(cls, shape: tuple[int, int], size: int, rng: np.random.Generator) -> "CutOut":
+        """Draw one from a frame of this shape."""
+        top, left = (int(rng.integers(side - size + 1)) for side in shape)
+        return cls(left, top, size, (rng.random() < 0.5, rng.random() < 0.5))
+
+    def image(self, frame: np.ndarray) -> np.ndarray:
+        """Cut an (H, W) array."""
+        part = frame[self.top : self.top + self.size, self.left : self.left + self.size]
+        return np.ascontiguousarray(np.flip(part, [1 - axis for axis in (0, 1) if self.mirrored[axis]]))
+
+    def positions(self, points: np.ndarray) -> np.ndarray:
+        """Return (N, 2) positions (x, y) of the frame as they are in the cut-out; they may lie outside."""
+        moved = points - np.array([self.left, self.top], points.dtype)
+        return np.where(self.mirrored, np.array(self.size - 1, points.dtype) - moved, moved)
 
 
 @dataclass
@@ -206,46 +256,18 @@ class FrameFields:
     def batch(self, seed: int, device: torch.device) -> Batch:
         """Return one batch of cut-outs."""
         rng = np.random.default_rng(seed)
-        images, sigma, fwhm, parts = [], [], [], []
+        images, parts, chosen = [], [], []
         for index in range(self.batch_size):
             frame = self.frames[rng.integers(len(self.frames))]
-            rows, columns = frame.image.shape
-            top, left = rng.integers(rows - self.size + 1), rng.integers(columns - self.size + 1)
-            image = frame.image[top : top + self.size, left : left + self.size]
-            x = frame.sources["x"].to_numpy() - left
-            y = frame.sources["y"].to_numpy() - top
-            last = self.size - 1
-            # Bleeding runs along columns, so a transposed image would be one that no camera makes: flips only.
-            if rng.random() < 0.5:
-                image, x = image[:, ::-1], last - x
-            if rng.random() < 0.5:
-                image, y = image[::-1], last - y
-            inside = (x > -0.5) & (x < self.size - 0.5) & (y > -0.5) & (y < self.size - 0.5)
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "field": index,
-                        "x": x[inside],
-                        "y": y[inside],
-                        "flux": frame.sources["flux"].to_numpy()[inside],
-                        "ignored": frame.sources["ignored"].to_numpy(bool)[inside],
-                    }
-                )
-            )
-            images.append(np.ascontiguousarray(image))
-            sigma.append(frame.sigma)
-            fwhm.append(frame.fwhm)
-        table = pd.concat(parts, ignore_index=True)
-        return Batch(
-            image=torch.from_numpy(np.stack(images)),
-            sigma=torch.tensor(sigma, dtype=torch.float32),
-            fwhm=torch.tensor(fwhm, dtype=torch.float32),
-            field=torch.from_numpy(table["field"].to_numpy(np.int64, copy=True)),
-            x=torch.from_numpy(table["x"].to_numpy(np.float32, copy=True)),
-            y=torch.from_numpy(table["y"].to_numpy(np.float32, copy=True)),
-            flux=torch.from_numpy(table["flux"].to_numpy(np.float32, copy=True)),
-            ignored=torch.from_numpy(table["ignored"].to_numpy(bool, copy=True)),
-        ).to(device)
+            cut = CutOut.draw(frame.image.shape, self.size, rng)
+            points = cut.positions(frame.sources[["x", "y"]].to_numpy(float))
+            inside = ((points > -0.5) & (points < self.size - 0.5)).all(axis=1)
+            rest = frame.sources.loc[inside, ["flux", "ignored"]]
+            parts.append(rest.assign(field=index, x=points[inside, 0], y=points[inside, 1]))
+            images.append(cut.image(frame.image))
+            chosen.append(frame)
+        image = torch.from_numpy(np.stack(images)).to(device)
+        return batch_of(image, [f.sigma for f in chosen], [f.fwhm for f in chosen], pd.concat(parts))
 
 
 def concatenate(batches: Sequence[Batch]) -> Batch:

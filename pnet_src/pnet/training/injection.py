@@ -20,14 +20,14 @@ from scipy.spatial import cKDTree
 from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.detection.targets import Batch
 from pnet.frame import Frame
-from pnet.sdss import frame as sdss
 from pnet.sdss.files import fetch
-from pnet.sdss.manifest import SPLITS, Manifest
+from pnet.sdss.frame import read_frame
+from pnet.sdss.manifest import Manifest
 from pnet.sdss.psf import PIXEL
 from pnet.simulation.recipe import FieldKind, Recipe, draw_magnitudes
 from pnet.sky import background, render
 from pnet.sky.stamps import cut_stamps, gaussian_moments, gaussian_width
-from pnet.training.fields import FAINT
+from pnet.training.fields import FAINT, CutOut, batch_of, stars_of
 
 DETECT = 1.5  # σ per pixel; SExtractor's default, reaches g ≈ 22 on a frame of SDSS
 AREA = 5  # px, smallest source
@@ -259,7 +259,7 @@ class InjectedFields:
     size : int
         Width of a cut-out in pixels.
     faint : float
-        Stars down to this magnitude are added; those fainter than `fielddata.FAINT` are ignored.
+        Stars down to this magnitude are added; those fainter than `fields.FAINT` are ignored.
 
     Raises
     ------
@@ -281,50 +281,30 @@ class InjectedFields:
         """Return one batch of cut-outs with stars."""
         rng = np.random.default_rng(seed)
         skies = [self.skies[rng.integers(len(self.skies))] for _ in range(self.batch_size)]
-        cuts = [self._cut(sky, rng) for sky in skies]
+        cuts = [CutOut.draw(sky.image.shape, self.size, rng) for sky in skies]
         stars = pd.concat([self._stars(index, sky, rng) for index, sky in enumerate(skies)], ignore_index=True)
         column, row = (np.clip(np.rint(stars[name].to_numpy()), 0, self.size - 1).astype(int) for name in ("x", "y"))
-        contamination = np.stack([cut[1] for cut in cuts])[stars["field"], row, column]
+        contamination = np.stack([cut.image(sky.contamination) for cut, sky in zip(cuts, skies, strict=True)])
+        spoilt_by = contamination[stars["field"], row, column]
         # Noise alone is no contamination: three times that of the aperture is allowed in any case.
         noise = np.array([3 * sky.sigma * np.sqrt(np.pi) * sky.fwhm for sky in skies])[stars["field"]]
-        spoilt = contamination > np.maximum(CONTAMINATION * stars["flux"], noise)
-        stars["ignored"] = (stars["mag"] > FAINT) | spoilt
-        real = [pd.DataFrame({"field": index, "x": cut[2][:, 0], "y": cut[2][:, 1]}) for index, cut in enumerate(cuts)]
-        table = pd.concat([stars, pd.concat(real).assign(flux=1.0, ignored=True)], ignore_index=True)
-        image = torch.from_numpy(np.stack([cut[0] for cut in cuts])).to(device)
-        image = self._expose(image, self._light(stars, skies, rng, device), skies, rng, seed)
+        stars["ignored"] = (stars["mag"] > FAINT) | (spoilt_by > np.maximum(CONTAMINATION * stars["flux"], noise))
+        real = [self._ignored(index, cut, sky) for index, (cut, sky) in enumerate(zip(cuts, skies, strict=True))]
+        image = np.stack([cut.image(sky.image) for cut, sky in zip(cuts, skies, strict=True)])
+        light = self._light(stars, skies, rng, device)
+        image = self._expose(torch.from_numpy(image).to(device), light, skies, rng, seed)
         sigma = np.array([sky.sigma for sky in skies])
         # Stars leave their wings in the estimate of the sky, as in `RenderedFields`.
         level = torch.as_tensor(rng.normal(0, 0.03, len(skies)) * sigma, dtype=torch.float32, device=device)
+        sources = pd.concat([stars, *real], ignore_index=True)
+        return batch_of(image - level[:, None, None], sigma, [sky.fwhm for sky in skies], sources)
 
-        def tensor(values, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-            return torch.as_tensor(np.array(values), dtype=dtype, device=device)
-
-        return Batch(
-            image=image - level[:, None, None],
-            sigma=tensor(sigma),
-            fwhm=tensor([sky.fwhm for sky in skies]),
-            field=tensor(table["field"], torch.long),
-            x=tensor(table["x"]),
-            y=tensor(table["y"]),
-            flux=tensor(table["flux"]),
-            ignored=tensor(table["ignored"].astype(bool), torch.bool),
-        )
-
-    def _cut(self, sky: RealSky, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return a cut-out, its contamination and its ignored positions, flipped at random."""
-        size, last = self.size, self.size - 1
-        top, left = (int(rng.integers(side - size + 1)) for side in sky.image.shape)
-        window = (slice(top, top + size), slice(left, left + size))
-        points = sky.ignored - np.float32([left, top])
+    def _ignored(self, index: int, cut: CutOut, sky: RealSky) -> pd.DataFrame:
+        """Return the ignored positions of a cut-out."""
+        points, last = cut.positions(sky.ignored), self.size - 1
         # A block whose centre is cut off still covers pixels at the border.
         points = points[((points > -BLOCK / 2) & (points < last + BLOCK / 2)).all(axis=1)].clip(0, last)
-        image, contamination = sky.image[window], sky.contamination[window]
-        for axis in (0, 1):  # flips only: bleeding runs along columns
-            if rng.random() < 0.5:
-                image, contamination = np.flip(image, 1 - axis), np.flip(contamination, 1 - axis)
-                points[:, axis] = last - points[:, axis]
-        return np.ascontiguousarray(image), contamination, points
+        return pd.DataFrame({"field": index, "x": points[:, 0], "y": points[:, 1], "flux": 1.0, "ignored": True})
 
     def _stars(self, index: int, sky: RealSky, rng: np.random.Generator) -> pd.DataFrame:
         """Draw the stars of one cut-out; densities and magnitudes as in `RenderedFields`."""
@@ -344,14 +324,8 @@ class InjectedFields:
         below = np.floor(seeing / SEEING_STEP + 1e-9)
         share = seeing / SEEING_STEP - below  # of the wider one of the two PSFs
         light = torch.zeros(len(skies), self.size, self.size, device=device)
-        field = stars["field"].to_numpy(copy=True)
         for node, weight in ((below, 1 - share), (below + 1, share)):
-            flux = stars["flux"].to_numpy() * weight[field]
-            added = render.Stars(
-                torch.as_tensor(field, dtype=torch.long, device=device),
-                *(torch.as_tensor(stars[name].to_numpy(copy=True), device=device) for name in ("x", "y")),
-                torch.as_tensor(np.array(flux), dtype=torch.float32, device=device),
-            )
+            added = stars_of(stars.assign(flux=stars["flux"] * weight[stars["field"]]), device)
             grid = [round(float(value), 2) for value in node * SEEING_STEP]
             render.add_stars(light, added, grid, pixel_scale=skies[0].pixel_scale, optics=self.recipe.optics)
         return light if self.recipe.aureole is None else render.scatter(light, self.recipe.aureole)
@@ -373,32 +347,18 @@ class InjectedFields:
         for index in np.flatnonzero(filled):
             full = (total[index] >= 0.999 * spilling[index]) & (before[index] < 0.999 * spilling[index])
             if bool(full.any()):
-                total[index] = torch.from_numpy(_fill(total[index].cpu().numpy(), full.cpu().numpy())).to(device)
+                total[index] = torch.from_numpy(_filled(total[index], full)).to(device)
         return total - level
 
 
-def _fill(image: np.ndarray, full: np.ndarray) -> np.ndarray:
-    """Give each patch of saturated pixels, a pixel wider, the median of the pixels around it."""
-    image = image.copy()
-    labels, _ = ndimage.label(ndimage.binary_dilation(full, np.ones((3, 3))), structure=np.ones((3, 3)))
-    for index, box in enumerate(ndimage.find_objects(labels), start=1):
-        wider = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)
-        patch = labels[wider] == index
-        around = ndimage.binary_dilation(patch, np.ones((3, 3))) & (labels[wider] == 0)
-        if around.any():
-            image[wider][patch] = np.median(image[wider][around])
-    return image
+def _filled(image: torch.Tensor, full: torch.Tensor) -> np.ndarray:
+    """Return an image whose saturated pixels, a pixel wider, are filled as masked ones are."""
+    wider = ndimage.binary_dilation(full.cpu().numpy(), np.ones((3, 3)))
+    return background.filled(image.cpu().numpy(), wider, wider)
 
 
-def fields(
-    manifest: str | os.PathLike,
-    batch_size: int,
-    size: int = 256,
-    *,
-    splits: Sequence[str] = ("train",),
-    recipe: Recipe | None = None,
-) -> InjectedFields:
-    """Return injected fields made from the frames of a manifest that have no catalogue.
+def fields(manifest: str | os.PathLike, batch_size: int, size: int = 256) -> InjectedFields:
+    """Return injected fields made from the training frames of a manifest that have no catalogue.
 
     Frames take 24 MB of memory and a second or two to prepare, each.
 
@@ -408,36 +368,24 @@ def fields(
         As for `Manifest.load`.
     batch_size, size : int
         See `InjectedFields`.
-    splits : sequence of str
-        Which frames; those of 'test' are for reporting only.
-    recipe : Recipe, optional
-        The released one by default.
 
     Raises
     ------
-    ConfigError
-        If a split is unknown or is 'test'.
     MissingError
         If the manifest has no such frame, or one cannot be had.
     """
-    allowed = tuple(name for name in SPLITS if name != "test")
-    wrong = [name for name in splits if name not in allowed]
-    if wrong or not splits:
-        raise ConfigError(f"splits are {', '.join(splits) or 'empty'}; stars are injected into {' or '.join(allowed)}")
     loaded = Manifest.load(manifest)
-    names = [field.name for field in loaded.fields if field.split in splits and field.file("photoObj") is None]
+    names = [field.name for field in loaded.fields if field.split == "train" and field.file("photoObj") is None]
     if not names:
         raise MissingError(
-            f"manifest {manifest}: no field of {', '.join(splits)} without catalogue, so no real sky to inject stars "
-            "into; `pnet sdss-download --manifest sdss-standard` gets the manifest that has some"
+            f"manifest {manifest}: no field of train without catalogue, so no real sky to inject stars into; "
+            "`pnet sdss-download --manifest sdss-standard` gets the manifest that has some"
         )
     report = fetch(loaded, fields=names, roles=("frame-g", "psField", "fpM-g"), progress=False)
-    recipe = recipe or Recipe.load()
-    skies = []
+    recipe, skies = Recipe.load(), []
     for name in names:
-        frame = sdss.read_frame(
-            report.path(name, "frame-g"), psfield=report.path(name, "psField"), fpm=report.path(name, "fpM-g")
-        )
+        files = {role: report.path(name, role) for role in ("frame-g", "psField", "fpM-g")}
+        frame = read_frame(files["frame-g"], psfield=files["psField"], fpm=files["fpM-g"])
         # One renderer serves a batch: frames differ from SDSS's nominal pixel by less than 0.1 %.
         frame.pixel_scale = PIXEL
         skies.append(prepare(frame, recipe))
