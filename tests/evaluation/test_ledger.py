@@ -14,7 +14,7 @@ from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.evaluation import goals, kept, ledger, scores
 from pnet.evaluation.entries import compute, entries_from_measurements
 from pnet.evaluation.ledger import Entry, Ledger
-from pnet.sky import matching
+from pnet.sky import matching, zero_point
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,19 @@ def test_the_baselines_offset_is_taken_off_and_reported(entries):
     assert entries["simulation.sextractor.offset_x"].value == pytest.approx(0.08, abs=0.005)
     assert entries["simulation.sextractor.mae"].value == pytest.approx(3 * LIMIT * math.sqrt(2 / math.pi), rel=0.1)
     assert "simulation.sextractor.bias" not in entries and "simulation.pnet.offset_mag" not in entries
+
+
+def test_all_methods_get_the_same_calibration_on_sdss(measured, monkeypatch):
+    monkeypatch.setattr(zero_point, "MINIMUM", 20)
+    tilted = measured[measured["dataset"] == "sdss"].copy()
+    tilted["mag"] += 0.3 + 0.001 * tilted["x"]
+    for method, scatter in (("pnet", 1.5), ("sextractor", 3)):
+        found = compute(tilted, "sdss", method, seed=1, groups=("photometry",))
+        perfect = scatter * LIMIT * math.sqrt(2 / math.pi)
+        assert found["mae"].estimate.value == pytest.approx(perfect, rel=0.3)
+        assert found["mae_one_zero_point"].estimate.value > 0.04
+        assert found["offset_mag"].estimate.value == pytest.approx(0.43 + (method == "sextractor") * 0.08, abs=0.03)
+        assert "sigma_nmad_one_zero_point" in found
 
 
 def test_astrometry(entries):

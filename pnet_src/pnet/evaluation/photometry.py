@@ -25,7 +25,8 @@ def compute(table: pd.DataFrame, dataset: str, method: str, seed: int, record: M
         if len(stars):
             found |= _errors(stars, column, prefix, label, dataset, method, seed)
     measured = scores.working(table, dataset, method)
-    if method == "pnet" and dataset in scores.CALIBRATED:
+    raw = scores.matched(measured, "mag", "truth_mag")
+    if dataset in scores.CALIBRATED:
         stars = scores.matched(scores.calibrated(measured, (0,)), "mag", "truth_mag")
         if len(stars):
             how, delta = "one zero point for the frame", (stars["truth_mag"] - stars["mag"]).to_numpy()
@@ -34,6 +35,9 @@ def compute(table: pd.DataFrame, dataset: str, method: str, seed: int, record: M
                 "mae_one_zero_point": Score(metrics.mean_absolute(delta, seed=seed), f"MAE, {how}", "mag"),
                 "sigma_nmad_one_zero_point": Score(nmad, f"σ_NMAD (Eq. 6), {how}"),
             }
+    if method == "pnet" and dataset in scores.CALIBRATED and len(raw):
+        offset = metrics.bias((raw["mag"] - raw["truth_mag"]).to_numpy(), seed=seed)
+        found["offset_mag"] = Score(offset, "median offset in mag before the photometric calibration", "mag")
     if method != "pnet":
         offsets, n = scores.remove_offset(measured)[1], len(scores.matched(table))
         what = "median offset in {}; each frame's own was taken off"

@@ -51,14 +51,14 @@ def select(table: pd.DataFrame, dataset: str, method: str, threshold: float | No
 
     The constant offsets of the classical baselines are taken off, as in the paper. Where the PSF is measured on each
     frame (SExtractor + PSFEx, photutils), so are its normalisation and its centre: then each frame's own offset is
-    taken off if five of its stars or more are matched, else that of all frames. PNet's magnitudes on SDSS get the
-    photometric calibration of section 3.3.3, each star from the other reference stars of its frame, with a zero point
-    that is a polynomial in x and y (`mae_one_zero_point` tells what one for the whole frame gives); its positions, and
-    its magnitudes on the simulation, stay as they are.
+    taken off if five of its stars or more are matched, else that of all frames. On SDSS every method's magnitudes get
+    the photometric calibration of section 3.3.3, each star from the other reference stars of its frame, with a zero
+    point that is a polynomial in x and y (`mae_one_zero_point` tells what one for the whole frame gives). PNet's
+    positions, and its magnitudes on the simulation, stay as they are.
     """
     chosen = working(table, dataset, method, threshold)
     if method != "pnet":
-        return remove_offset(chosen, per_frame=method in PER_FRAME)[0]
+        chosen = remove_offset(chosen, per_frame=method in PER_FRAME)[0]
     return calibrated(chosen) if dataset in CALIBRATED else chosen
 
 
