@@ -218,10 +218,6 @@ class TestMask:
         frame = sdss.read_frame(frame_path, fpm=fpm)
         np.testing.assert_array_equal(frame.mask, truth | planes["SATUR"] | planes["CR"] | planes["GHOST"])
         assert frame.meta["planes"]["NOTCHECKED"].sum() == 80
-        only = sdss.read_frame(frame_path, fpm=fpm, unusable=("CR",))
-        np.testing.assert_array_equal(only.mask, planes["CR"])
-        with pytest.raises(ConfigError, match="mask plane 'BAD'"):
-            sdss.read_frame(frame_path, fpm=fpm, unusable=("BAD",))
 
     @pytest.mark.parametrize("run_of_pixels", [(60, 0, 1), (0, 70, 80), (0, 5, 4)])
     def test_pixels_outside(self, tmp_path, run_of_pixels):

@@ -15,7 +15,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_scales
 
-from pnet.common.errors import ConfigError, DataError
+from pnet.common.errors import DataError
 from pnet.common.fits_file import open_fits
 from pnet.frame import Frame
 from pnet.sdss.field import FieldId, check_same_field, identify
@@ -52,8 +52,6 @@ def read_frame(
     frame_path: str | os.PathLike,
     psfield: str | os.PathLike | None = None,
     fpm: str | os.PathLike | None = None,
-    *,
-    unusable: tuple[str, ...] = UNUSABLE,
 ) -> Frame:
     """Read a corrected frame of SDSS (DR8 and later) as electrons with the sky put back.
 
@@ -72,8 +70,6 @@ def read_frame(
         serves for the first two and the seeing is unknown.
     fpm : path, optional
         ``fpM-…-g1-….fit``, the mask of the same field and band. Without it nothing is masked.
-    unusable : tuple of str
-        Planes of the mask that go into ``frame.mask``.
 
     Returns
     -------
@@ -99,9 +95,6 @@ def read_frame(
         model.check(identity)
         gain, dark = model.gain, model.dark_variance
     planes = {} if fpm is None else read_mask(fpm, identity=identity, shape=nanomaggies.shape)
-    for plane in unusable:
-        if planes and plane not in planes:
-            raise ConfigError(f"unusable names the mask plane {plane!r}; {fpm} has {', '.join(planes)}")
     scale = float(np.median(calibration))
     counts = nanomaggies / calibration + sky
     # Noise can push a pixel below zero counts; its variance is still that of the electronics.
@@ -117,7 +110,6 @@ def read_frame(
         header=header,
         planes=planes,
         model=model,
-        unusable=unusable,
         airmass=_airmass(hdus),
         exptime=float(header.get("EXPTIME", "nan")),
         nmgy_per_count=scale,
@@ -136,7 +128,6 @@ def assemble(
     header: fits.Header,
     planes: dict[str, np.ndarray],
     model: PSFModel | None,
-    unusable: tuple[str, ...] = UNUSABLE,
     **meta: Any,
 ) -> Frame:
     """Return the frame of an SDSS image in electrons, with what its field's other files tell of it.
@@ -154,8 +145,6 @@ def assemble(
     planes : dict of str to ndarray
         From :func:`read_mask`; empty where nothing is masked.
     model : PSFModel or None
-    unusable : tuple of str
-        Planes that go into the mask.
     meta
         More for ``frame.meta``.
     """
@@ -165,7 +154,7 @@ def assemble(
         name=identity.name,
         image=image,
         variance=variance,
-        mask=np.any([np.zeros(image.shape, bool), *(planes[name] for name in unusable if planes)], axis=0),
+        mask=np.any([np.zeros(image.shape, bool), *(planes[name] for name in UNUSABLE if planes)], axis=0),
         gain=gain,
         zero_point=zero_point,
         read_noise=gain * np.sqrt(dark_variance),
@@ -283,6 +272,9 @@ def read_mask(
         raise DataError(f"{path}: is no fpM mask: {error}") from error
     if shape is not None and size != tuple(shape):
         raise DataError(f"{path}: the mask is {size}, the image {tuple(shape)}")
+    missing = [name for name in UNUSABLE if name not in kinds.values()]
+    if missing:
+        raise DataError(f"{path}: lacks the mask types {', '.join(missing)}")
     planes = {}
     for value, kind in sorted(kinds.items()):
         plane = np.zeros(size, bool)

@@ -22,8 +22,10 @@ manifest, and from then on counts like one written in the manifest. `pnet.sdss.f
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from dataclasses import fields as dataclass_fields
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import yaml
 
@@ -113,6 +115,15 @@ class Field:
         return next((file for file in self.files if file.role == role), None)
 
 
+def _given(item: File | Field) -> dict[str, Any]:
+    """Return what of a file or a field is not the default, but for the split, which a reader wants to see."""
+    return {
+        entry.name: getattr(item, entry.name)
+        for entry in dataclass_fields(item)
+        if entry.name != "files" and (entry.name == "split" or getattr(item, entry.name) != entry.default)
+    }
+
+
 @dataclass
 class Manifest:
     """A list of fields with the rule that chose them."""
@@ -162,18 +173,6 @@ class Manifest:
             content = yaml.safe_load(path.read_text())
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"manifest {path}: is no YAML: {error}") from error
-        manifest = cls._from_dict(content, path)
-        manifest.source = path
-        if manifest.lock_path.is_file():
-            try:
-                manifest.locked = read_json(manifest.lock_path)
-                list(manifest.files())
-            except (ValueError, TypeError, AttributeError) as error:
-                raise ConfigError(f"{manifest.lock_path}: is damaged: {error}; delete it to lock anew") from error
-        return manifest
-
-    @classmethod
-    def _from_dict(cls, content: object, path: Path) -> "Manifest":
         if not isinstance(content, dict) or not isinstance(content.get("fields"), list):
             raise ConfigError(f"manifest {path}: needs keys name, rule and a list named fields")
         unknown = sorted(set(content) - {"name", "rule", "release", "rerun", "query", "fields"})
@@ -184,28 +183,25 @@ class Manifest:
                 Field(**{**entry, "files": tuple(File(**file) for file in entry.get("files", ()))})
                 for entry in content["fields"]
             )
-            return cls(**{"name": path.stem, "rule": "", **content, "fields": fields})
+            manifest = cls(**{"name": path.stem, "rule": "", **content, "fields": fields}, source=path)
         except (TypeError, AttributeError) as error:
             raise ConfigError(f"manifest {path}: {error}") from error
+        if manifest.lock_path.is_file():
+            try:
+                manifest.locked = read_json(manifest.lock_path)
+                list(manifest.files())
+            except (ValueError, TypeError, AttributeError) as error:
+                raise ConfigError(f"{manifest.lock_path}: is damaged: {error}; delete it to lock anew") from error
+        return manifest
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write the manifest as YAML, atomically; return the path."""
         path = Path(path)
         content = {"name": self.name, "release": self.release, "rerun": self.rerun, "rule": self.rule}
-        if self.query:
-            content["query"] = self.query
-        content["fields"] = []
-        for entry in self.fields:
-            described = {key: value for key, value in asdict(entry).items() if key != "files" and value != ""}
-            described["files"] = [
-                {
-                    key: value
-                    for key, value in asdict(file).items()
-                    if value is not None and (key, value) != ("required", True)
-                }
-                for file in entry.files
-            ]
-            content["fields"].append(described)
+        content |= {"query": self.query} if self.query else {}
+        content["fields"] = [
+            {**_given(entry), "files": [_given(file) for file in entry.files]} for entry in self.fields
+        ]
         with atomic_path(path) as temporary:
             temporary.write_text(
                 yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000, default_flow_style=None)
