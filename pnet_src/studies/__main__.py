@@ -17,10 +17,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="What compares and times PNet; tables of chapters 9 and 10.",
 )
-Frames = Annotated[Path | None, typer.Option(help="Folder with train/ and val/ in place of the profile's.")]
 Validation = Annotated[int | None, typer.Option(min=1, help="Validate on so many frames at most.")]
-Epochs = Annotated[int, typer.Option(min=1)]
-Steps = Annotated[int, typer.Option(min=1, help="Batches in an epoch.")]
 Weights = Annotated[str, typer.Option(help="Weights: 'released', a name or a card.")]
 
 
@@ -42,71 +39,36 @@ def _command(name: str, **options: Any) -> str:
     return " ".join(["python -m studies", name, *words])
 
 
-def _train(
-    name: str,
-    output: Path,
-    frames: Path | None,
-    validation: int | None,
-    epochs: int,
-    steps: int,
-    seed: int,
-    quiet: bool,
-) -> None:
-    """Train and compare the variants of a study; an interrupted one goes on where it stopped."""
-    from pnet.training import sets
-    from studies import detection, stars
+def _comparison(name: str, learning_rate: float, words: str) -> None:
+    """Add the command that trains and compares the variants of a study; an interrupted one goes on where it stopped."""
 
-    found = sets.simulated(output, frames, validation)
-    budget = {"epochs": epochs, "steps": steps, "seed": seed}
-    command = _command(name, output=output, frames=frames, validation=validation, **budget)
-    options = {**budget, "train": found.train, "val": found.val, "command": command}
-    options["progress"] = progress(quiet)
-    if name == "detection":
-        print(detection.run(output, **options))
-    else:
-        print(stars.stars({"posterior": stars.POSTERIOR, "stamps": stars.STAMPS}[name], name, output, **options))
+    @app.command(name, help=words)
+    def command(
+        output: Output = DEFAULT_OUTPUT,
+        frames: Annotated[Path | None, typer.Option(help="Folder with train/ and val/, not the profile's.")] = None,
+        validation: Validation = None,
+        epochs: Annotated[int, typer.Option(min=1)] = 4,
+        steps: Annotated[int, typer.Option(min=1, help="Batches in an epoch.")] = 100,
+        seed: Seed = 2023,
+        quiet: Quiet = False,
+    ) -> None:
+        from pnet.training import sets
+        from pnet.training.config import FitConfig
+        from studies import detection, stars
 
-
-@app.command()
-def detection(
-    output: Output = DEFAULT_OUTPUT,
-    frames: Frames = None,
-    validation: Validation = None,
-    epochs: Epochs = 4,
-    steps: Steps = 100,
-    seed: Seed = 2023,
-    quiet: Quiet = False,
-) -> None:
-    """Train the detection net with the paper's choices and with ours, one change at a time."""
-    _train("detection", output, frames, validation, epochs, steps, seed, quiet)
+        given = {"validation": validation, "epochs": epochs, "steps": steps, "seed": seed}
+        options = {"command": _command(name, output=output, frames=frames, **given), "progress": progress(quiet)}
+        chosen = sets.simulated(output, frames, validation)
+        budget = FitConfig(epochs, steps, learning_rate, precision="bf16-mixed", seed=seed)
+        if name == "detection":
+            print(detection.run(output, chosen, budget, **options))
+        else:
+            print(stars.run(name, output, chosen, budget, **options))
 
 
-@app.command()
-def posterior(
-    output: Output = DEFAULT_OUTPUT,
-    frames: Frames = None,
-    validation: Validation = None,
-    epochs: Epochs = 4,
-    steps: Steps = 100,
-    seed: Seed = 2023,
-    quiet: Quiet = False,
-) -> None:
-    """Compare flipout, dropout, an ensemble and a plain network."""
-    _train("posterior", output, frames, validation, epochs, steps, seed, quiet)
-
-
-@app.command()
-def stamps(
-    output: Output = DEFAULT_OUTPUT,
-    frames: Frames = None,
-    validation: Validation = None,
-    epochs: Epochs = 4,
-    steps: Steps = 100,
-    seed: Seed = 2023,
-    quiet: Quiet = False,
-) -> None:
-    """Compare sizes of the stamp, and what the network is told beside it."""
-    _train("stamps", output, frames, validation, epochs, steps, seed, quiet)
+_comparison("detection", 2e-3, "Train the detection net with the paper's choices and with ours, one change at a time.")
+_comparison("posterior", 3e-3, "Compare flipout, dropout, an ensemble and a plain network.")
+_comparison("stamps", 3e-3, "Compare sizes of the stamp, and what the network is told beside it.")
 
 
 @app.command()

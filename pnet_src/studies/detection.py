@@ -1,32 +1,31 @@
 """The ablation of the detection net: from the paper's choices to ours, one change a row."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy.spatial import cKDTree
 from torch import nn
 
 from pnet.common import metrics, paths
-from pnet.common.seeds import derive
 from pnet.detection.losses import detection_loss
 from pnet.detection.network import DetectionConfig, PhotometryDetectionNet
 from pnet.detection.predict import LOWEST, detect
+from pnet.evaluation.scores import curve_input, rates
 from pnet.frame import Frame
 from pnet.simulation.recipe import Recipe
 from pnet.sky import matching
 from pnet.stars import weights
 from pnet.stars.error_scale import scales_of
 from pnet.stars.refine import refine
-from pnet.training import fields as fielddata
-from pnet.training import injection
-from pnet.training import sets as trainingsets
-from pnet.training.fit import FitConfig, Mixed, fit
-from studies.stars import Remembered, write
+from pnet.training import fields, injection
+from pnet.training.config import FitConfig
+from pnet.training.fit import Mixed
+from pnet.training.sets import TrainingSet
+from studies import ablations
 
 # Narrower than the released net, so that a row takes minutes.
 LITERAL = DetectionConfig(16, (24, 24, 32, 32, 32), 2, 24, "asinh", "log", 0)
@@ -52,7 +51,7 @@ class Variant:
 
     name: str
     config: DetectionConfig
-    pairs: float = fielddata.PAIRS
+    pairs: float = fields.PAIRS
     injected: bool = True
     refined: bool = False
 
@@ -73,15 +72,14 @@ def pairs_found(truth: pd.DataFrame, found: pd.DataFrame) -> tuple[int, int]:
 
     A pair is two stars that are each other's nearest neighbour.
     """
-    x, y = truth["x"].to_numpy(float), truth["y"].to_numpy(float)
     if len(truth) < 2:
         return 0, 0
-    distance, nearest = cKDTree(np.column_stack([x, y])).query(np.column_stack([x, y]), k=2)
-    distance, nearest = distance[:, 1], nearest[:, 1]
+    places = truth[["x", "y"]].to_numpy(float)
+    distance, nearest = (each[:, 1] for each in cKDTree(places).query(places, k=2))
     first = np.arange(len(truth))
     chosen = (nearest[nearest] == first) & (first < nearest)
     chosen &= (distance >= PAIR_SEPARATION[0]) & (distance < PAIR_SEPARATION[1])
-    source = matching.match(x, y, *(found[name].to_numpy(float) for name in ("x", "y", "confidence")))
+    source = matching.match(*places.T, *(found[name].to_numpy(float) for name in ("x", "y", "confidence")))
     hit = np.isin(first, source)
     return int((hit & hit[nearest] & chosen).sum()), int(chosen.sum())
 
@@ -99,19 +97,14 @@ def scores(model: nn.Module, frames: Iterable[tuple[Frame, pd.DataFrame]], refin
         tables.append(matching.compare(truth, found, frame.shape))
     table = pd.concat(tables, ignore_index=True)
     at = matching.at_threshold(table, CONFIDENCE)
-    counts = at["status"].value_counts()
-    true, false, missed = (int(counts.get(name, 0)) for name in (matching.MATCHED, matching.FALSE, matching.MISSED))
-    curve = metrics.precision_recall_curve(
-        table.loc[table["status"] == matching.MATCHED, "confidence"],
-        table.loc[table["status"] == matching.FALSE, "confidence"],
-        true + missed,
-    )
+    precision, recall = rates(at)
+    curve = metrics.precision_recall_curve(*curve_input(table))
     stars = at[at["status"] == matching.MATCHED]
     dx = (stars["x"] - stars["truth_x"]).to_numpy()
     log_flux = np.log(stars["flux"] / stars["truth_flux"]).to_numpy()
     return {
-        "precision": metrics.precision(true, false).value,
-        "recall": metrics.recall(true, missed).value,
+        "precision": precision.value,
+        "recall": recall.value,
         "ap": metrics.average_precision(*curve[:2]),
         "pairs_found": pairs[0] / pairs[1] if pairs[1] else float("nan"),
         "mean_dx": float(np.abs(dx).mean()) if len(dx) else float("nan"),
@@ -122,17 +115,12 @@ def scores(model: nn.Module, frames: Iterable[tuple[Frame, pd.DataFrame]], refin
 
 def run(
     output: str | os.PathLike,
+    chosen: TrainingSet,
+    budget: FitConfig,
     *,
-    train: Sequence[str | os.PathLike],
-    val: Sequence[str | os.PathLike],
-    manifest: str = "sdss-standard",
-    epochs: int = 4,
-    steps: int = 100,
     batch_size: int = 8,
     field_size: int = 256,
-    learning_rate: float = 2e-3,
-    precision: str = "bf16-mixed",
-    seed: int = 2023,
+    manifest: str = "sdss-standard",
     command: str = "",
     path: str | os.PathLike | None = None,
     progress: bool = True,
@@ -143,47 +131,45 @@ def run(
     ----------
     output : path
         Folder of the run; checkpoints go to ``<output>/studies/detection``.
-    train, val : sequence of path
+    chosen : TrainingSet
         Simulated frames with truth.
+    budget : FitConfig
+        Of every variant.
+    batch_size, field_size : int
+        Fields in a batch, and their side in px.
     manifest : str
         SDSS frames that stars are added to.
-    epochs, steps, batch_size, field_size, learning_rate, precision, seed
-        The budget of every variant, see `FitConfig`.
     command : str
         Recorded in the provenance.
     path : path, optional
         Where the table goes instead.
     """
     folder = paths.folder_of(output) / "studies" / "detection"
-    chosen = trainingsets.TrainingSet(train, val)
     frames, validation = chosen.prepared(), list(chosen.read("val"))
-    recipe, data, models, rows = Recipe.load(), {}, {}, []
+    data, models, rows = {}, {}, []
     for index, variant in enumerate(VARIANTS):
         key = (variant.pairs, variant.injected)
         made = (variant.config, *key)
         if made not in models:
             if key not in data:
-                into_real = batch_size // 4 if variant.injected else 0
-                cut = (batch_size - into_real) // 2 if frames else 0
-                sources = [
-                    fielddata.RenderedFields(recipe, batch_size - into_real - cut, field_size, pairs=variant.pairs)
-                ]
-                if cut:
-                    sources.append(fielddata.FrameFields(frames, cut, field_size))
-                if into_real:
-                    sources.append(injection.fields(manifest, into_real, field_size))
-                data = {key: Remembered(Mixed(sources, fielddata.concatenate))}  # one at a time: half a GB each
-            torch.manual_seed(derive(seed, "initial weights"))
-            model = PhotometryDetectionNet(variant.config).to(memory_format=torch.channels_last)
-            fitting = FitConfig(epochs=epochs, steps=steps, learning_rate=learning_rate, precision=precision, seed=seed)
-            history = fit(model, detection_loss, data[key], fitting, folder / str(index), devices=1, progress=progress)
-            models[made] = (model.cpu().eval(), round(sum(row["seconds"] for row in history)))
+                real = batch_size // 4 if variant.injected else 0
+                cut = (batch_size - real) // 2 if frames else 0
+                rendered = batch_size - real - cut
+                sources = [fields.RenderedFields(Recipe.load(), rendered, field_size, pairs=variant.pairs)]
+                sources += [fields.FrameFields(frames, cut, field_size)] if cut else []
+                sources += [injection.fields(manifest, real, field_size)] if real else []
+                # one at a time: half a gigabyte each
+                data = {key: ablations.Remembered(Mixed(sources, fields.concatenate))}
+            models[made] = ablations.trained(
+                lambda: PhotometryDetectionNet(variant.config),  # noqa: B023 (called at once)
+                detection_loss,
+                data[key],
+                budget,
+                folder / str(index),
+                progress,
+            )
         model, seconds = models[made]
-        row = {"name": variant.name, "steps": epochs * steps, "seconds": seconds}
+        row = {"name": variant.name, "steps": budget.epochs * budget.steps, "seconds": round(seconds)}
         rows.append(row | scores(model, validation, "released" if variant.refined else None))
-    return write(
-        "detection", rows, COLUMNS, command, seed, path,
-        val_frames=chosen.names("val"), train_frames=len(chosen.train),
-        budget={"epochs": epochs, "steps": steps, "batch_size": batch_size, "field_size": field_size,
-                "learning_rate": learning_rate},
-    )  # fmt: skip
+    details = ablations.described(chosen, budget, batch_size=batch_size, field_size=field_size)
+    return ablations.write("detection", rows, COLUMNS, path, command=command, seed=budget.seed, **details)

@@ -1,13 +1,9 @@
-"""Comparisons that need training: one change a row, the same data, the same number of steps, on validation stars.
-
-Each study writes ``results/studies/<name>.json`` with its provenance: rows, and what their columns mean. Chapters show
-them as released results, since they take from minutes to hours. Nothing here looks at test frames.
-"""
+"""Networks of single stars compared: posteriors, stamps, and what samples cost; on validation stars."""
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +11,20 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pnet.common import metrics, paths, provenance
-from pnet.common.files import write_json
-from pnet.common.seeds import derive
+from pnet.common import metrics, paths
 from pnet.evaluation.calibration_metrics import crps
 from pnet.frame import Frame
 from pnet.simulation.recipe import Recipe
 from pnet.sky import limits
+from pnet.stars import weights
 from pnet.stars.elbo import ELBO
 from pnet.stars.network import CONFIGS, BayesianPhotometryNet, BPNNConfig
 from pnet.stars.predict import Prediction, predict
-from pnet.training import sets as trainingsets
-from pnet.training import stars as stardata
-from pnet.training.fit import DataSource, FitConfig, Mixed, fit
+from pnet.training.config import FitConfig
+from pnet.training.fit import Mixed
+from pnet.training.sets import Finder, TrainingSet, finder
+from pnet.training.stars import REFINED, FrameStars, RenderedStamps, StampBatch
+from studies import ablations
 
 MEMBERS = 4  # networks of a deep ensemble
 PLAIN = replace(CONFIGS["compact"], head="plain")
@@ -44,6 +41,7 @@ STAMPS = {
     "9 × 9 px, correcting classical values that it is not shown": (replace(PLAIN, context=False), 1.0, 1),
     "9 × 9 px, the same, but the magnitude from nothing": (replace(PLAIN, context=False, target="magnitude"), 1.0, 1),
 }
+STUDIES = {"posterior": POSTERIOR, "stamps": STAMPS}
 COLUMNS = {
     "name": "variant",
     "mag_over_limit": "mag: scatter / limit, 14–20",
@@ -58,64 +56,28 @@ COLUMNS = {
 }
 
 
-@dataclass
-class Validation:
-    """Validation stars with the limit of each.
-
-    Parameters
-    ----------
-    stars : FrameStars
-    mag : ndarray, (N,)
-        True magnitudes.
-    bounds : dict of str to ndarray, (N,)
-        Cramér-Rao bound of 'mag', 'x' and 'y'.
-    """
-
-    stars: stardata.FrameStars
-    mag: np.ndarray
-    bounds: dict[str, np.ndarray]
-
-    @classmethod
-    def of(cls, frames: Iterable[tuple[Frame, pd.DataFrame]], find: trainingsets.Finder) -> "Validation":
-        """Find the stars of frames with marked truth."""
-
-        def bounded():
-            for frame, truth in frames:
-                yield frame, truth.reset_index(drop=True).join(limits.frame_limits(frame, truth)), find(frame)
-
-        stars = stardata.FrameStars(bounded(), 1)
-        bounds = {name: stars.sources[f"limit_{name}"].to_numpy(float) for name in ("mag", "x", "y")}
-        return cls(stars, stars.sources["mag"].to_numpy(float), bounds)
-
-    def scores(self, found: Mapping[str, Prediction], seed: int) -> dict[str, float]:
-        """Return the columns of a row, from predictions for the stars."""
-        pooled = (self.mag >= 14) & (self.mag < 20)
-        row = {}
-        for name, prediction in found.items():
-            ratio = ((self.stars.truth(name) - prediction.mean) / self.bounds[name])[pooled]
-            row[f"{name}_over_limit"] = float(metrics.robust_scatter(ratio))
-            if name == "mag":
-                row["mag_std_over_limit"] = float(metrics.plain_scatter(ratio))
-        mag, truth = found["mag"], self.stars.truth("mag")
-        z = metrics.standardised(truth, mag.mean, mag.sigma)
-        row["z_scatter"] = float(metrics.plain_scatter(z))
-        row["coverage_68"] = metrics.coverage(truth, mag.mean, mag.sigma, 0.68).value
-        row["crps"] = 1e3 * float(np.mean(crps(truth, mag.mean, mag.sigma)))
-        row["epistemic_share"] = float(np.median(mag.epistemic / mag.aleatoric))
-        return row
+def bounded(chosen: TrainingSet, find: Finder) -> Iterator[tuple[Frame, pd.DataFrame, pd.DataFrame]]:
+    """Yield validation frames, their truth with the Cramér-Rao limit of each star, and what is found in them."""
+    for frame, truth, found in chosen.found("val", find):
+        yield frame, truth.reset_index(drop=True).join(limits.frame_limits(frame, truth)), found
 
 
-class Remembered:
-    """A data source that keeps its batches, so that all variants of a study learn from the very same ones."""
-
-    def __init__(self, source: Any):
-        self.source, self.batches = source, {}
-
-    def batch(self, seed: int, device: torch.device) -> Any:
-        """Return the batch of a seed."""
-        if seed not in self.batches:
-            self.batches[seed] = self.source.batch(seed, device)
-        return self.batches[seed]
+def scores(stars: FrameStars, found: Mapping[str, Prediction]) -> dict[str, float]:
+    """Return the columns of a row, from predictions for stars of frames that are `bounded`."""
+    pooled = stars.sources["mag"].between(14, 20, inclusive="left").to_numpy()
+    row = {}
+    for name, prediction in found.items():
+        limit = stars.sources[f"limit_{name}"].to_numpy(float)
+        ratio = ((stars.truth(name) - prediction.mean) / limit)[pooled]
+        row[f"{name}_over_limit"] = float(metrics.robust_scatter(ratio))
+        if name == "mag":
+            row["mag_std_over_limit"] = float(metrics.plain_scatter(ratio))
+    mag, truth = found["mag"], stars.truth("mag")
+    row["z_scatter"] = float(metrics.plain_scatter(metrics.standardised(truth, mag.mean, mag.sigma)))
+    row["coverage_68"] = metrics.coverage(truth, mag.mean, mag.sigma, 0.68).value
+    row["crps"] = 1e3 * float(np.mean(crps(truth, mag.mean, mag.sigma)))
+    row["epistemic_share"] = float(np.median(mag.epistemic / mag.aleatoric))
+    return row
 
 
 def mixture(members: Sequence[Mapping[str, Prediction]]) -> dict[str, Prediction]:
@@ -128,55 +90,38 @@ def mixture(members: Sequence[Mapping[str, Prediction]]) -> dict[str, Prediction
     return found
 
 
-def train_variant(
-    config: BPNNConfig,
-    temperature: float,
-    data: DataSource,
-    batch_size: int,
-    fitting: FitConfig,
-    folder: Path,
-    progress: bool,
-) -> tuple[BayesianPhotometryNet, float]:
-    """Train one network of single stars and return it with the seconds that it took; a finished one is read again."""
-    torch.manual_seed(derive(fitting.seed, "initial weights"))
-    model = BayesianPhotometryNet(config).to(memory_format=torch.channels_last)
+def network(config: BPNNConfig) -> BayesianPhotometryNet:
+    """Return a network with random weights."""
+    model = BayesianPhotometryNet(config)
     model.calibrate_apertures()
-    loss = ELBO(fitting.epochs * fitting.steps * batch_size, temperature)
-    history = fit(model, loss, data, fitting, folder, accelerator="auto", devices=1, progress=progress)
-    return model.cpu(), sum(row["seconds"] for row in history)
+    return model
 
 
-def stars(
-    variants: Mapping[str, tuple[BPNNConfig, float, int]],
+def run(
     name: str,
     output: str | os.PathLike,
+    chosen: TrainingSet,
+    budget: FitConfig,
     *,
-    train: Sequence[str | os.PathLike],
-    val: Sequence[str | os.PathLike],
-    epochs: int = 4,
-    steps: int = 100,
     batch_size: int = 768,
-    learning_rate: float = 3e-3,
-    precision: str = "bf16-mixed",
-    seed: int = 2023,
     command: str = "",
     path: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> Path:
-    """Train every variant of a study of single stars and write its table.
+    """Train every variant of a study of `STUDIES` and write its table.
 
     Parameters
     ----------
-    variants : mapping
-        Name → (network, temperature of the KL term, members).
     name : str
         Of the study.
     output : path
         Folder of the run; checkpoints go to ``<output>/studies/<name>``, so that an interrupted study goes on.
-    train, val : sequence of path
+    chosen : TrainingSet
         Simulated frames with truth.
-    epochs, steps, batch_size, learning_rate, precision, seed
-        The budget of every variant, see `FitConfig`.
+    budget : FitConfig
+        Of every variant.
+    batch_size : int
+        Stars in a batch.
     command : str
         Recorded in the provenance.
     path : path, optional
@@ -188,33 +133,30 @@ def stars(
         The JSON: provenance, ``columns`` (key → heading) and ``rows``.
     """
     folder = paths.folder_of(output) / "studies" / name
-    find, found_by = trainingsets.finder("released", "released")
-    chosen = trainingsets.TrainingSet(train, val)
-    known = Validation.of(chosen.read("val"), find)
-    cut = batch_size // 4 if train else 0
-    sources: list[Any] = []
-    if cut:
-        sources.append(stardata.FrameStars(chosen.found("train", find), cut))
-    sources.append(stardata.RenderedStamps(Recipe.load(), batch_size - cut, stardata.REFINED))
-    data = Remembered(Mixed(sources, stardata.StampBatch.join))
-    rows = []
-    for index, (label, (config, temperature, members)) in enumerate(variants.items()):
+    find, found_by = finder("released", "released")
+    known = FrameStars(bounded(chosen, find), 1)
+    cut = batch_size // 4 if chosen.train else 0
+    sources: list[Any] = [FrameStars(chosen.found("train", find), cut)] if cut else []
+    sources.append(RenderedStamps(Recipe.load(), batch_size - cut, REFINED))
+    data = ablations.Remembered(Mixed(sources, StampBatch.join))
+    steps, rows = budget.epochs * budget.steps, []
+    for index, (label, (config, temperature, members)) in enumerate(STUDIES[name].items()):
         found, seconds = [], 0.0
         for member in range(members):
-            fitting = FitConfig(
-                epochs=epochs, steps=steps, learning_rate=learning_rate, precision=precision, seed=seed + member
+            model, spent = ablations.trained(
+                lambda: network(config),  # noqa: B023 (called at once)
+                ELBO(steps * batch_size, temperature),
+                data,
+                replace(budget, seed=budget.seed + member),
+                folder / f"{index}-{member}",
+                progress,
             )
-            where = folder / f"{index}-{member}"
-            model, spent = train_variant(config, temperature, data, batch_size, fitting, where, progress)
-            found.append(predict(model, known.stars.stars.stamps, seed=seed))
+            found.append(predict(model, known.stars.stamps, seed=budget.seed))
             seconds += spent
-        row = {"name": label, "steps": f"{epochs * steps} × {members}", "seconds": round(seconds)}
-        rows.append(row | known.scores(mixture(found) if members > 1 else found[0], seed))
-    return write(
-        name, rows, COLUMNS, command, seed, path,
-        n=len(known.mag), val_frames=chosen.names("val"), train_frames=len(chosen.train), found_by=found_by,
-        budget={"epochs": epochs, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate},
-    )  # fmt: skip
+        row = {"name": label, "steps": f"{steps} × {members}", "seconds": round(seconds)}
+        rows.append(row | scores(known, mixture(found) if members > 1 else found[0]))
+    details = {"n": len(known), "found_by": found_by, **ablations.described(chosen, budget, batch_size=batch_size)}
+    return ablations.write(name, rows, COLUMNS, path, command=command, seed=budget.seed, **details)
 
 
 def sampling(
@@ -228,12 +170,10 @@ def sampling(
 ) -> Path:
     """Time the prediction of `n` stars with shared features and batched samples against the plain loop of full passes.
 
-    Both give every star the same distribution, which `tests/test_bpnn.py` holds them to.
+    Both give every star the same distribution, which the tests of the network hold them to.
     """
-    from pnet.stars import weights
-
     model, card = weights.load("bpnn", bpnn)
-    rendered = stardata.RenderedStamps(Recipe.load(), 16 * (-(-min(n, 4000) // 16)), stardata.REFINED)
+    rendered = RenderedStamps(Recipe.load(), 16 * (-(-min(n, 4000) // 16)), REFINED)
     parts = [rendered.batch(seed + index, torch.device("cpu")).stamps for index in range(-(-n // rendered.batch_size))]
     stamps = type(parts[0]).join(parts)[:n]
 
@@ -243,38 +183,17 @@ def sampling(
                 for start in range(0, n, 4096):
                     model(stamps[start : start + 4096])
 
-    rows = []
     ways: dict[str, Callable[[], Any]] = {
         "features once, samples in one batch": lambda: predict(model, stamps, samples=samples, seed=seed),
         "the plain loop: a full pass for every sample": loop,
     }
+    rows = []
     for label, way in ways.items():
         start = time.perf_counter()
         way()
         rows.append({"name": label, "stars": n, "samples": samples, "seconds": round(time.perf_counter() - start, 2)})
-    rows[0]["speed"] = round(rows[1]["seconds"] / rows[0]["seconds"], 1)
-    rows[1]["speed"] = 1.0
+    for row in rows:
+        row["speed"] = round(rows[1]["seconds"] / row["seconds"], 1)
     columns = {"name": "way", "stars": "stars", "samples": "samples", "seconds": "seconds", "speed": "times as fast"}
-    return write(
-        "sampling", rows, columns, command, seed, path, threads=torch.get_num_threads(), weights=card["sha256"]
-    )
-
-
-def write(
-    name: str,
-    rows: list[dict[str, Any]],
-    columns: Mapping[str, str],
-    command: str,
-    seed: int,
-    path: str | os.PathLike | None,
-    **details: Any,
-) -> Path:
-    """Write a study's table with its provenance and return its path."""
-    path = Path(path or paths.RESULTS / "studies" / f"{name}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    # JSON knows no NaN: what could not be measured is null.
-    rows = [{key: None if value != value else value for key, value in row.items()} for row in rows]
-    record = provenance.record(command or f"python -m studies {name}", seed, device, **details)
-    write_json(path, {"provenance": record, "columns": dict(columns), "rows": rows})
-    return path
+    details = {"threads": torch.get_num_threads(), "weights": card["sha256"]}
+    return ablations.write("sampling", rows, columns, path, command=command, seed=seed, **details)

@@ -1,0 +1,74 @@
+"""What every comparison that needs training shares: one change a row, the same batches, the same number of steps.
+
+Each study writes ``results/studies/<name>.json`` with its provenance: rows, and what their columns mean. Chapters show
+them as released results, since they take from minutes to hours. Nothing here looks at test frames.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pnet.common import paths, provenance
+from pnet.common.files import write_json
+from pnet.common.seeds import derive
+from pnet.training.config import FitConfig
+from pnet.training.fit import DataSource, fit
+from pnet.training.sets import TrainingSet
+
+
+class Remembered:
+    """A data source that keeps its batches, so that all variants of a study learn from the very same ones."""
+
+    def __init__(self, source: DataSource):
+        self.source, self.batches = source, {}
+
+    def batch(self, seed: int, device: torch.device) -> Any:
+        """Return the batch of a seed."""
+        if seed not in self.batches:
+            self.batches[seed] = self.source.batch(seed, device)
+        return self.batches[seed]
+
+
+def trained(
+    build: Callable[[], nn.Module],
+    loss: Callable,
+    data: DataSource,
+    budget: FitConfig,
+    folder: Path,
+    progress: bool,
+) -> tuple[nn.Module, float]:
+    """Train one network and return it with the seconds that it took; a finished one in `folder` is read again."""
+    torch.manual_seed(derive(budget.seed, "initial weights"))
+    model = build().to(memory_format=torch.channels_last)
+    history = fit(model, loss, data, budget, folder, devices=1, progress=progress)
+    return model.cpu().eval(), sum(row["seconds"] for row in history)
+
+
+def described(chosen: TrainingSet, budget: FitConfig, **more: Any) -> dict[str, Any]:
+    """Return what the record of a study tells of its data and of every variant's budget."""
+    spent = {name: getattr(budget, name) for name in ("epochs", "steps", "learning_rate")}
+    return {"val_frames": chosen.names("val"), "train_frames": len(chosen.train), "budget": spent | more}
+
+
+def write(
+    name: str,
+    rows: list[dict[str, Any]],
+    columns: Mapping[str, str],
+    path: str | os.PathLike | None,
+    *,
+    command: str,
+    seed: int,
+    **details: Any,
+) -> Path:
+    """Write a study's table with its provenance, by default as ``results/studies/<name>.json``; return its path."""
+    path = Path(path or paths.RESULTS / "studies" / f"{name}.json")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    # JSON knows no NaN: what could not be measured is null.
+    rows = [{key: None if value != value else value for key, value in row.items()} for row in rows]
+    record = provenance.record(command or f"python -m studies {name}", seed, device, **details)
+    write_json(path, {"provenance": record, "columns": dict(columns), "rows": rows})
+    return path
