@@ -9,7 +9,6 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from conftest import needs_program
 
 from pnet.common import programs
@@ -18,7 +17,6 @@ from pnet.simulation import physics, skymaker, skymaker_files, stuff
 from pnet.simulation.frame_file import read_frame, write_frame
 from pnet.simulation.recipe import Conditions, Recipe, draw_stars
 from pnet.simulation.skymaker_files import GALAXY_COLUMNS
-from pnet.sky import render
 from pnet.sky.psf import Aureole, Optics
 
 CONDITIONS = Conditions(seeing=1.2, sky_mag=21.9, gain=4.0, read_noise=5.0, size=64)
@@ -278,15 +276,6 @@ def test_make_frames_writes_whole_frames_only(fake_sky, tmp_path, monkeypatch):
     with pytest.raises(PNetError, match="later"):
         skymaker.make_frames([(folder / "later.fits", 9)], small, "paper", progress=False)
     assert sorted(path.name for path in folder.iterdir()) == [path.name for path, _ in todo]
-
-
-def test_bleeding_runs_both_ways_along_the_column():
-    """The camera model by hand: 800 e- too much in one pixel, room of 100 in each neighbour."""
-    electrons = np.full((1, 11, 3), 900.0)
-    electrons[0, 5, 1] = 1800.0
-    after = render.bleed(torch.from_numpy(electrons), torch.tensor([1000.0]))[0].numpy()
-    assert (after[:, [0, 2]] == 900).all()
-    assert after[:, 1].tolist() == [900, *[1000] * 9, 900]
 
 
 # ---- galaxies

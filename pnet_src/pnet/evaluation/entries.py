@@ -43,7 +43,7 @@ def compute(
     groups : tuple of str
         Which of `GROUPS`.
     record : mapping, optional
-        The JSON beside the measurements: ``engine``, what made the frames (`simulation.ENGINES`), and
+        The JSON beside the measurements: ``engine``, what made the frames (`datasets.ENGINES`), and
         ``confidence_calibration``, from the card of the detection net that measured, are used where they are there.
     """
     unknown = [name for name in groups if name not in GROUPS]

@@ -55,7 +55,7 @@ def measure(frames: Iterable[tuple[Frame, pd.DataFrame]], recipe: Recipe) -> pd.
     Parameters
     ----------
     frames : iterable of (Frame, truth)
-        As from `simulation.read_frame`; the seeing and BACKMAG of the header are needed.
+        As from `frame_file.read_frame`; the seeing and BACKMAG of the header are needed.
     recipe : Recipe
         Optics and aureole.
 
@@ -195,7 +195,7 @@ def rendered(frame: Frame, truth: pd.DataFrame, recipe: Recipe, seed: int) -> Fr
     Parameters
     ----------
     frame, truth
-        As from `simulation.read_frame`; stars only, since the truth has no galaxies' shapes.
+        As from `frame_file.read_frame`; stars only, since the truth has no galaxies' shapes.
     recipe : Recipe
         Optics and aureole; the rest is in the frame.
     seed : int

@@ -55,18 +55,16 @@ def sky_program() -> programs.Program:
     return program
 
 
-def simulate_frame(
-    conditions: Conditions, sources: pd.DataFrame, seed: int, *, name: str = "frame", timeout: float = TIME_LIMIT
+def expected_image(
+    conditions: Conditions, sources: pd.DataFrame, *, name: str = "frame", timeout: float = TIME_LIMIT
 ) -> tuple[np.ndarray, pd.DataFrame]:
-    """Make one frame with SkyMaker.
+    """Let SkyMaker paint a field without noise.
 
     Parameters
     ----------
     conditions : Conditions
     sources : DataFrame
         See `skymaker_files.source_list`; sources outside the frame add the light that reaches it.
-    seed : int
-        Of the noise.
     name : str
         What error messages call this frame.
     timeout : float
@@ -74,8 +72,8 @@ def simulate_frame(
 
     Returns
     -------
-    image : ndarray, (size, size), uint16
-        ADU.
+    image : ndarray, (size, size), float64
+        Expected electrons, sky included.
     truth : DataFrame
         x, y (px from 0), mag, flux (electrons) and kind of every source that `sky` painted.
 
@@ -99,15 +97,31 @@ def simulate_frame(
         painted = skymaker_files.read_list(folder / "frame.list", name)
     truth = skymaker_files.painted_sources(sources, painted, name)
     truth["flux"] = conditions.flux(truth["mag"])
+    return adu * conditions.gain, truth[["x", "y", "mag", "flux", "kind"]]
+
+
+def simulate_frame(
+    conditions: Conditions, sources: pd.DataFrame, seed: int, **options: object
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Make one frame: SkyMaker's light, and the camera's noise from `seed`; `options` as for `expected_image`.
+
+    Returns
+    -------
+    image : ndarray, (size, size), uint16
+        ADU.
+    truth : DataFrame
+        As from `expected_image`.
+    """
+    light, truth = expected_image(conditions, sources, **options)
     image = render.read_out(
-        torch.from_numpy(adu * conditions.gain)[None],
+        torch.from_numpy(light)[None],
         gain=torch.tensor([conditions.gain]),
         read_noise=torch.tensor([conditions.read_noise]),
         well_capacity=torch.tensor([conditions.well_capacity or np.inf]),
         saturation=min(conditions.saturation, np.iinfo(np.uint16).max),
         generator=torch.Generator().manual_seed(derive(seed, "skymaker", "noise")),
     )[0].numpy()
-    return image.astype(np.uint16), truth[["x", "y", "mag", "flux", "kind"]]
+    return image.astype(np.uint16), truth
 
 
 def make_frames(

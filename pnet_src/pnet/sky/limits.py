@@ -22,7 +22,7 @@ from pnet.sky.background import estimate as estimate_background
 STAMP = 41  # px; at 1.8" seeing and 0.396"/px half a side is 4.5 FWHM, so that the sky is well measured in it
 OVERSAMPLING = 10  # sub-pixel phases per px; the bound between two of them changes by less than 0.1 %
 MAG_PER_RELATIVE_FLUX = 2.5 / np.log(10)  # 1.0857
-SKYMAKER_ENGINES = ("frames", "skymaker")  # of `simulation.ENGINES`, those whose frames SkyMaker made
+SKYMAKER_ENGINES = ("frames", "skymaker")  # of `datasets.ENGINES`, those whose frames SkyMaker made
 SKYMAKER_SAMPLES = 11  # samples per pixel of the PSF that SkyMaker keeps (PSF_OVERSAMP)
 CHUNK = 256  # stars at a time: keeps the derivative stamps near 20 MB
 CELL = 256.0  # px; a PSF that varies over the frame is evaluated once per cell of this size
