@@ -14,8 +14,6 @@ from pnet.common.errors import PNetError
 from pnet.training.config import TrainConfig
 
 FAILED = 2  # exit code of an error that PNet explains
-
-
 app = typer.Typer(
     name="pnet",
     no_args_is_help=True,
@@ -30,6 +28,8 @@ Seed = Annotated[int, typer.Option(help="All random numbers follow from it.")]
 Manifest = Annotated[str, typer.Option(help="Name of a manifest in data_manifests/, or the path of one.")]
 Optional = Annotated[bool, typer.Option("--optional", help="Where data is missing, say so and go on.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Weights = Annotated[str, typer.Option(help="Weights of this network: 'released', a name or a card.")]
+Profile = Annotated[str, typer.Option(help="smoke, standard, paper, or the path of a profile.")]
 DEFAULT_OUTPUT = Path("build/standard")
 
 
@@ -42,11 +42,6 @@ class Dataset(StrEnum):
     sdss = "sdss"
 
 
-def progress(quiet: bool) -> bool:
-    """Bars are for people: none where nobody watches."""
-    return not quiet and sys.stderr.isatty()
-
-
 class Engine(StrEnum):
     """What makes simulated frames."""
 
@@ -54,6 +49,11 @@ class Engine(StrEnum):
     frames = "frames"
     skymaker = "skymaker"
     renderer = "renderer"
+
+
+def progress(quiet: bool) -> bool:
+    """Bars are for people: none where nobody watches."""
+    return not quiet and sys.stderr.isatty()
 
 
 def _with_settings(function: Callable[..., None]) -> Callable[..., None]:
@@ -107,11 +107,9 @@ def measure(
     image: Annotated[Path, typer.Argument(help="An SDSS frame, or a FITS file with an extension SCI.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Catalogue to write, .ecsv or .fits.")],
     confidence: Annotated[float, typer.Option(help="Least confidence of a detection, 0 to 1.")] = 0.3,
-    detection: Annotated[
-        str, typer.Option(help="Weights of the detection net: 'released', a name or a card.")
-    ] = "released",
-    refiner: Annotated[str, typer.Option(help="Weights of its refinement step, likewise.")] = "released",
-    bpnn: Annotated[str, typer.Option(help="Weights of the Bayesian net: 'released', a name or a card.")] = "released",
+    detection: Weights = "released",
+    refiner: Weights = "released",
+    bpnn: Weights = "released",
     refine: Annotated[bool, typer.Option(help="Refine the detection net's positions and fluxes.")] = True,
     seed: Seed = 2023,
 ) -> None:
@@ -140,18 +138,12 @@ def simulate(
     from pnet.common.files import read_json
     from pnet.simulation import datasets
 
-    path = datasets.simulate(
-        output,
-        counts={"train": train, "val": val, "test": test},
-        seed=seed,
-        kind=kind,
-        engine=engine.value,
-        workers=workers,
-        progress=progress(quiet),
-    )
+    counts = {"train": train, "val": val, "test": test}
+    options = {"seed": seed, "kind": kind, "engine": engine.value, "workers": workers}
+    path = datasets.simulate(output, counts=counts, progress=progress(quiet), **options)
     record = read_json(path)
-    counts = ", ".join(f"{len(files)} {split}" for split, files in record["splits"].items())
-    print(f"frames: {counts} (engine: {record['engine']}); {path}")
+    made = ", ".join(f"{len(files)} {split}" for split, files in record["splits"].items())
+    print(f"frames: {made} (engine: {record['engine']}); {path}")
 
 
 @app.command()
@@ -215,7 +207,7 @@ def recalibrate(
 def calibrate_confidence(
     card: Annotated[str, typer.Argument(help="Card of a detection net, or 'released'.")],
     frames: Annotated[Path, typer.Option(help="Folder with val/ (and train/) of simulated frames.")],
-    refiner: Annotated[str, typer.Option(help="Weights of the refinement step: 'released', name, card.")] = "released",
+    refiner: Weights = "released",
     method: Annotated[str, typer.Option(help="platt or isotonic.")] = "platt",
     seed: Seed = 2023,
     quiet: Quiet = False,
@@ -251,11 +243,9 @@ def evaluate(
     dataset: Annotated[Dataset, typer.Option(help="What to measure.")],
     output: Output = DEFAULT_OUTPUT,
     frames: Annotated[int, typer.Option(min=1, help="Simulated test frames.")] = 120,
-    detection: Annotated[
-        str, typer.Option(help="Weights of the detection net: 'released', a name or a card.")
-    ] = "released",
-    refiner: Annotated[str, typer.Option(help="Weights of its refinement step, likewise.")] = "released",
-    bpnn: Annotated[str, typer.Option(help="Weights of the Bayesian net: 'released', a name or a card.")] = "released",
+    detection: Weights = "released",
+    refiner: Weights = "released",
+    bpnn: Weights = "released",
     manifest: Manifest = "sdss-standard",
     method: Annotated[list[str] | None, typer.Option(help="pnet, baselines or one of them; default: all.")] = None,
     optional: Optional = False,
@@ -265,26 +255,16 @@ def evaluate(
     """Measure a data set with PNet and the baseline, beside truth and limit."""
     from pnet.evaluation import measurements
 
-    record = measurements.run(
-        dataset.value,
-        output,
-        optional=optional,
-        progress=progress(quiet),
-        frames=frames,
-        detection=detection,
-        refiner=refiner,
-        bpnn=bpnn,
-        manifest=manifest,
-        methods=tuple(method or ("pnet", "baselines")),
-        seed=seed,
-    )
+    options = {"methods": tuple(method or ("pnet", "baselines")), "frames": frames, "manifest": manifest, "seed": seed}
+    options |= {"detection": detection, "refiner": refiner, "bpnn": bpnn}
+    record = measurements.run(dataset.value, output, optional=optional, progress=progress(quiet), **options)
     print(f"{dataset.value}: " + (f"not measured: {record['reason']}" if "reason" in record else "measured"))
 
 
 @app.command()
 def run(
     notebook: Annotated[list[str], typer.Argument(help="Stem (05_detection), number (05) or path.")],
-    profile: Annotated[str, typer.Option(help="smoke, standard, paper, or the path of a profile.")] = "standard",
+    profile: Profile = "standard",
     parameter: Annotated[list[str] | None, typer.Option("--parameter", "-p", help="name=value, repeatable.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of numerical libraries.")] = 1,
 ) -> None:
@@ -358,7 +338,7 @@ def release_results(output: Output = DEFAULT_OUTPUT) -> None:
 @app.command("make", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def make(
     context: typer.Context,
-    profile: Annotated[str, typer.Option(help="smoke, standard, paper, or the path of a profile.")] = "standard",
+    profile: Profile = "standard",
     jobs: Annotated[int, typer.Option(min=1, help="Cores to use.")] = 2,
     memory: Annotated[int, typer.Option(min=1000, help="MB that steps side by side may take.")] = 8000,
 ) -> None:

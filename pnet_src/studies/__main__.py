@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pnet.cli import DEFAULT_OUTPUT, FAILED, Manifest, Optional, Output, Quiet, Seed, progress
+from pnet.cli import DEFAULT_OUTPUT, FAILED, Manifest, Optional, Output, Quiet, Seed, Weights, progress
 from pnet.common.errors import ConfigError, PNetError
 
 app = typer.Typer(
@@ -18,7 +18,6 @@ app = typer.Typer(
     help="What compares and times PNet; tables of chapters 9 and 10.",
 )
 Validation = Annotated[int | None, typer.Option(min=1, help="Validate on so many frames at most.")]
-Weights = Annotated[str, typer.Option(help="Weights: 'released', a name or a card.")]
 
 
 def main() -> None:
