@@ -54,23 +54,18 @@ def options(step):
     return " ".join(f"'{word}'" for word in PROFILE.options(step))
 
 
-def card(kind):
-    """The card that a training run of this profile leaves."""
-    return f"{OUT}/{kind}/{kind}-{PROFILE.steps[f'train-{kind}'].get('config', 'compact')}.json"
-
-
 def weights(kind):
-    """The card of the weights to measure with: this profile's own where it asks for them, else the released one."""
-    own = TRAINS[kind] and PROFILE.steps.get("measure", {}).get("weights") == "trained"
-    return card(kind) if own else f"weights/{kind}-compact.json"
+    """The card of the weights to measure with, a rule's input."""
+    named = PROFILE.weights(kind)
+    return f"weights/{kind}-compact.json" if named == "released" else named
 
 
-WEIGHTS = " ".join(f"--{kind} {weights(kind)}" for kind in KINDS)
+WEIGHTS = " ".join(f"--{kind} {PROFILE.weights(kind)}" for kind in KINDS)
 
 
 def record(kind):
     """What chapters 03 and 04 show: this profile's training run, or the released one."""
-    return [card(kind)] if TRAINS[kind] else [f"weights/{kind}-compact.json", f"weights/{kind}-compact.csv"]
+    return [PROFILE.card(kind)] if TRAINS[kind] else [f"weights/{kind}-compact.json", f"weights/{kind}-compact.csv"]
 
 
 def released(folder):
@@ -102,7 +97,7 @@ rule sdss_download:
 
 rule train_detection:
     input: f"{OUT}/simulation/simulation.json", code("training")
-    output: card("detection") if TRAINS["detection"] else f"{OUT}/detection/none.json"
+    output: PROFILE.card("detection") if TRAINS["detection"] else f"{OUT}/detection/none.json"
     benchmark: f"{TIMES}/train_detection.tsv"
     params: options=options("train-detection"), seed=SEED
     threads: workflow.cores
@@ -111,24 +106,24 @@ rule train_detection:
 
 rule train_refiner:
     input: f"{OUT}/simulation/simulation.json", code("training"), weights("detection")
-    output: card("refiner") if TRAINS["refiner"] else f"{OUT}/refiner/none.json"
+    output: PROFILE.card("refiner") if TRAINS["refiner"] else f"{OUT}/refiner/none.json"
     benchmark: f"{TIMES}/train_refiner.tsv"
-    params: options=options("train-refiner"), seed=SEED, detection=weights("detection")
+    params: options=options("train-refiner"), seed=SEED, detection=PROFILE.weights("detection")
     threads: workflow.cores
     resources: mem_mb=6000
     shell: "OMP_NUM_THREADS={threads} {PNET} train refiner --output {OUT} --seed {params.seed} --detection {params.detection} {params.options}"
 
 rule train_bpnn:
     input: f"{OUT}/simulation/simulation.json", code("training"), weights("detection"), weights("refiner")
-    output: card("bpnn") if TRAINS["bpnn"] else f"{OUT}/bpnn/none.json"
+    output: PROFILE.card("bpnn") if TRAINS["bpnn"] else f"{OUT}/bpnn/none.json"
     benchmark: f"{TIMES}/train_bpnn.tsv"
-    params: options=options("train-bpnn"), seed=SEED, found=f"--detection {weights('detection')} --refiner {weights('refiner')}"
+    params: options=options("train-bpnn"), seed=SEED, found=f"--detection {PROFILE.weights('detection')} --refiner {PROFILE.weights('refiner')}"
     threads: workflow.cores
     resources: mem_mb=6000
     shell: "OMP_NUM_THREADS={threads} {PNET} train bpnn --output {OUT} --seed {params.seed} {params.found} {params.options}"
 
 rule trained:
-    input: [card(kind) for kind in KINDS if TRAINS[kind]]
+    input: [PROFILE.card(kind) for kind in KINDS if TRAINS[kind]]
 
 rule measure_simulation:
     input: f"{OUT}/simulation/simulation.json", code("evaluation", without=("training",)), *map(weights, KINDS)

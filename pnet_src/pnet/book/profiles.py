@@ -10,6 +10,7 @@ import yaml
 from pnet.book import notebooks
 from pnet.common import paths
 from pnet.common.errors import ConfigError, MissingError
+from pnet.training.config import TrainConfig
 from pnet.training.config import KINDS, TrainConfig
 
 RESERVED = ("profile", "output")  # they follow from the profile's name
@@ -62,6 +63,25 @@ class Profile:
             elif value is not None:
                 words += [option, str(value)]
         return words
+
+    def card(self, kind: str) -> str:
+        """Return the card that this profile's training run of a network leaves."""
+        config = self.steps.get(f"train-{kind}", {}).get("config", "compact")
+        return f"{self.output}/{kind}/{kind}-{config}.json"
+
+    def weights(self, kind: str) -> str:
+        """Return what this profile measures with: the card of its own run where it asks for that, else "released"."""
+        own = f"train-{kind}" in self.steps and self.steps.get("measure", {}).get("weights") == "trained"
+        return self.card(kind) if own else "released"
+
+    def training(self, kind: str, **changes: Any) -> TrainConfig:
+        """Return the settings of this profile's training run of a network, with `changes` to them."""
+        found = {"seed": self.common.get("seed", 2023)}
+        if kind != "detection":
+            found["detection"] = self.weights("detection")
+        if kind == "bpnn":
+            found["refiner"] = self.weights("refiner")
+        return TrainConfig(kind, **found | self.steps.get("train", {}) | self.steps.get(f"train-{kind}", {}) | changes)
 
     def check(self) -> "Profile":
         """Check every value against the notebooks, now and not after an hour; return the profile.
