@@ -12,7 +12,7 @@ from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.evaluation.ledger import Entry, Ledger
 
 FILE = paths.MANIFESTS / "goals.yml"
-REACHED, OPEN, MISSED, UNKNOWN = "reached", "interval meets it", "not reached", "not measured"
+REACHED, MET, MISSED, UNKNOWN = "reached", "met", "missed", "not measured"
 
 
 @dataclass(frozen=True)
@@ -82,23 +82,27 @@ class Goal:
     def decide(self, ledger: Ledger) -> tuple[Entry | None, str]:
         """Return the entry that decides, the bin farthest from the goal, as `value` has it, and the verdict.
 
+        A goal is reached only if the worse end of the 95 % interval keeps its bounds, met if the value does, missed
+        otherwise: one rule for bounds from above and from below, and for every bin of a goal for bins. A number without
+        an interval can be met, not reached.
+
         Returns
         -------
         Entry or None
             None where one of the keys has no value: a goal for every bin is not reached by some of them.
         str
-            "reached"; "interval meets it" where only the 95 % interval has values that reach it; "not reached"; "not
-            measured".
+            "reached", "met", "missed" or "not measured".
         """
         entries = [ledger.get(key) for key in self.keys]
         if any(entry is None or entry.value is None for entry in entries):
             return None, UNKNOWN
-        worst = max((self.value(entry) for entry in entries), key=lambda entry: self.excess(entry.value))
-        if self.excess(worst.value) <= 0:
-            return worst, REACHED
-        if worst.low is not None and worst.high is not None and worst.low <= self.most and worst.high >= self.least:
-            return worst, OPEN
-        return worst, MISSED
+        values = [self.value(entry) for entry in entries]
+        worst = max(values, key=lambda entry: self.excess(entry.value))
+        ends = [end for entry in values for end in (entry.low, entry.high)]
+        if self.excess(worst.value) > 0:
+            return worst, MISSED
+        sure = all(end is not None and self.excess(end) <= 0 for end in ends)
+        return worst, REACHED if sure else MET
 
 
 def load(path: str | os.PathLike = FILE, chapter: str | None = None) -> list[Goal]:
