@@ -10,7 +10,6 @@ import yaml
 from pnet.book import notebooks
 from pnet.common import paths
 from pnet.common.errors import ConfigError, MissingError
-from pnet.training.config import TrainConfig
 from pnet.training.config import KINDS, TrainConfig
 
 RESERVED = ("profile", "output")  # they follow from the profile's name
