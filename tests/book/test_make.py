@@ -53,7 +53,6 @@ def test_profile_adds_common_own_and_its_name(project):
         ("steps: {train-bpnn: {epochz: 3}}", "train-bpnn: .*epochz"),
         ("steps: {train-bpnn: {field_size: 64}}", "train-bpnn: field_size is 64, but a bpnn network has none"),
         ("steps: {train: {epochs: 0}, train-refiner: {epochs: 3}}", "train-refiner: epochs is 0"),
-        ("steps: {simulate: {test: 4}}", "steps.simulate makes .*4.*; they must agree"),
     ],
 )
 def test_bad_profiles_are_refused(project, text, message):

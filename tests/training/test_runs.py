@@ -198,7 +198,6 @@ def test_make_train_gpu_trains_the_networks_of_a_profile(tmp_path):
     """In miniature, on the CPU; the profile paper differs in its numbers alone."""
     tiny = "config: tiny, batch_size: 64, simulated: false"
     (tmp_path / "train-gpu-trial.yml").write_text(
-        "01_skymaker_simulation: {n_train: 1, n_val: 1, n_test: 0}\n"
         "steps:\n"
         "  simulate: {train: 1, val: 1, test: 0}\n"
         "  train: {accelerator: cuda}\n"

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.common.files import atomic_path
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
     from nbformat import NotebookNode
 
 # The code of the set-up cells of every notebook (pnet.book.colab): the first one and the one after the parameters.
@@ -174,3 +177,30 @@ def glue(name: str, value: float | int | str | None) -> None:
     if hasattr(value, "item"):
         value = value.item()
     store(name, float("nan") if value is None else value, display=False)
+
+
+def live(draw: Callable[["pd.DataFrame"], "Figure"]) -> Callable[[list[dict]], None]:
+    """Return what `pnet.training.fit.fit` calls after every epoch (`on_epoch`) so that a cell's curve grows.
+
+    Parameters
+    ----------
+    draw : callable
+        ``draw(history)`` → a figure of the epochs so far, one row each.
+    """
+    import io
+
+    import pandas as pd
+    from IPython.display import Image, display
+
+    shown: list[Any] = []  # the cell's one picture; none where a finished run is not repeated
+
+    def update(history: list[dict]) -> None:
+        picture = io.BytesIO()
+        draw(pd.DataFrame(history)).savefig(picture, format="png", dpi=100)
+        image = Image(picture.getvalue())
+        if shown:
+            shown[0].update(image)
+        else:
+            shown.append(display(image, display_id=True))
+
+    return update

@@ -16,7 +16,10 @@ RESERVED = ("profile", "output")  # they follow from the profile's name
 TRAINING = {f"train-{kind}": kind for kind in KINDS}
 ALL = "train"  # what all three training runs are given in place of their own settings
 STEPS = ("simulate", "simulate-realistic", *TRAINING, ALL, "measure")
-SIMULATION = "01_skymaker_simulation"
+# Notebooks that make what they show, by the settings of the steps that made it before.
+SIMULATED = ("01_skymaker_simulation",)
+TRAINED = {"03_train_detection": ("detection", "refiner"), "04_train_bpnn": ("bpnn",)}
+MEASURED = ("05_detection", "06_photometry_astrometry", "07_uncertainty")
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,21 @@ class Profile:
         return f"build/{self.name}"
 
     def parameters(self, stem: str) -> dict[str, Any]:
-        """Return the parameters of the notebook `stem`: the common ones, then its own, then name and folder."""
-        return {**self.common, **self.notebooks.get(stem, {}), "profile": self.name, "output": self.output}
+        """Return the parameters of the notebook `stem`: the common ones, what follows from the steps, its own, and name
+        and folder."""
+        own = self.notebooks.get(stem, {})
+        return {**self.common, **self._from_steps(stem), **own, "profile": self.name, "output": self.output}
+
+    def _from_steps(self, stem: str) -> dict[str, Any]:
+        """Return the settings with which a notebook asks for what the steps before it have made."""
+        simulated = self.steps.get("simulate", {})
+        if stem in SIMULATED:
+            return {f"n_{split}": n for split, n in simulated.items()}
+        if stem in MEASURED:
+            weights = {kind: self.weights(kind) for kind in ("detection", "refiner", "bpnn")}
+            return {"measure": "live", "frames": simulated.get("test", 120), "weights": weights}
+        trained = [kind for kind in TRAINED.get(stem, ()) if f"train-{kind}" in self.steps]
+        return {"train": "live", **{kind: self.training(kind) for kind in trained}} if trained else {}
 
     def options(self, step: str) -> list[str]:
         """Return the command line options of `step`, such as ``["--count", "12", "--resume"]``."""
@@ -73,14 +89,14 @@ class Profile:
         own = f"train-{kind}" in self.steps and self.steps.get("measure", {}).get("weights") == "trained"
         return self.card(kind) if own else "released"
 
-    def training(self, kind: str, **changes: Any) -> TrainConfig:
-        """Return the settings of this profile's training run of a network, with `changes` to them."""
-        found = {"seed": self.common.get("seed", 2023)}
+    def training(self, kind: str) -> dict[str, Any]:
+        """Return the fields of `pnet.training.config.TrainConfig` that this profile's run of a network sets."""
+        found = {}
         if kind != "detection":
             found["detection"] = self.weights("detection")
         if kind == "bpnn":
             found["refiner"] = self.weights("refiner")
-        return TrainConfig(kind, **found | self.steps.get("train", {}) | self.steps.get(f"train-{kind}", {}) | changes)
+        return found | self.steps.get(f"train-{kind}", {})
 
     def check(self) -> "Profile":
         """Check every value against the notebooks, now and not after an hour; return the profile.
@@ -88,21 +104,14 @@ class Profile:
         Raises
         ------
         ConfigError
-            For a parameter that a notebook does not have or one of another type, settings of a training run that are
-            not allowed, or numbers of simulated frames that differ between the step that makes them and the notebook
-            that shows them.
+            For a parameter that a notebook does not have or one of another type, or settings of a training run that
+            are not allowed.
         """
         for step in self.steps.keys() & TRAINING.keys():
             try:
                 TrainConfig(TRAINING[step], **self.steps[step])
             except (ConfigError, TypeError) as error:
                 raise ConfigError(f"profile {self.name}, {step}: {error}") from error
-        made = {f"n_{split}": n for split, n in self.steps.get("simulate", {}).items()}
-        shown = {name: value for name, value in self.notebooks.get(SIMULATION, {}).items() if name.startswith("n_")}
-        if made != shown:
-            raise ConfigError(
-                f"profile {self.name}: steps.simulate makes {made}, {SIMULATION} shows {shown}; they must agree"
-            )
         for source in notebooks.sources():
             where = f"profile {self.name}, {source.stem}"
             notebooks.parameters(notebooks.read(source), self.parameters(source.stem), where)

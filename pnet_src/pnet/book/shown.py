@@ -14,6 +14,7 @@ from pnet.common.errors import MissingError
 from pnet.evaluation import ledger, measurements
 from pnet.evaluation.entries import GROUPS, entries_from_measurements
 from pnet.sdss import selection
+from pnet.simulation import datasets
 
 ORIGINS = LIVE, RELEASED, MISSING = "live", "released", "missing"
 EVALUATE = "python -m pnet evaluate --dataset {name} --output {output}"
@@ -185,6 +186,30 @@ def load(output: str | os.PathLike, results: Path | None = None, datasets: tuple
         {name: record for name, (_, record, _) in found.items()},
         Path(output).as_posix(),
     )
+
+
+def measure(
+    output: str | os.PathLike, *, frames: int, weights: Mapping[str, str], seed: int, progress: bool = True
+) -> None:
+    """Measure what chapters 05 to 07 show, as the workflow's rules do; returns at once where that has been done.
+
+    Parameters
+    ----------
+    output : path
+        Folder of the run. Where it holds no simulated frames they are made; SDSS frames are fetched if they can be.
+    frames : int
+        Simulated frames.
+    weights : mapping of str to str
+        Weights by network, as for `pnet.measure.PNet.load`.
+    seed : int
+    """
+    try:
+        datasets.frames_of(output, "test")
+    except MissingError:
+        datasets.simulate(output, counts={"test": frames}, seed=seed, progress=progress)
+    for dataset in PAPER:
+        optional = dataset == "sdss"
+        measurements.run(dataset, output, frames=frames, **weights, seed=seed, optional=optional, progress=progress)
 
 
 def sdss_selection(manifest: str, output: str | os.PathLike, *, seed: int = 0) -> tuple[selection.Selection, str]:
