@@ -30,6 +30,9 @@ class Measured:
         """Epistemic over aleatoric part: how far a star is from what the network knows."""
         return self.epistemic / self.aleatoric
 
+    def __getitem__(self, chosen: np.ndarray) -> "Measured":
+        return Measured(**{name: values[chosen] for name, values in vars(self).items()})
+
     @classmethod
     def joined(cls, parts: Iterable["Measured"]) -> "Measured":
         """Return the stars of several frames as one."""
@@ -83,24 +86,11 @@ class Flag:
             raise DataError(f"{n} validation stars do not fix a quantile of {quantile:g}; give more validation frames")
         if not (validation.ratio > 0).all():
             raise DataError("validation stars have no epistemic part: a plain head knows nothing of its ignorance")
-        edges = list(recalibrations.EDGES[1:-1])
-        while edges:  # a bin with few stars joins its neighbour
-            counts = np.bincount(np.searchsorted(edges, validation.mean, side="right"), minlength=len(edges) + 1)
-            few = int(np.argmin(counts))
-            if counts[few] >= SMALLEST:
-                break
-            del edges[min(few, len(edges) - 1)]
-        index, logs = np.searchsorted(edges, validation.mean, side="right"), np.log(getattr(validation, quantity))
-        bins = [logs[index == number] for number in range(len(edges) + 1)]
-        rule = cls(
-            tuple(edges),
-            tuple(float(np.median(values)) for values in bins),
-            tuple(float(metrics.robust_scatter(values)) for values in bins),
-            np.inf,
-            quantile,
-            n,
-            quantity,
-        )
+        bins = recalibrations.Bins.of(validation.mean, smallest=SMALLEST)
+        logs = np.log(getattr(validation, quantity))
+        centres = tuple(float(np.median(logs[members])) for members in bins.members)
+        spreads = tuple(float(metrics.robust_scatter(logs[members])) for members in bins.members)
+        rule = cls(bins.edges, centres, spreads, np.inf, quantile, n, quantity)
         return dataclasses.replace(rule, threshold=float(np.quantile(rule.novelty(validation), quantile)))
 
     def novelty(self, stars: Measured) -> np.ndarray:

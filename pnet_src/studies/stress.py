@@ -16,15 +16,16 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from torch import nn
+from tqdm import tqdm
 
 from pnet.common import metrics, paths, provenance
 from pnet.common.errors import ConfigError
 from pnet.common.files import write_json
 from pnet.common.seeds import derive
 from pnet.evaluation import calibration_metrics
-from pnet.evaluation import frames as evaluation_frames
+from pnet.evaluation.frames import simulated
 from pnet.frame import Frame
-from pnet.simulation import renderer as fields
+from pnet.simulation import renderer
 from pnet.simulation.frame_file import read_frame, write_frame
 from pnet.simulation.galaxies import draw_galaxies
 from pnet.simulation.recipe import Conditions, Recipe, draw_conditions
@@ -57,6 +58,7 @@ COLUMNS = {
     "auc_sigma": "AUC of the whole σ",
 }
 
+Change = Callable[[Conditions, int], Conditions]
 Sources = Callable[[pd.DataFrame, Conditions, np.random.Generator], pd.DataFrame]
 Damage = Callable[[np.ndarray, pd.DataFrame, Conditions, np.random.Generator], np.ndarray]
 
@@ -80,21 +82,15 @@ class Condition:
     """
 
     title: str
-    change: Callable[[Conditions, int], Conditions] = lambda conditions, _: conditions
+    change: Change = lambda conditions, _: conditions
     sources: Sources = lambda stars, *_: stars
     damage: Damage = lambda image, *_: image
     magnitudes: tuple[float, float] = MAGNITUDES
     bound: bool = True
 
 
-def _seeing(*values: float) -> Callable[[Conditions, int], Conditions]:
+def _seeing(*values: float) -> Change:
     return lambda conditions, number: dataclasses.replace(conditions, seeing=values[number % len(values)])
-
-
-def _scaled(**factors: float) -> Callable[[Conditions, int], Conditions]:
-    return lambda conditions, _: dataclasses.replace(
-        conditions, **{name: factor * getattr(conditions, name) for name, factor in factors.items()}
-    )
 
 
 def _blends(stars: pd.DataFrame, conditions: Conditions, rng: np.random.Generator) -> pd.DataFrame:
@@ -146,7 +142,10 @@ CONDITIONS = {
     "sky_bright": Condition(
         "sky brighter by 2 mag", lambda conditions, _: dataclasses.replace(conditions, sky_mag=conditions.sky_mag - 2)
     ),
-    "read_noise": Condition("read noise × 5", _scaled(read_noise=5.0)),
+    "read_noise": Condition(
+        "read noise × 5",
+        lambda conditions, _: dataclasses.replace(conditions, read_noise=5 * conditions.read_noise),
+    ),
     "saturated": Condition("saturated: 10.5 to 12.5 mag", magnitudes=(10.5, 12.5)),
     "blends": Condition("unseen companion at 2 to 6 px", sources=_blends, bound=False),
     "galaxies": Condition("galaxies in place of stars", sources=_galaxies, bound=False),
@@ -195,53 +194,55 @@ def make_frame(condition: Condition, number: int, seed: int) -> tuple[Frame, pd.
     middles = np.arange(CELL / 2, conditions.size, CELL)
     x, y = (grid.ravel() + rng.uniform(-JITTER, JITTER, len(middles) ** 2) for grid in np.meshgrid(middles, middles))
     stars = pd.DataFrame({"x": x, "y": y, "mag": rng.uniform(*condition.magnitudes, len(x)), "kind": "star"})
-    image = fields.render_field(condition.sources(stars, conditions, rng), conditions, seed)
+    image = renderer.render_field(condition.sources(stars, conditions, rng), conditions, seed)
     image = condition.damage(image.astype(float), stars, conditions, rng)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"stress-{number}.fits"
-        write_frame(path, image, stars, conditions, simulator=fields.SIMULATOR, kind="stress", seed=seed % 2**31)
+        write_frame(path, image, stars, conditions, simulator=renderer.SIMULATOR, kind="stress", seed=seed % 2**31)
         return read_frame(path)
 
 
-def row(name: str, stars: Measured, validation: Measured, flag: Flag, by_sigma: Flag) -> dict[str, Any]:
+def row(name: str, title: str, stars: Measured, validation: Measured, flag: Flag, by_sigma: Flag) -> dict[str, Any]:
     """Return one row of the study: what the error bars of a condition are worth, and whether its stars are noticed.
 
     The AUC is the probability that a star of the condition has a larger novelty than a validation star (Mann & Whitney
     1947): 0.5 cannot tell them apart. `by_sigma` judges by the whole uncertainty in place of the epistemic share.
     """
-    z = metrics.standardised(stars.error, np.zeros(len(stars.error)), stars.sigma)
-    bound = np.isfinite(stars.limit)
-    novelty, usual = flag.novelty(stars), flag.novelty(validation)
+    right = np.zeros(len(stars.error))
+    z = metrics.standardised(stars.error, right, stars.sigma)
+    limit = np.isfinite(stars.limit)
+    (novelty, auc), (wide, auc_sigma) = (_told(rule, stars, validation) for rule in (flag, by_sigma))
     flagged = metrics.rate(int((novelty > flag.threshold).sum()), len(novelty))
-    test = stats.mannwhitneyu(novelty, usual)
-    wide, usually = by_sigma.novelty(stars), by_sigma.novelty(validation)
+    bounded = {"aleatoric_over_limit": None, "error_over_limit": None}
+    if limit.any():
+        bounded["aleatoric_over_limit"] = float(np.median(stars.aleatoric[limit] / stars.limit[limit]))
+        bounded["error_over_limit"] = float(metrics.robust_scatter(stars.error[limit] / stars.limit[limit]))
     return {
         "name": name,
-        "title": CONDITIONS[name].title if name in CONDITIONS else name,
+        "title": title,
         "n": len(z),
         "aleatoric": float(np.mean(stars.aleatoric)),
         "epistemic": float(np.mean(stars.epistemic)),
         "error": float(np.mean(np.abs(stars.error))),
-        "aleatoric_over_limit": _median(stars.aleatoric[bound] / stars.limit[bound]),
-        "error_over_limit": (
-            float(metrics.robust_scatter(stars.error[bound] / stars.limit[bound])) if bound.any() else None
-        ),
+        **bounded,
         "z_scatter": float(metrics.plain_scatter(z)),
         "z_scatter_robust": float(metrics.robust_scatter(z)),
-        "epistemic_over_aleatoric": _median(stars.ratio),
+        "epistemic_over_aleatoric": float(np.median(stars.ratio)),
         "quantiles": [float(value) for value in np.quantile(novelty, SHOWN)],
-        "crps": float(np.mean(calibration_metrics.crps(stars.error, np.zeros(len(z)), stars.sigma))),
+        "crps": float(np.mean(calibration_metrics.crps(stars.error, right, stars.sigma))),
         "flagged": flagged.value,
         "flagged_low": flagged.low,
         "flagged_high": flagged.high,
-        "auc": float(test.statistic / (len(novelty) * len(usual))),
+        "auc": auc,
         "flagged_sigma": float(np.mean(wide > by_sigma.threshold)),
-        "auc_sigma": float(stats.mannwhitneyu(wide, usually).statistic / (len(wide) * len(usually))),
+        "auc_sigma": auc_sigma,
     }
 
 
-def _median(values: np.ndarray) -> float | None:
-    return float(np.median(values)) if len(values) else None
+def _told(rule: Flag, stars: Measured, validation: Measured) -> tuple[np.ndarray, float]:
+    """Return the stars' novelty and its AUC against validation stars."""
+    novelty, usual = rule.novelty(stars), rule.novelty(validation)
+    return novelty, float(stats.mannwhitneyu(novelty, usual).statistic / (len(novelty) * len(usual)))
 
 
 def run(
@@ -280,34 +281,25 @@ def run(
     """
     if frames < 1:
         raise ConfigError(f"frames is {frames}, at least 1 is needed")
-    from tqdm import tqdm
-
     model, card = weights.load("bpnn", bpnn)
-    source = evaluation_frames.simulated("validation", output, validation, seed)
+    source = simulated("validation", output, validation, seed)
     known = []
     for item in tqdm(source.items, desc="validation", disable=not progress):
         frame, truth = source.reader(item)
         # neighbours' light is taken out with all stars of the frame at hand, as in a measurement
         found = measure(model, card, frame, truth, seed=derive(seed, "validation", frame.name), bound=False)
-        counted = truth["counted"].to_numpy(bool)
-        known.append(Measured(**{name: values[counted] for name, values in vars(found).items()}))
-    reference = Measured.joined(known)
-    flag, by_sigma = Flag.fit(reference), Flag.fit(reference, quantity="sigma")
-    rows = [row("validation", reference, reference, flag, by_sigma) | {"title": "validation frames"}]
+        known.append(found[truth["counted"].to_numpy(bool)])
+    usual = Measured.joined(known)
+    flags = Flag.fit(usual), Flag.fit(usual, quantity="sigma")
+    rows = [row("validation", "validation frames", usual, usual, *flags)]
     for name, condition in tqdm(CONDITIONS.items(), desc="conditions", disable=not progress):
         parts = []
         for number in range(frames):
             frame, stars = make_frame(condition, number, seed)
             parts.append(measure(model, card, frame, stars, seed=derive(seed, name, number), bound=condition.bound))
-        rows.append(row(name, Measured.joined(parts), reference, flag, by_sigma))
-    record = provenance.record(
-        command or f"python -m studies stress --seed {seed}",
-        seed,
-        "cpu",
-        engine=source.details["engine"],
-        weights={"bpnn": card["sha256"]},
-        frames_per_condition=frames,
-        validation_frames=len(source.items),
-    )
-    write_json(path, {"provenance": record, "columns": COLUMNS, "rows": rows, "flag": dataclasses.asdict(flag)})
+        rows.append(row(name, condition.title, Measured.joined(parts), usual, *flags))
+    details = {"engine": source.details["engine"], "weights": {"bpnn": card["sha256"]}}
+    details |= {"frames_per_condition": frames, "validation_frames": len(source.items)}
+    record = provenance.record(command or f"python -m studies stress --seed {seed}", seed, "cpu", **details)
+    write_json(path, {"provenance": record, "columns": COLUMNS, "rows": rows, "flag": dataclasses.asdict(flags[0])})
     return Path(path)

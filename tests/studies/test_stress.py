@@ -43,19 +43,12 @@ def test_flag_keeps_its_promise_at_every_magnitude(rng):
 
 
 def test_auc_is_that_of_two_gaussians(rng):
-    validation, other = measured(rng, 8000), measured(rng, 8000, growth=np.exp(0.3))
-    row = stress.row(
-        "other", other, validation, novelty.Flag.fit(validation), novelty.Flag.fit(validation, quantity="sigma")
-    )
+    validation = measured(rng, 8000)
+    rules = novelty.Flag.fit(validation), novelty.Flag.fit(validation, quantity="sigma")
+    row = stress.row("other", "", measured(rng, 8000, growth=np.exp(0.3)), validation, *rules)
     # ln ratio of two Gaussians 0.3 apart, both 0.2 wide (within a bin the trend widens them a little)
     assert row["auc"] == pytest.approx(stats.norm.cdf(0.3 / (0.2 * np.sqrt(2))), abs=0.06)
-    same = stress.row(
-        "same",
-        measured(rng, 8000),
-        validation,
-        novelty.Flag.fit(validation),
-        novelty.Flag.fit(validation, quantity="sigma"),
-    )
+    same = stress.row("same", "", measured(rng, 8000), validation, *rules)
     assert same["auc"] == pytest.approx(0.5, abs=0.02) and same["flagged"] == pytest.approx(0.01, abs=0.005)
     assert same["z_scatter"] == pytest.approx(1, abs=0.03) and same["error_over_limit"] == pytest.approx(1, abs=0.04)
     assert same["aleatoric_over_limit"] == 1.0
@@ -63,8 +56,7 @@ def test_auc_is_that_of_two_gaussians(rng):
 
 def test_flag_joins_small_bins_and_refuses_what_fixes_nothing(rng):
     stars = measured(rng, 400)
-    few = novelty.Measured(**{name: values[stars.mean > 17] for name, values in vars(stars).items()})
-    assert min(novelty.Flag.fit(few).edges) >= 17
+    assert min(novelty.Flag.fit(stars[stars.mean > 17]).edges) >= 17
     with pytest.raises(DataError, match="99 validation stars"):
         novelty.Flag.fit(measured(rng, 99))
     with pytest.raises(DataError, match="no epistemic part"):
@@ -128,7 +120,7 @@ def test_a_run_writes_what_pages_read(tmp_path, model, monkeypatch):
     frames = [stress.make_frame(stress.CONDITIONS["in_range"], number, 9) for number in range(2)]
     items = [(frame, stars.assign(counted=True)) for frame, stars in frames]
     source = evaluation_frames.Source(items, lambda item: item, None, {"engine": "renderer"})
-    monkeypatch.setattr(stress.evaluation_frames, "validation", lambda *_: source)
+    monkeypatch.setattr(stress, "simulated", lambda *_: source)
     monkeypatch.setattr(stress, "CONDITIONS", {name: stress.CONDITIONS[name] for name in ("in_range", "galaxies")})
     path = stress.run(tmp_path, bpnn=card, frames=1, path=tmp_path / "studies" / "stress.json", progress=False)
     content = json.loads(path.read_text())
