@@ -76,7 +76,10 @@ class Server:
                 if trick == "cut":
                     body = body[: len(body) // 2]
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the client gives up, as it should
-                    self.wfile.write(body)
+                    for start in range(0, len(body), 50 if trick == "trickle" else len(body)):
+                        self.wfile.write(body[start : start + 50] if trick == "trickle" else body)
+                        if trick == "trickle" and owner.release.wait(0.1):
+                            break
                 return None
 
         self.release = threading.Event()
@@ -98,6 +101,7 @@ def server(monkeypatch):
     monkeypatch.delenv("SDSS_MIRROR", raising=False)
     monkeypatch.setattr(files, "RETRIES", 2)
     monkeypatch.setattr(files, "TIMEOUT", 0.5)
+    monkeypatch.setattr(files, "CHUNK", 64)
     monkeypatch.setattr(time, "sleep", lambda _: None)  # pooch's, before it tries again
     server = Server()
     yield server
@@ -173,6 +177,7 @@ class TestDownload:
             ("cut", "no connection .*IncompleteRead"),
             ("drop", "no connection .*Remote end closed"),
             ("slow", "no answer in time"),
+            ("trickle", "too slow"),
             ("wrong", "wrong bytes came"),
             ("503", "the server answers 503"),
             ("404", "not there"),
@@ -239,7 +244,7 @@ class TestDownload:
 
     def test_no_server_is_told_at_once(self, manifest, server, tmp_path):
         server.stop()
-        with pytest.raises(MissingError, match=r"not tried: no connection \(.*Connection refused"):
+        with pytest.raises(MissingError, match=r"not tried: http.*: no connection \(.*Connection refused"):
             get(manifest, tmp_path / "d", server)
 
     def test_a_server_that_goes_away(self, manifest, server, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ pooch downloads, retries, checks the hash and moves a file to its place only whe
 
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -28,6 +29,8 @@ SERVER = "https://data.sdss.org/sas"
 COMMAND = "pnet sdss-download"
 RETRIES = 3  # after a cut connection, a timeout, wrong bytes or an error of the server
 TIMEOUT = 30.0  # s without a byte, until an attempt counts as failed
+SLOWEST = 2000.0  # bytes/s; below this on the average of TIMEOUT or more a connection counts as dead
+CHUNK = 8192  # bytes between two looks at the speed
 PATIENCE = 10.0  # s, for a server to say that it is there
 JOBS = 4  # downloads at a time
 ABSENT = (403, 404, 410)  # what a server answers for a file that it does not have: asking again is in vain
@@ -126,11 +129,14 @@ def obstacle(mirror: str | os.PathLike | None = None, timeout: float = PATIENCE)
     """Return why no SDSS file can be had here, found out within `timeout` seconds; "" where they can."""
     try:
         source = find_source(mirror)
-        if isinstance(source, Path):
-            return ""
+    except ConfigError as error:
+        return str(error)
+    if isinstance(source, Path):
+        return ""
+    try:
         status = requests.head(f"{source}/", timeout=timeout, headers=AGENT).status_code
-    except (ConfigError, requests.RequestException) as error:
-        return explain(error)
+    except requests.RequestException as error:
+        return f"{source}: {explain(error)}"
     # A server that forbids listing its folders is alive; one that cannot serve (5xx) is not.
     return f"{source} answers {status}" if status >= 500 else ""
 
@@ -138,7 +144,7 @@ def obstacle(mirror: str | os.PathLike | None = None, timeout: float = PATIENCE)
 def explain(error: Exception) -> str:
     """Return one line on an exception of a download, naming what lies at the bottom of requests' nested ones."""
     if isinstance(error, requests.Timeout) or "timed out" in str(error):
-        return "no answer in time"
+        return "no answer in time, or too slow a one"
     if isinstance(error, requests.HTTPError):
         return f"the server answers {error.response.status_code}"
     if isinstance(error, requests.RequestException):
@@ -272,10 +278,34 @@ def _download(wanted: list[File], mirror: str | os.PathLike | None, report: Repo
     report.missing.sort(key=lambda entry: wanted.index(entry[0]))
 
 
+class _Watch:
+    """Stands in for pooch's progress bar and ends a download that trickles, which would never time out."""
+
+    total = 0
+
+    def __init__(self):
+        self.start, self.received = time.monotonic(), 0
+
+    def update(self, size: int) -> None:
+        self.received += size
+        seconds = time.monotonic() - self.start
+        if seconds > TIMEOUT and self.received < SLOWEST * seconds:
+            raise requests.Timeout
+
+    def reset(self) -> None:
+        """Nothing: pooch fills its bar up at the end."""
+
+    close = reset
+
+
+def _downloader() -> pooch.HTTPDownloader:
+    return pooch.HTTPDownloader(progressbar=_Watch(), chunk_size=CHUNK, timeout=TIMEOUT, headers=AGENT)
+
+
 def _get(url: str, output_file: str, store: pooch.Pooch) -> None:
     """Download for pooch; what the server does not have, and what is no FITS file, is told apart from a failure."""
     try:
-        pooch.HTTPDownloader(timeout=TIMEOUT, headers=AGENT, chunk_size=1 << 16)(url, output_file, store)
+        _downloader()(url, output_file, store)
     except requests.HTTPError as error:
         if error.response.status_code in ABSENT:
             raise FileNotFoundError(url) from error
@@ -300,8 +330,7 @@ def _check_unknown(url: str, output_file: str, store: pooch.Pooch) -> None:
 def retrieve(url: str, target: Path, digest: str) -> None:
     """Download one file from an address of its own to `target`, if its SHA-256 is `digest`; raise as pooch does."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    downloader = pooch.HTTPDownloader(timeout=TIMEOUT, headers=AGENT)
-    pooch.retrieve(url, f"sha256:{digest}", target.name, target.parent, downloader=downloader)
+    pooch.retrieve(url, f"sha256:{digest}", target.name, target.parent, downloader=_downloader())
 
 
 def record_path(output: str | os.PathLike) -> Path:
