@@ -23,7 +23,7 @@ from pnet.sdss import catalogue as sdss_catalogue
 from pnet.sdss.files import fetch
 from pnet.simulation.recipe import Recipe
 from pnet.sky import catalogue, limits, matching
-from pnet.training import injection
+from pnet.training import real_sky
 from studies import stripe82
 
 STRIPE82 = ("4192", "6377")  # runs of the two epochs
@@ -103,7 +103,7 @@ def _psf_at(frame: Frame) -> Callable[[Frame, float, float], limits.EffectivePSF
     if model is not None:
         return lambda _, x, y: limits.EffectivePSF.from_pixels(model.at(x, y))
     if frame.seeing is None:
-        frame.seeing = injection.prepare(frame, Recipe.load()).seeing
+        frame.seeing = real_sky.prepare(frame, Recipe.load()).seeing
     return limits.atmosphere
 
 

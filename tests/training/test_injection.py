@@ -14,8 +14,9 @@ from pnet.frame import Frame
 from pnet.simulation.recipe import Recipe
 from pnet.sky import render
 from pnet.sky.psf import pixel_psf
-from pnet.sky.stamps import aperture_flux
-from pnet.training import injection
+from pnet.sky.stamps import aperture_flux, gaussian_width
+from pnet.training import injection, real_sky
+from pnet.training.fields import FAINT
 
 SEEING, SIZE, SKY, GAIN, READ = 1.3, 400, 300.0, 4.0, 5.0
 ZERO_POINT = 30.0
@@ -52,7 +53,7 @@ def frame():
 
 @pytest.fixture(scope="module")
 def sky(frame, recipe):
-    return injection.prepare(frame, recipe)
+    return real_sky.prepare(frame, recipe)
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +71,8 @@ def test_the_frames_psf_is_measured(sky):
 def test_seeing_follows_from_the_width(recipe, seeing):
     centre = torch.zeros(1)
     psf = torch.from_numpy(pixel_psf(seeing, size=25, aureole=None).astype(np.float32))[None]
-    width = float(injection.gaussian_width(psf, centre, centre))
-    assert injection.seeing_of_width(width, 0.396, recipe) == pytest.approx(seeing, abs=0.01)
+    width = float(gaussian_width(psf, centre, centre))
+    assert real_sky.seeing_of_width(width, 0.396, recipe) == pytest.approx(seeing, abs=0.01)
 
 
 def test_an_extended_source_is_a_negative_and_stars_are_ignored(sky):
@@ -84,7 +85,7 @@ def test_an_extended_source_is_a_negative_and_stars_are_ignored(sky):
 
     assert all(distance(position) < 1 for position in [*STARS, DOUBTFUL])
     assert distance(GALAXY) > 12
-    assert distance((110, 252)) < injection.BLOCK  # the masked pixels
+    assert distance((110, 252)) < real_sky.BLOCK  # the masked pixels
 
 
 def test_contamination_is_the_light_of_real_sources(sky):
@@ -172,7 +173,7 @@ def test_stars_on_real_ones_and_faint_ones_are_ignored(source):
     batch = faint.batch(2, torch.device("cpu"))
     mag = ZERO_POINT - 2.5 * torch.log10(batch.flux)
     added = batch.flux > 1.5
-    assert batch.ignored[added & (mag > injection.FAINT)].all()
+    assert batch.ignored[added & (mag > FAINT)].all()
     spoilt = injection.InjectedFields([_spoilt(source.skies[0])], source.recipe, 2, 256).batch(2, torch.device("cpu"))
     assert spoilt.ignored.all()
 
@@ -228,9 +229,9 @@ def test_halo_and_spikes_of_a_bright_star_are_empty_sky(frame, recipe):
     for sign in (1, -1):
         spiked[150 + sign * reach, 200 + reach] += 400 * np.exp(-reach / 20)
         spiked[150 + sign * reach, 200 - reach] += 400 * np.exp(-reach / 20)
-    sky = injection.prepare(replace(frame, image=frame.image + spiked), recipe)
+    sky = real_sky.prepare(replace(frame, image=frame.image + spiked), recipe)
     points = sky.ignored[np.hypot(*(sky.ignored - np.float32([200, 150])).T) < 60]
     assert np.hypot(*(points - np.float32([200, 150])).T).min() < 1
     tip = np.hypot(*(points - np.float32([225, 175])).T)
-    assert tip.min() > injection.BLOCK
+    assert tip.min() > real_sky.BLOCK
     assert sky.contamination[175, 225] > 500  # ... where an added star would be spoilt
