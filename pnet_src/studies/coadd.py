@@ -19,7 +19,7 @@ from pnet.evaluation import scores
 from pnet.evaluation.frames import Source, sdss_psf
 from pnet.evaluation.ledger import Entry, entries_of
 from pnet.evaluation.scores import Score
-from pnet.sdss import catalogue as sdss_catalogue
+from pnet.sdss.catalogue import load_field
 from pnet.sdss.files import fetch
 from pnet.sky import matching
 from studies import stripe82
@@ -40,7 +40,7 @@ def source(manifest: str = "sdss-standard", progress: bool = False) -> Source:
     """
     path = stripe82.fetch(["coadd"])["coadd"]
     report = fetch(manifest, fields=[stripe82.FIELD], progress=progress)
-    frame, own = sdss_catalogue.load_field(report, stripe82.FIELD)
+    frame, own = load_field(report, stripe82.FIELD)
     truth = stripe82.coadd_truth(path, frame)
     where = "co-add catalogue (Annis et al. 2014) from a public copy; frame as for --dataset sdss"
     details: dict[str, Any] = {"source": where, "manifest": manifest}

@@ -19,7 +19,7 @@ from pnet.common import paths, provenance
 from pnet.common.errors import DataError, MissingError
 from pnet.evaluation import measurements
 from pnet.frame import Frame
-from pnet.sdss import catalogue as sdss_catalogue
+from pnet.sdss.catalogue import load_field
 from pnet.sdss.files import fetch
 from pnet.simulation.recipe import Recipe
 from pnet.sky import catalogue, limits, matching
@@ -73,7 +73,7 @@ def stripe82_pair() -> Pair:
 def overlap_pair(manifest: str = "sdss-standard") -> Pair:
     """Return the two DR17 frames that overlap; MissingError if they cannot be had."""
     report = fetch(manifest, fields=OVERLAP, progress=False)
-    first, second = (sdss_catalogue.load_field(report, name)[0] for name in OVERLAP)
+    first, second = (load_field(report, name)[0] for name in OVERLAP)
     return Pair("overlap", first, second)
 
 

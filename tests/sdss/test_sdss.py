@@ -14,12 +14,11 @@ from scipy.interpolate import RegularGridInterpolator
 
 from pnet.common.errors import ConfigError, DataError
 from pnet.common.fits_file import open_fits
-from pnet.sdss import catalogue as sdss_catalogue
-from pnet.sdss import field as sdss_field
-from pnet.sdss import frame as sdss
-from pnet.sdss import selection as sdss_selection
-from pnet.sdss.field import FieldId
-from pnet.sdss.psf import PSFModel
+from pnet.sdss.catalogue import select
+from pnet.sdss.field import FieldId, identify
+from pnet.sdss.frame import read_frame, read_mask
+from pnet.sdss.psf import PSFModel, fwhm
+from pnet.sdss.selection import noise_ratio
 from pnet.sky import background
 
 ID = FieldId(1234, 3, 56, "g")
@@ -52,7 +51,7 @@ def expected(parts, gain, dark):
 
 
 def test_frame_in_electrons(frame_path, parts):
-    frame = sdss.read_frame(frame_path)
+    frame = read_frame(frame_path)
     image, variance, zero_point = expected(parts, 3.845, 1.3225)  # the table's values of g, camera column 3
     np.testing.assert_allclose(frame.image, image, rtol=1e-5)
     np.testing.assert_allclose(frame.variance, variance, rtol=1e-5)
@@ -71,7 +70,7 @@ def test_frame_in_electrons(frame_path, parts):
 
 def test_psfield_gives_gain_dark_variance_and_seeing(tmp_path, frame_path, parts):
     psfield = sdss_files.write_psfield(tmp_path / "psField.fit", ID, gain=5.0, dark_variance=2.0, sigma=1.8)
-    frame = sdss.read_frame(frame_path, psfield=psfield)
+    frame = read_frame(frame_path, psfield=psfield)
     image, variance, zero_point = expected(parts, 5.0, 2.0)
     np.testing.assert_allclose(frame.image, image, rtol=1e-5)
     np.testing.assert_allclose(frame.variance, variance, rtol=1e-5)
@@ -88,7 +87,7 @@ def test_one_zero_point_serves_every_column(tmp_path):
     image[30, 20] = image[30, 60] = 2.0
     calibration = np.where(np.arange(SHAPE[1]) < 40, 0.003, 0.004)
     path = sdss_files.write_frame(tmp_path / "frame-g-001234-3-0056.fits", image, calibration, np.full((9, 11), 90), ID)
-    frame = sdss.read_frame(path)
+    frame = read_frame(path)
     electrons = frame.image - 3.845 * 90
     assert frame.magnitude(electrons[30, 20]) == pytest.approx(22.5 - 2.5 * np.log10(2), abs=1e-4)
     assert electrons[30, 60] == pytest.approx(electrons[30, 20], rel=1e-6)
@@ -96,30 +95,30 @@ def test_one_zero_point_serves_every_column(tmp_path):
 
 def test_variance_describes_the_noise(tmp_path, rng):
     scene = sdss_files.write_field(tmp_path, rng)
-    frame = sdss.read_frame(scene.paths["frame"], scene.paths["psField"], scene.paths["fpM"])
+    frame = read_frame(scene.paths["frame"], scene.paths["psField"], scene.paths["fpM"])
     assert frame.zero_point == pytest.approx(scene.zero_point, abs=1e-6)
-    assert sdss_selection.noise_ratio(frame) == pytest.approx(1, abs=0.01)
+    assert noise_ratio(frame) == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize("name", ["frame-g-001234-3-0056.fits", "frame-g-001234-3-0056.fits.bz2"])
 def test_compressed_and_plain_are_the_same(tmp_path, frame_path, parts, name):
     other = sdss_files.write_frame(tmp_path / "other" / name, *parts, ID, compress=name.endswith("bz2"))
-    np.testing.assert_array_equal(sdss.read_frame(other).image, sdss.read_frame(frame_path).image)
+    np.testing.assert_array_equal(read_frame(other).image, read_frame(frame_path).image)
 
 
 def test_identity_from_the_file_name_then_from_astrans(tmp_path, parts):
     odd = sdss_files.write_frame(tmp_path / "renamed.fits", *parts, ID, compress=False)
-    assert sdss_field.identify(odd) == ID
-    assert sdss_field.identify(tmp_path / "frame-r-000094-1-0012.fits.bz2") == FieldId(94, 1, 12, "r")
+    assert identify(odd) == ID
+    assert identify(tmp_path / "frame-r-000094-1-0012.fits.bz2") == FieldId(94, 1, 12, "r")
     bare = sdss_files.write_hdus(tmp_path / "bare.fits", [fits.PrimaryHDU(np.zeros((3, 3)))])
     with pytest.raises(DataError, match="cannot tell run"):
-        sdss_field.identify(bare)
+        identify(bare)
 
 
 @given(st.integers(1, 999999), st.integers(1, 6), st.integers(1, 9999), st.sampled_from("ugriz"))
 def test_a_frame_is_known_by_its_path_on_the_server(run, camcol, field, band):
     identity = FieldId(run, camcol, field, band)
-    assert sdss_field.identify(identity.server_path("frame")) == identity
+    assert identify(identity.server_path("frame")) == identity
     run, camcol, field = map(int, identity.name.split("-")[:3])
     assert (run, camcol, field) == (identity.run, identity.camcol, identity.field)
     for role in ("photoObj", "photoField", "psField", "fpM"):
@@ -136,7 +135,7 @@ def test_server_paths():
 
 def test_nan_pixels_are_masked(tmp_path, parts):
     parts[0][10, 10] = np.nan
-    frame = sdss.read_frame(sdss_files.write_frame(tmp_path / "frame-g-001234-3-0056.fits", *parts, ID))
+    frame = read_frame(sdss_files.write_frame(tmp_path / "frame-g-001234-3-0056.fits", *parts, ID))
     assert frame.mask.sum() == 1 and frame.mask[10, 10]
     assert np.isfinite(frame.image).all() and np.isfinite(frame.variance).all()
 
@@ -148,7 +147,7 @@ class TestDamage:
         for size in (0, 5, 2879, 2880, 2880 * 3, 2880 * 8, len(whole) - 2880, len(whole) - 1):
             path.write_bytes(whole[:size])
             with pytest.raises(DataError, match="frame-g-001234-3-0056"):
-                sdss.read_frame(path)
+                read_frame(path)
 
     @pytest.mark.parametrize(
         "damage, words",
@@ -161,9 +160,9 @@ class TestDamage:
     def test_compressed_file_that_is_not_whole(self, frame_path, damage, words):
         frame_path.write_bytes(damage(frame_path.read_bytes()))
         with pytest.raises(DataError, match=words):
-            sdss.read_frame(frame_path)
+            read_frame(frame_path)
         with pytest.raises(DataError, match="cannot be read"):
-            sdss.read_frame(frame_path.with_name("nothing.fits"))
+            read_frame(frame_path.with_name("nothing.fits"))
 
     def test_gzip_is_read(self, tmp_path, parts):
         import gzip
@@ -177,19 +176,19 @@ class TestDamage:
         image, calibration, sky = parts
         name = tmp_path / "frame-g-001234-3-0056.fits"
         with pytest.raises(DataError, match="vector of 80 calibrations"):
-            sdss.read_frame(sdss_files.write_frame(name, image, calibration[:-1], sky, ID))
+            read_frame(sdss_files.write_frame(name, image, calibration[:-1], sky, ID))
         with pytest.raises(DataError, match="not finite and positive"):
-            sdss.read_frame(sdss_files.write_frame(name, image, np.zeros(80), sky, ID))
+            read_frame(sdss_files.write_frame(name, image, np.zeros(80), sky, ID))
         with pytest.raises(DataError, match="does not fit"):
-            sdss.read_frame(sdss_files.write_frame(name, image, calibration, sky, ID, xinterp=np.zeros(81)))
+            read_frame(sdss_files.write_frame(name, image, calibration, sky, ID, xinterp=np.zeros(81)))
         with pytest.raises(DataError, match="3 HDUs|1 HDUs"):
-            sdss.read_frame(sdss_files.write_hdus(name, [fits.PrimaryHDU(image)]))
+            read_frame(sdss_files.write_hdus(name, [fits.PrimaryHDU(image)]))
 
     def test_ccd_whose_gain_changed_needs_psfield(self, tmp_path, parts):
         identity = FieldId(1234, 2, 56, "u")
         path = sdss_files.write_frame(tmp_path / "frame-u-001234-2-0056.fits", *parts, identity)
         with pytest.raises(DataError, match="give the field's psField"):
-            sdss.read_frame(path)
+            read_frame(path)
 
 
 class TestMask:
@@ -203,14 +202,14 @@ class TestMask:
             "NOTCHECKED": [[(40, 0, 79)]],
         }
         fpm = sdss_files.write_fpm(tmp_path / "fpM-001234-g3-0056.fit", ID, SHAPE, spans)
-        planes = sdss.read_mask(fpm)
+        planes = read_mask(fpm)
         truth = np.zeros(SHAPE, bool)
         truth[0, 0] = truth[59, 79] = True
         truth[1, 3:6] = True
         np.testing.assert_array_equal(planes["INTERP"], truth)
         assert set(planes) == set(sdss_files.MASKS)
         assert planes["BINOBJECT"].sum() == 0
-        frame = sdss.read_frame(frame_path, fpm=fpm)
+        frame = read_frame(frame_path, fpm=fpm)
         np.testing.assert_array_equal(frame.mask, truth | planes["SATUR"] | planes["CR"] | planes["GHOST"])
         assert frame.meta["planes"]["NOTCHECKED"].sum() == 80
 
@@ -218,20 +217,20 @@ class TestMask:
     def test_pixels_outside(self, tmp_path, run_of_pixels):
         fpm = sdss_files.write_fpm(tmp_path / "m.fit", ID, SHAPE, {"CR": [[run_of_pixels]]})
         with pytest.raises(DataError, match="CR leaves the image"):
-            sdss.read_mask(fpm)
+            read_mask(fpm)
 
     def test_of_another_field_band_or_shape(self, tmp_path, frame_path):
         other = sdss_files.write_fpm(tmp_path / "m.fit", FieldId(1234, 3, 57, "g"), SHAPE, {})
         with pytest.raises(DataError, match="belongs to 1234-3-57, the frame is 1234-3-56-g"):
-            sdss.read_frame(frame_path, fpm=other)
+            read_frame(frame_path, fpm=other)
         other = sdss_files.write_fpm(tmp_path / "fpM-001234-r3-0056.fit", ID, SHAPE, {})
         with pytest.raises(DataError, match="band r"):
-            sdss.read_frame(frame_path, fpm=other)
+            read_frame(frame_path, fpm=other)
         other = sdss_files.write_fpm(tmp_path / "m.fit", ID, (60, 81), {})
         with pytest.raises(DataError, match=r"mask is \(60, 81\)"):
-            sdss.read_frame(frame_path, fpm=other)
+            read_frame(frame_path, fpm=other)
         with pytest.raises(DataError, match="no fpM mask"):
-            sdss.read_mask(frame_path)
+            read_mask(frame_path)
 
 
 class TestPSF:
@@ -257,7 +256,7 @@ class TestPSF:
         with pytest.raises(ConfigError, match="band is 'y'"):
             PSFModel.read(path, "y").at(0, 0)
         with pytest.raises(DataError, match="belongs to 1-1-1"):
-            sdss.read_frame(frame_path, psfield=path)
+            read_frame(frame_path, psfield=path)
         with pytest.raises(DataError, match="holds no PSF of band g"):
             PSFModel.read(frame_path, "g").at(0, 0)
         path = sdss_files.write_psfield(tmp_path / "psField.fit", ID, gain=0.0)
@@ -287,7 +286,7 @@ class TestReal:
 
     def test_frame(self, files):
         start = time.process_time()
-        frame = sdss.read_frame(files["frame"], files["psField"], files["fpM"])
+        frame = read_frame(files["frame"], files["psField"], files["fpM"])
         assert time.process_time() - start < 2, "a frame must be read quickly"
         assert frame.shape == (1489, 2048)
         assert frame.name == "94-1-12-g"
@@ -300,19 +299,19 @@ class TestReal:
         summary = fits.getdata(files["psField"], 6)[0]
         predicted = np.sqrt(summary["sky"][1] / frame.gain + frame.meta["dark_variance"])
         assert summary["skysig"][1] / predicted == pytest.approx(1.044, abs=0.002)
-        assert 1.0 < sdss_selection.noise_ratio(frame) < 1.05
+        assert 1.0 < noise_ratio(frame) < 1.05
         # bad columns of the CCD, interpolated in every row
         assert frame.mask[:, 356].all() and not frame.mask[700, 100:110].any()
 
     def test_psf_agrees_with_the_stars(self, files):
         """Share of the light within 2 px of that within 8 px; with the polynomials transposed it fits worse."""
-        frame = sdss.read_frame(files["frame"], files["psField"], files["fpM"])
+        frame = read_frame(files["frame"], files["psField"], files["fpM"])
         model = frame.meta["psf"]
-        widths = [sdss.fwhm(model.at(x, 700)) * frame.pixel_scale for x in (100, 1000, 1900)]
+        widths = [fwhm(model.at(x, 700)) * frame.pixel_scale for x in (100, 1000, 1900)]
         assert all(1.4 < width < 1.7 for width in widths)
         residual = {}
         signal = frame.image - background.estimate(frame).level
-        table = sdss_catalogue.select(files["photoObj"], frame)
+        table = select(files["photoObj"], frame)
         stars = table[table["counted"] & (table["mag"] < 18.5)]
         stars = stars[stars["x"].between(30, 2010) & stars["y"].between(30, 1450)]
         transposed = replace(model, coefficients=np.swapaxes(model.coefficients, 1, 2))

@@ -13,7 +13,7 @@ from pnet.common.errors import ConfigError, MissingError
 from pnet.common.files import read_json
 from pnet.evaluation import contaminants
 from pnet.frame import Frame
-from pnet.sdss import catalogue as sdss_catalogue
+from pnet.sdss.catalogue import load_field
 from pnet.sdss.files import Report, fetch
 from pnet.sdss.psf import PSFModel
 from pnet.simulation import datasets
@@ -124,7 +124,7 @@ def sdss(manifest: str, progress: bool = False) -> Source:
     # the place of a mirror is this machine's affair; results that are released must not name it
     where = report.source if report.source.startswith("http") else "a local mirror or files downloaded earlier"
     details = {"source": where, "manifest": manifest}
-    return Source(fields, lambda name: sdss_catalogue.load_field(report, name), sdss_psf(report), details)
+    return Source(fields, lambda name: load_field(report, name), sdss_psf(report), details)
 
 
 def sdss_psf(report: Report) -> Callable[[Frame, float, float], limits.EffectivePSF]:
