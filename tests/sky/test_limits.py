@@ -49,9 +49,25 @@ def test_sky_limited_star(gaussian):
     noise, width = np.sqrt(sky), np.sqrt(SIGMA**2 + 1 / 12)
     bound = limits.bound(gaussian, [30.0], [30.0], [flux], sky, 0.0, size=41)
     assert bound["limit_x"][0] == pytest.approx(np.sqrt(8 * np.pi) * width**2 * noise / flux, rel=0.02)
-    # the unknown sky costs a little: 4π σ² of the stamp's 1681 pixels
-    assert bound["limit_flux"][0] == pytest.approx(noise * np.sqrt(4 * np.pi) * width, rel=0.03)
-    assert bound["limit_sky"][0] == pytest.approx(noise / 41, rel=0.03)
+    assert bound["limit_flux"][0] == pytest.approx(noise * np.sqrt(4 * np.pi) * width, rel=0.01)
+
+
+@pytest.mark.parametrize("size", [9, 15, 41])
+def test_the_sky_is_known_from_the_whole_frame(gaussian, size):
+    """A star without photons of its own, in closed form: σ_F = n / √ΣP² with the sky known, and more by the factor
+    1/√(1 − (ΣP)²/(N ΣP²)) where each stamp of N pixels must tell its own."""
+    sky = 1e4
+    share = gaussian_pixel(0, 0, size)
+    known, fitted = (
+        limits.bound(gaussian, [30.0], [30.0], [1e-3], sky, 0.0, size=size, fit_sky=fit_sky).iloc[0]
+        for fit_sky in (False, True)
+    )
+    power, left = (share**2).sum(), 1 - share.sum() ** 2 / (size**2 * (share**2).sum())
+    assert known["limit_flux"] == pytest.approx(np.sqrt(sky / power), rel=1e-6)
+    assert fitted["limit_flux"] == pytest.approx(np.sqrt(sky / power / left), rel=1e-6)
+    assert fitted["limit_sky"] == pytest.approx(np.sqrt(sky / left) / size, rel=1e-6)
+    assert known["limit_x"] == pytest.approx(fitted["limit_x"], rel=1e-9)  # the sky says nothing of the position
+    assert np.isnan(known["limit_sky"])
 
 
 def test_read_noise_adds_to_the_sky(gaussian):
@@ -87,7 +103,7 @@ def test_numbers_of_the_design():
 
 def test_a_maximum_likelihood_fit_reaches_the_bound(gaussian, rng):
     flux, sky, noise, size = 3000.0, 200.0, 5.0, 15
-    bound = limits.bound(gaussian, [30.3], [30.1], [flux], sky, noise, size=size)
+    bound = limits.bound(gaussian, [30.3], [30.1], [flux], sky, noise, size=size, fit_sky=True)
     expected = flux * gaussian_pixel(0.3, 0.1, size) + sky
     sigma = np.sqrt(expected + noise**2)
     found = []
@@ -114,7 +130,7 @@ def test_the_same_psf_in_three_forms(gaussian):
         limits.EffectivePSF.from_pixels(gaussian_pixel(0, 0, 51)),
     ]
     arguments = ([30.3, 31.9], [30.1, 29.5], [3000.0, 1e5], 200.0, 5.0)
-    first, *others = (limits.bound(psf, *arguments, size=31).drop(columns="limit_width") for psf in forms)
+    first, *others = (limits.bound(psf, *arguments, size=31, fit_sky=True).drop(columns="limit_width") for psf in forms)
     for other in others:
         np.testing.assert_allclose(other, first, rtol=0.01)
 

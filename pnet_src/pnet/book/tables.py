@@ -395,7 +395,7 @@ def limit(output: Path) -> str:
         )
     return (
         f"{to_html(pd.DataFrame(rows))}\nSeeing {SEEING} arcsec, sky {conditions.sky:.0f} e⁻ a pixel, gain "
-        f"{conditions.gain} e⁻/ADU, read noise {noise:g} e⁻, PSF and its width known, saturation left out.\n"
+        f"{conditions.gain} e⁻/ADU, read noise {noise:g} e⁻, PSF, its width and the sky known, saturation left out.\n"
     )
 
 
