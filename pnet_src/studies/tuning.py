@@ -7,11 +7,13 @@ are read (`pnet.evaluation.baselines`).
 
 import itertools
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -39,9 +41,8 @@ GRIDS: dict[str, dict[str, Sequence[float]]] = {
 # What is cut from one run's table rather than run again, and the column that it cuts.
 CUTS = {"min_class_star": "class_star"}
 SETS = {"paper": ("val", "paper-*.fits"), "realistic": ("train", "realistic-*.fits")}
+COUNTED = ("found", "missed", "false", "galaxies")
 FAINTEST = 20.0  # mag; the paper's range ends there, and so does what counts as a false star on a galaxy
-
-FrameWithTruth = tuple[Frame, pd.DataFrame]
 
 
 def tune(
@@ -89,7 +90,7 @@ def tune(
     grid = GRIDS[name] if grid is None else grid
     frames = _frames(folder, limit)
     counts = _counts(name, frames, grid, progress)
-    curve = [_row(setting, counts, tuple(frames)) for setting in _settings(grid)]
+    curve = [_row(setting, counts) for setting in _settings(grid)]
     best = max(curve, key=lambda row: row["f1"])  # the first of equals, the one nearest to the default
     command = f"python -m studies tune-baseline {name} --frames {Path(folder).name}"
     command += f" --limit {limit}" if limit else ""
@@ -119,13 +120,9 @@ def _dump(content: Mapping[str, Any]) -> str:
     """Return YAML with one line for each point of a curve."""
     lines = []
     for name, entry in content.items():
-        lines.append(f"{name}:")
-        for key, value in entry.items():
-            if key == "curve":
-                lines.append("  curve:")
-                lines += [f"    - {_flow(row)}" for row in value]
-            else:
-                lines.append(f"  {key}: {_flow(value)}")
+        plain = [f"  {key}: {_flow(value)}" for key, value in entry.items() if key != "curve"]
+        curve = [f"    - {_flow(row)}" for row in entry.get("curve", ())]
+        lines += [f"{name}:", *plain, *(["  curve:", *curve] if curve else [])]
     return "\n".join(lines) + "\n"
 
 
@@ -151,9 +148,9 @@ def _counts(
     frames: Mapping[str, list[Path]],
     grid: Mapping[str, Sequence[float]],
     progress: Callable[[Iterable], Iterable] | None,
-) -> dict[tuple, list[int]]:
-    """Return [true, missed, false, on galaxies] by set and setting."""
-    counts: dict[tuple, list[int]] = {}
+) -> dict[tuple, np.ndarray]:
+    """Return the sums of `_count` by set and setting."""
+    counts: dict[tuple, np.ndarray] = defaultdict(lambda: np.zeros(len(COUNTED), int))
     runs = _settings({key: values for key, values in grid.items() if key not in CUTS})
     cuts = _settings({key: values for key, values in grid.items() if key in CUTS})
     items = [(label, file) for label, files in frames.items() for file in files]
@@ -166,33 +163,25 @@ def _counts(
                 for key, value in cut.items():
                     # as the method itself does: without CLASS_STAR a cut above 0 keeps nothing
                     kept = kept[kept[CUTS[key]] >= value] if value else kept
-                numbers = counts.setdefault((label, *({**run, **cut}[key] for key in grid)), [0, 0, 0, 0])
-                for index, number in enumerate(_count(truth, kept, frame)):
-                    numbers[index] += number
+                counts[(label, *({**run, **cut}[key] for key in grid))] += _count(truth, kept, frame)
     return counts
 
 
-def _count(truth: pd.DataFrame, found: pd.DataFrame, frame: Frame) -> tuple[int, int, int, int]:
+def _count(truth: pd.DataFrame, found: pd.DataFrame, frame: Frame) -> np.ndarray:
+    """Return how many stars are found and missed, and how many detections are false and on galaxies."""
     rows = matching.compare(truth, found, frame.shape, mask=frame.mask)
-    status = rows["status"].value_counts()
-    on_galaxies = (rows["truth_kind"] == "galaxy") & (rows["mag"] <= FAINTEST)
-    names = (matching.MATCHED, matching.MISSED, matching.FALSE)
-    return (*(int(status.get(each, 0)) for each in names), int(on_galaxies.sum()))
+    numbers = [int((rows["status"] == each).sum()) for each in (matching.MATCHED, matching.MISSED, matching.FALSE)]
+    return np.array([*numbers, int(((rows["truth_kind"] == "galaxy") & (rows["mag"] <= FAINTEST)).sum())])
 
 
-def _row(setting: Mapping[str, float], counts: Mapping[tuple, list[int]], labels: tuple[str, ...]) -> dict[str, Any]:
-    row: dict[str, Any] = dict(setting)
-    total = [0, 0, 0, 0]
-    for label in labels:
-        numbers = counts[(label, *setting.values())]
-        total = [a + b for a, b in zip(total, numbers, strict=True)]
-        row[label] = dict(zip(("found", "missed", "false", "galaxies"), numbers, strict=True)) | _rates(numbers)
-    row["f1"] = _rates(total)["f1"]
-    return row
+def _row(setting: Mapping[str, float], counts: Mapping[tuple, np.ndarray]) -> dict[str, Any]:
+    numbers = {label: counts[(label, *setting.values())] for label in SETS}
+    sets = {label: dict(zip(COUNTED, each.tolist(), strict=True)) | _rates(each) for label, each in numbers.items()}
+    return {**setting, **sets, "f1": _rates(sum(numbers.values()))["f1"]}
 
 
-def _rates(numbers: Sequence[int]) -> dict[str, float]:
-    true, missed, *false = numbers
+def _rates(numbers: np.ndarray) -> dict[str, float]:
+    true, missed, *false = numbers.tolist()
     wrong = sum(false)
     return {
         "precision": round(true / max(1, true + wrong), 5),

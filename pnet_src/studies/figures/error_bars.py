@@ -1,6 +1,6 @@
 """Whether error bars hold for every star: by group, as PIT histogram, after other recalibrations, and part by part."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,14 +11,14 @@ from scipy import stats
 
 from pnet.book.figures import style
 from pnet.common import metrics
+from pnet.common.metrics import Estimate
 from pnet.common.seeds import derive
 from pnet.evaluation import calibration_metrics, scores
-from pnet.evaluation import error_bars as calibration_scores
+from pnet.evaluation.error_bars import GROUPS, LEVELS, SMALLEST
+from pnet.evaluation.ledger import Entry, Ledger
 from pnet.evaluation.scores import Score
 
-if TYPE_CHECKING:
-    from pnet.evaluation.ledger import Entry, Ledger
-
+Numbers = list[tuple[float, Entry]]  # a bin's place and its entry
 GOAL = (0.95, 1.05)  # scatter of (truth − mean) / σ
 WIDEST = 1.8  # of that axis: a few outliers must not flatten the rest
 LABELS = {"mag": "true magnitude", "seeing": "seeing / arcsec", "crowding": "neighbours within 10 to 30 px"}
@@ -32,7 +32,7 @@ STYLES = {  # how each recalibration is drawn
 
 
 @style.styled
-def by_group(ledger: "Ledger", dataset: str = "simulation", *, seed: int) -> Figure:
+def by_group(ledger: Ledger, dataset: str = "simulation", *, seed: int) -> Figure:
     """Draw the scatter of standardised errors (left) and the miscalibration area (right) by group.
 
     Parameters
@@ -43,7 +43,7 @@ def by_group(ledger: "Ledger", dataset: str = "simulation", *, seed: int) -> Fig
         Of the draws that give the range of areas that perfect error bars have.
     """
     figure, axes = style.new(3, 2, height=8.2)
-    for number, group in enumerate(calibration_scores.GROUPS):
+    for number, group in enumerate(GROUPS):
         left, right = axes[number]
         scatter = _entries(ledger, f"{dataset}.pnet.z_scatter.{group}.")
         robust = _entries(ledger, f"{dataset}.pnet.z_scatter_robust.{group}.")
@@ -66,32 +66,23 @@ def by_group(ledger: "Ledger", dataset: str = "simulation", *, seed: int) -> Fig
     return figure
 
 
-def _entries(ledger: "Ledger", head: str) -> list[tuple[float, "Entry"]]:
+def _entries(ledger: Ledger, head: str) -> Numbers:
     found = [(float(entry.key.removeprefix(head)), entry) for entry in ledger.find(f"{head}*")]
     return sorted((pair for pair in found if pair[1].value is not None), key=lambda pair: pair[0])
 
 
-def _scatter(
-    ax: Axes,
-    entries: list[tuple[float, "Entry"]],
-    robust: list[tuple[float, "Entry"]],
-    offset: float,
-    legend: bool,
-) -> None:
+def _scatter(ax: Axes, entries: Numbers, robust: Numbers, offset: float, legend: bool) -> None:
     ax.axhspan(*GOAL, color=style.COLOURS["truth"], alpha=0.18, linewidth=0)
     ax.axhline(1, color=style.COLOURS["limit"], linewidth=1)
-    x = np.array([value for value, _ in entries]) + offset
-    value = np.array([entry.value for _, entry in entries])
-    low = [entry.value if entry.low is None else entry.low for _, entry in entries]
-    high = [entry.value if entry.high is None else entry.high for _, entry in entries]
-    reach = np.maximum([value - low, high - value], 0)
+    x = np.array([place for place, _ in entries]) + offset
+    value, reach = _intervals([entry for _, entry in entries])
     colour = style.COLOURS["pnet"]
     ax.errorbar(x, value, yerr=reach, fmt="o", markersize=5, color=colour, elinewidth=1.3, label="std")
     blind = np.array([[place + offset, entry.value] for place, entry in robust])
     if len(blind):
         ax.plot(*blind.T, "D", markersize=5, markerfacecolor="none", color=style.COLOURS["sextractor"], label="robust")
-    top = min(max(1.2, *high) + 0.02, WIDEST)
-    ax.set_ylim(min(0.8, *low) - 0.02, top + (0.12 * (top - 0.8) if legend else 0))
+    top = min(max(1.2, *(value + reach[1])) + 0.02, WIDEST)
+    ax.set_ylim(min(0.8, *(value - reach[0])) - 0.02, top + (0.12 * (top - 0.8) if legend else 0))
     for place, number in zip(x[value > top], value[value > top], strict=True):
         beside = {"xytext": (3, 0), "textcoords": "offset points", "ha": "left", "va": "top"}
         ax.annotate(f"{number:.1f} ↑", (place, top), **beside, fontsize=8.5, color=colour)
@@ -100,7 +91,17 @@ def _scatter(
         ax.legend(loc="upper right", ncols=2, fontsize=8, borderpad=0.2, handletextpad=0.2, columnspacing=0.8)
 
 
-def _areas(ax: Axes, entries: list[tuple[float, "Entry"]], offset: float, seed: int, legend: bool) -> None:
+def _intervals(estimates: Sequence[Entry | Estimate]) -> tuple[np.ndarray, np.ndarray]:
+    """Return values and how far their intervals reach down and up, as error bars take them."""
+    value = np.array([each.value for each in estimates])
+    low, high = (
+        [each.value if getattr(each, end) is None else getattr(each, end) for each in estimates]
+        for end in ("low", "high")
+    )
+    return value, np.maximum([value - low, high - value], 0)
+
+
+def _areas(ax: Axes, entries: Numbers, offset: float, seed: int, legend: bool) -> None:
     x = np.array([value for value, _ in entries]) + offset
     floor = [calibration_metrics.perfect(entry.n, seed=seed) for _, entry in entries]
     mean, low, high = (np.array([getattr(one, name) for one in floor]) for name in ("value", "low", "high"))
@@ -121,7 +122,7 @@ def pit(table: pd.DataFrame, datasets: tuple[str, ...] = ("simulation", "sdss"))
     for letter, ax, dataset in zip("abcd", axes[0], datasets, strict=False):
         stars = scores.matched(scores.select(table, dataset, "pnet"), "mag", "mag_err", "truth_mag")
         title = f"({letter}) {style.DATASETS.get(dataset, dataset)}"
-        if len(stars) < calibration_scores.SMALLEST:
+        if len(stars) < SMALLEST:
             style.empty(ax, title)
             ax.set_xlabel("PIT, Φ((true − predicted) / σ)")
             continue
@@ -151,7 +152,7 @@ def pit(table: pd.DataFrame, datasets: tuple[str, ...] = ("simulation", "sdss"))
 def coverage(compared: dict[str, Score]) -> Figure:
     """Draw the share of stars inside 68 and 95 % intervals by magnitude, for every recalibration of `compare`."""
     figure, axes = style.new(2, 1, height=7.0)
-    for letter, ax, level in zip("ab", axes[:, 0], calibration_scores.LEVELS, strict=True):
+    for letter, ax, level in zip("ab", axes[:, 0], LEVELS, strict=True):
         title = f"({letter}) intervals of {100 * level:.0f} %"
         head = f"coverage_{100 * level:.0f}."
         if not any(key.startswith(head) for key in compared):
@@ -162,15 +163,9 @@ def coverage(compared: dict[str, Score]) -> Figure:
         for number, (name, (label, colour, marker)) in enumerate(STYLES.items()):
             keys = [key for key in compared if key.startswith(f"{head}{name}.mag.")]
             x = np.array([float(key.rpartition(".")[2]) for key in keys]) + 0.5 + 0.14 * (number - 2)
-            estimates = [compared[key].estimate for key in keys]
-            value, low, high = (
-                100 * np.array([getattr(e, part) for e in estimates]) for part in ("value", "low", "high")
-            )
-            reach = np.maximum([value - low, high - value], 0)
-            ax.errorbar(
-                x, value / 100, yerr=reach / 100, fmt=marker, markersize=5, elinewidth=1.1,
-                color=style.COLOURS[colour], label=label,
-            )  # fmt: skip
+            value, reach = _intervals([compared[key].estimate for key in keys])
+            bars = {"fmt": marker, "markersize": 5, "elinewidth": 1.1, "color": style.COLOURS[colour], "label": label}
+            ax.errorbar(x, value, yerr=reach, **bars)
         ax.set(xlabel=LABELS["mag"], ylabel="share of stars inside")
         low, high = ax.get_ylim()
         ax.set_ylim(low, high + 0.25 * (high - low))
