@@ -109,6 +109,14 @@ def test_sdss_gets_no_scatter_over_limit(entries):
     assert entries["sdss.pnet.mae"].n > 50 and entries.find("sdss.sextractor.recall")
 
 
+def test_no_limit_is_told_where_it_does_not_bound(entries):
+    for name in ("mae", "net_mae", "eta", "mean_abs_dx", "e_bar"):
+        assert entries[f"sdss.pnet.{name}"].limit is None, "a catalogue of the same pixels shares their noise"
+        assert entries[f"simulation.pnet.{name}"].limit > 0
+    perfect = entries["simulation.pnet.eta_perfect"]
+    assert perfect.value == entries["simulation.pnet.eta"].limit and entries["sdss.pnet.eta_perfect"].value is None
+
+
 def test_paper_values_stand_beside_ours(entries):
     assert entries["sdss.pnet.precision"].paper == 0.9264
     assert entries["simulation.pnet.sigma_nmad"].paper == 1.573e-4

@@ -152,7 +152,8 @@ def sigma_nmad(truth: np.ndarray, delta: np.ndarray, *, seed: int) -> Estimate:
 def outliers_beyond_three_sigma(truth: np.ndarray, measured: np.ndarray) -> Estimate:
     """η as under Table 2: |relative error| > 3 times the standard deviation of all relative errors.
 
-    It normalises itself: 0.27 % for Gaussian errors of any size, so it measures tails only.
+    It normalises itself, so it measures tails only. It would be 0.27 % for Gaussian errors of one size; what perfect
+    errors of given stars have, `outliers_at_the_limit` tells.
     """
     relative = relative_error(truth, measured)
     return rate(int((np.abs(relative) > 3 * np.std(relative)).sum()), relative.size) if relative.size else rate(0, 0)

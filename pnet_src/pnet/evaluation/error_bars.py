@@ -86,7 +86,7 @@ def uncertainty(
     truth, mean, sigma = (stars[name].to_numpy() for name in ("truth_mag", "mag", "mag_err"))
     floor = metrics.miscalibration_floor(len(stars), seed=seed)
     found = {
-        "e_bar": Score(_mean(sigma, seed), "Ē, mean σ", "mag", float(stars["limit_mag"].mean())),
+        "e_bar": Score(_mean(sigma, seed), "Ē, mean σ", "mag", scores.mean_limit(stars, "mag", dataset)),
         "e_bar_over_mae": Score(_ratio(sigma, truth - mean, seed), "Ē / MAE (1.25 where calibrated)"),
         "eta_sigma": Score(metrics.outliers_beyond_sigma(truth, mean, sigma), "η, |δ_mag| > σ_mag (31.7 % expected)"),
         "eta_literal": Score(metrics.outliers_literal(truth, mean, sigma), "η, |relative error| > σ_mag"),

@@ -53,8 +53,10 @@ def _errors(
     truth, measured = stars["truth_mag"].to_numpy(), stars[column].to_numpy()
     bound = stars["limit_mag"].to_numpy(dtype=float)
     delta, known = metrics.magnitude_error(truth, measured), np.isfinite(bound)
-    perfect_mae = float(metrics.HALF_NORMAL * np.nanmean(bound))
-    perfect_eta = metrics.outliers_at_the_limit(truth[known], bound[known], seed=seed)
+    perfect_mae = metrics.HALF_NORMAL * scores.mean_limit(stars, "mag", dataset)
+    perfect_eta = np.nan
+    if dataset in scores.BOUNDED:
+        perfect_eta = metrics.outliers_at_the_limit(truth[known], bound[known], seed=seed)
     found = {
         "mae": Score(metrics.mean_absolute(delta, seed=seed), f"MAE, {label}", "mag", perfect_mae),
         "sigma_nmad": Score(metrics.sigma_nmad(truth, delta, seed=seed), f"σ_NMAD (Eq. 6), {label}"),
@@ -65,6 +67,7 @@ def _errors(
         "within_0.5_mag": Score(_share(delta, 0.5), f"within 0.5 mag, {label}"),
     }
     if method == "pnet":  # the baselines' offset was taken off
+        found["eta_perfect"] = Score(Estimate(perfect_eta, n=int(known.sum())), f"η of perfect errors, {label}")
         found["bias"] = Score(metrics.bias(delta, seed=seed), f"median error, {label}", "mag", 0.0)
     found |= scores.over_limit(stars, delta, "mag", "mag", label, dataset, seed)
     return {f"{prefix}{name}": score for name, score in found.items()}

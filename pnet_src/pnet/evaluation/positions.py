@@ -37,7 +37,7 @@ def astrometry(
     found: dict[str, Score] = {}
     errors = _errors(stars, "")
     for axis, delta in errors.items():
-        bound = float(metrics.HALF_NORMAL * stars[f"limit_{axis}"].mean())
+        bound = metrics.HALF_NORMAL * scores.mean_limit(stars, axis, dataset)
         found[f"mean_abs_d{axis}"] = Score(metrics.mean_absolute(delta, seed=seed), f"mean |Δ{axis}|", "px", bound)
         if method == "pnet":
             found[f"{axis}_bias"] = Score(metrics.bias(delta, seed=seed), f"median Δ{axis}", "px", 0.0)

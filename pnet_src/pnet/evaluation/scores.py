@@ -15,6 +15,8 @@ from pnet.evaluation.measurements import THRESHOLDS
 from pnet.sky import matching, zero_point
 
 SIMULATED = ("simulation", "realistic", "validation")  # where the truth is the truth
+# A catalogue of the same pixels (SDSS's psfMag) shares their noise: no bound holds for the difference from it.
+BOUNDED = (*SIMULATED, "coadd")
 CALIBRATED = ("sdss", "coadd")  # data sets whose frames have 50 reference stars or more
 ENOUGH = 5  # matched stars from which on a frame's own offset is better known than that of all frames
 PER_FRAME = ("psfex", "photutils")  # methods whose PSF, and with it the zero of their magnitudes, is each frame's own
@@ -145,6 +147,11 @@ def ranges() -> list[tuple[float, float, str]]:
     """Return lower and upper edge and name of every magnitude bin and pool."""
     bins = [(float(low), float(low) + 1, f"{low:g}") for low in BINS[:-1]]
     return bins + [(*pool, f"{pool[0]:g}-{pool[1]:g}") for pool in POOLS]
+
+
+def mean_limit(stars: pd.DataFrame, quantity: str, dataset: str) -> float:
+    """Return the mean bound of stars, NaN where it does not bound the difference from the truth (`BOUNDED`)."""
+    return float(stars[f"limit_{quantity}"].mean()) if dataset in BOUNDED else np.nan
 
 
 def within(stars: pd.DataFrame, low: float, high: float) -> np.ndarray:
