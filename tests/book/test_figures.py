@@ -2,13 +2,15 @@
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from figure_checks import overlaps, panels
 from measured import table
 from PIL import Image
 
-from pnet.book.figures import astrometry, detection, photometry, style, uncertainty
+from pnet.book.figures import astrometry, counts, detection, photometry, style, training, uncertainty
 from pnet.common import metrics
+from pnet.common.errors import DataError
 from pnet.evaluation import ledger
 from pnet.evaluation.entries import entries_from_measurements
 
@@ -59,11 +61,43 @@ def test_missing_measurements_are_said_so(name, keep, measured, tmp_path):
     }[keep]
     draw, n = DRAW[name]
     figure = draw(measured[chosen])
-    texts = [text.get_text() for ax in panels(figure) for text in ax.texts]
-    expected = {"simulation": True, "nothing": True, "baseline": True, "one star": True}[keep]
-    assert ("no measurements" in texts) == expected
+    assert "no measurements" in [text.get_text() for ax in panels(figure) for text in ax.texts]
     assert len(panels(figure)) == n
     style.save(figure, tmp_path / "f.png")
+
+
+def test_figure_1_counts_stars():
+    table = pd.DataFrame(
+        {
+            "mag": [13.0, 14.1, 14.2, 19.99, 20.0, 21.0, 15.0],
+            "kind": ["star"] * 6 + ["galaxy"],
+            "counted": [True, True, False, True, True, False, False],
+        }
+    )
+    (ax,) = panels(counts.figure_1(table))
+    heights = [bar.get_height() for bar in ax.containers[0]]
+    assert heights[0] == 1 and heights[2] == 1 and heights[-1] == 2 and sum(heights) == 4
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert sorted(labels) == ["all point sources (5)", "stars that count (4)"]
+    assert counts.figure_1(table.head(0)).axes[0].texts[0].get_text() == "no stars"
+    with pytest.raises(DataError, match="lacks the columns"):
+        counts.figure_1(table[["mag"]])
+
+
+def test_history_shows_what_a_run_has_and_rates_as_misses():
+    table = pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0], "val_precision": [0.9, 1.0], "val_mag_mae": [0.0, 0.0]})
+    losses, validation = panels(training.history(table))
+    assert losses.get_yscale() == "log" and [text.get_text() for text in losses.get_legend().get_texts()] == ["sum"]
+    (line,) = [line for line in validation.lines if len(line.get_xdata())]
+    np.testing.assert_allclose(line.get_ydata(), [0.1, training.SMALLEST])
+    _, nothing = panels(training.history(table[["epoch", "loss"]]))
+    assert nothing.texts[0].get_text() == "this run had no validation frames"
+
+
+def test_many_errors_get_their_spread_by_bin(measured):
+    ax = panels(photometry.figure_7(measured))[4]
+    assert "68 % of the stars" in [text.get_text() for text in ax.get_legend().get_texts()]
+    assert "68 % of the stars" not in str(panels(photometry.figure_7(measured))[2].get_legend())
 
 
 def test_figure_6_shows_the_threshold_and_the_right_rates(measured):

@@ -4,10 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import sdss_files
-from matplotlib.figure import Figure
 
 from pnet.book import shown
-from pnet.book.figures import magnitudes, patch
+from pnet.book.figures import frames
 from pnet.common import paths
 from pnet.common.errors import DataError, MissingError
 from pnet.sdss import selection
@@ -119,37 +118,13 @@ def test_fields_one_at_a_time(scenes, tmp_path):
         load_field(report, "1234-3-56", band="r")
 
 
-class TestFigures:
-    def test_histogram_counts(self):
-        table = pd.DataFrame(
-            {
-                "mag": [13.0, 14.1, 14.2, 19.99, 20.0, 21.0, 15.0],
-                "kind": ["star"] * 6 + ["galaxy"],
-                "counted": [True, True, False, True, True, False, False],
-            }
-        )
-        ax = Figure().subplots()
-        assert magnitudes.magnitude_histogram(ax, table) is ax
-        heights = [bar.get_height() for bar in ax.containers[0]]
-        assert heights[0] == 1 and heights[2] == 1 and heights[-1] == 2 and sum(heights) == 4
-        assert [text.get_text() for text in ax.get_legend().get_texts()] == [
-            "stars that count (4)",
-            "all point sources (5)",
-        ]
-
-    def test_no_stars_and_no_columns(self):
-        nothing = pd.DataFrame({"mag": [], "kind": [], "counted": pd.Series([], dtype=bool)})
-        assert magnitudes.figure_1(nothing).axes[0].texts[0].get_text() == "no stars"
-        with pytest.raises(DataError, match="lacks the columns"):
-            magnitudes.figure_1(pd.DataFrame({"mag": [1.0]}))
-
-    def test_patch(self, scenes):
-        report = fetch(scenes[0], progress=False)
-        frame, table = load_field(report, "1234-3-56")
-        tile = patches.split(frame.shape)[-1]
-        ax = patch.patch_figure(frame, table, tile).axes[0]
-        assert ax.get_xlim() == (frame.shape[1] - 512.5, frame.shape[1] - 0.5) and ax.get_ylim() == (-0.5, 511.5)
-        assert np.ma.getmaskarray(np.ma.masked_invalid(ax.images[0].get_array()))[:, 5].all()
-        rows = table[table["counted"] & (table["x"] >= frame.shape[1] - 512)]
-        assert 0 < len(rows) < table["counted"].sum()
-        np.testing.assert_allclose(ax.collections[0].get_offsets(), rows[["x", "y"]])
+def test_a_patch_is_drawn_with_its_objects(scenes):
+    report = fetch(scenes[0], progress=False)
+    frame, table = load_field(report, "1234-3-56")
+    tile = patches.split(frame.shape)[-1]
+    ax = frames.sdss(frame, table, tile).axes[0]
+    assert ax.get_xlim() == (frame.shape[1] - 512.5, frame.shape[1] - 0.5) and ax.get_ylim() == (-0.5, 511.5)
+    assert np.ma.getmaskarray(np.ma.masked_invalid(ax.images[0].get_array()))[:, 5].all()
+    rows = table[table["counted"] & (table["x"] >= frame.shape[1] - 512)]
+    assert 0 < len(rows) < table["counted"].sum()
+    np.testing.assert_allclose(ax.collections[0].get_offsets(), rows[["x", "y"]])

@@ -5,14 +5,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pnet.book.figures import style
+from pnet.book.figures import panels, style
+from pnet.book.names import DATASET_NAMES, METHOD_NAMES
 from pnet.common import metrics
 from pnet.evaluation import scores
 from pnet.evaluation.measurements import THRESHOLDS
-from pnet.sky import matching
 
-_LINE_LABEL = {"rotation": 90, "ha": "right", "va": "center", "fontsize": 9.5, "color": style.COLOURS["paper"]}
 STEPS = np.linspace(0.01, 0.99, 99)
+CUT = {"color": style.COLOURS["paper"], "linestyle": style.DASHED, "linewidth": 1.3}
 
 
 @style.styled
@@ -26,100 +26,77 @@ def figure_6(table: pd.DataFrame) -> Figure:
         sets.
     """
     figure, axes = style.new(2, 2, height=6.6)
-    for column, dataset in enumerate(("sdss", "simulation")):
-        rows = table[(table["dataset"] == dataset) & (table["method"] == "pnet")]
-        titles = [f"({letter}) {style.DATASETS[dataset]}" for letter in ("ac" if column == 0 else "bd")]
+    for (above, below), dataset, letters in zip(axes.T, ("sdss", "simulation"), ("ac", "bd"), strict=True):
+        rows = scores.rows(table, dataset, "pnet")
+        titles = [f"({letter}) {DATASET_NAMES[dataset]}" for letter in letters]
         if rows.empty:
-            for ax, title in zip(axes[:, column], titles, strict=True):
+            for ax, title in zip((above, below), titles, strict=True):
                 style.empty(ax, title)
             continue
-        _sweep(axes[0, column], rows, titles[0])
-        _curve(axes[1, column], rows, titles[1], table[table["dataset"] == dataset])
+        true, false, n = scores.curve_input(rows)
+        _sweep(above, true, false, n)
+        above.set_title(f"{titles[0]}, {n} stars")
+        if true.size + false.size == 0:
+            style.empty(below, titles[1], "no detections")
+            continue
+        area = _curve(below, true, false, n, scores.baseline_of(table, dataset), table[table["dataset"] == dataset])
+        below.set_title(f"{titles[1]}, AP {100 * area:.2f} %")
     return figure
 
 
-def _sweep(ax: Axes, rows: pd.DataFrame, title: str) -> None:
-    """Precision and recall against the threshold, with Wilson bands."""
-    true, false, n = scores.curve_input(rows)
-    above = [((true >= t).sum(), (false >= t).sum()) for t in STEPS]
-    precision = [metrics.precision(int(t), int(f)) for t, f in above]
-    recall = [metrics.recall(int(t), n - int(t)) for t, _ in above]
-    for label, colour, line, estimates in (
-        ("precision", style.COLOURS["pnet"], "-", precision),
-        ("recall", style.COLOURS["purple"], "--", recall),
-    ):
-        value, low, high = (np.array([getattr(e, name) for e in estimates]) for name in ("value", "low", "high"))
-        ax.fill_between(STEPS, low, high, color=colour, alpha=0.2, linewidth=0)
-        ax.plot(STEPS, value, line, color=colour, label=label)
-    ax.axvline(THRESHOLDS["pnet"], color=style.COLOURS["paper"], linestyle=(0, (4, 3)), linewidth=1.4)
-    ax.text(THRESHOLDS["pnet"] - 0.02, 0.5, f"threshold {THRESHOLDS['pnet']:g}", **_LINE_LABEL)
-    ax.set(xlim=(0, 1), ylim=(-0.02, 1.03), xlabel="confidence threshold", ylabel="precision, recall")
-    ax.set_title(f"{title}, {n} stars")
+def _sweep(ax: Axes, true: np.ndarray, false: np.ndarray, n: int) -> None:
+    """Precision and recall against the threshold, with Wilson bands; confidences of right and wrong detections."""
+    above = [(int((true >= step).sum()), int((false >= step).sum())) for step in STEPS]
+    both = ([metrics.precision(t, f) for t, f in above], [metrics.recall(t, n - t) for t, _ in above])
+    panels.sweep(ax, STEPS, *(np.array([(one.value, one.low, one.high) for one in rates]).T for rates in both))
+    ax.axvline(THRESHOLDS["pnet"], **CUT)
+    text = {"rotation": 90, "ha": "right", "va": "center", "fontsize": 9.5, "color": CUT["color"]}
+    ax.text(THRESHOLDS["pnet"] - 0.02, 0.5, f"threshold {THRESHOLDS['pnet']:g}", **text)
+    ax.set_ylim(-0.02, 1.03)
     ax.legend(loc="lower left", bbox_to_anchor=(0.3, 0.0))
 
 
-def _curve(ax: Axes, rows: pd.DataFrame, title: str, everything: pd.DataFrame) -> None:
-    """Precision against recall; the region that threshold 0.3 keeps in green; the corner enlarged."""
-    true, false, n = scores.curve_input(rows)
+def _curve(
+    ax: Axes, true: np.ndarray, false: np.ndarray, n: int, baseline: str | None, everything: pd.DataFrame
+) -> float:
+    """Precision against recall; the region that the threshold keeps in green; the corner enlarged. Return the AP."""
     precision, recall, thresholds = metrics.precision_recall_curve(true, false, n)
-    if thresholds.size == 0:
-        style.empty(ax, title, "no detections")
-        return
     kept = thresholds >= THRESHOLDS["pnet"]
-    ap = metrics.average_precision(precision, recall)
+    # from a recall of 0, where the precision is that of the most confident detection
+    line = np.concatenate([[0], recall]), np.concatenate([precision[:1], precision])
     inset = ax.inset_axes((0.3, 0.15, 0.58, 0.5))
-    for panel in (ax, inset):
-        panel.plot(
-            np.concatenate([[0], recall]), np.concatenate([precision[:1], precision]), color=style.COLOURS["purple"]
-        )
-        if kept.any():
-            edge = recall[kept][-1]
-            panel.fill_between(
-                np.concatenate([[0], recall[kept]]),
-                0,
-                np.concatenate([precision[:1], precision[kept]]),
-                color=style.COLOURS["truth"],
-                alpha=0.3,
-                linewidth=0,
-            )
-            for position in (0, edge):
-                panel.axvline(position, color=style.COLOURS["paper"], linestyle=(0, (4, 3)), linewidth=1.2)
-    baseline = scores.baseline_of(everything, rows["dataset"].iloc[0])
     worst = min(precision.min(), recall[kept][-1] if kept.any() else recall[-1])
+    for panel in (ax, inset):
+        panel.plot(*line, color=style.COLOURS["purple"])
+        if kept.any():
+            held = kept.sum() + 1
+            panel.fill_between(line[0][:held], 0, line[1][:held], color=style.COLOURS["truth"], alpha=0.3, linewidth=0)
+            for edge in (0, recall[kept][-1]):
+                panel.axvline(edge, **CUT)
+        if baseline:
+            worst = min(worst, _baseline_point(panel, everything, baseline))
     if baseline:
-        worst = min(worst, _baseline_point((ax, inset), everything, baseline))
+        ax.legend(loc="upper left", bbox_to_anchor=(0.04, 0.88))
     ax.set(xlim=(-0.02, 1.02), ylim=(0, 1.03), xlabel="recall", ylabel="precision")
-    ax.set_title(f"{title}, AP {100 * ap:.2f} %")
     # the corner is enlarged until what matters fills it
     low = max(0.0, min(0.98, np.floor((worst - 0.02) * 50) / 50))
-    margin = 0.04 * (1 - low)
-    inset.set(xlim=(low, 1 + margin), ylim=(low, 1 + margin))
-    inset.set_xticks([low, 1])
-    inset.set_yticks([low, 1])
+    ends = (low, 1 + 0.04 * (1 - low))
+    inset.set(xlim=ends, ylim=ends, xticks=[low, 1], yticks=[low, 1])
     inset.tick_params(labelsize=9)
     inset.set_title("upper right corner", fontsize=9, pad=3)
+    return metrics.average_precision(precision, recall)
 
 
-def _baseline_point(panels: tuple[Axes, ...], everything: pd.DataFrame, method: str) -> float:
-    """Mark where the baseline stands, with intervals; return the lower of its two rates."""
-    at = matching.at_threshold(everything[everything["method"] == method], THRESHOLDS[method])
-    precision, recall = scores.rates(at)
+def _baseline_point(ax: Axes, everything: pd.DataFrame, method: str) -> float:
+    """Mark where the baseline stands, with intervals; return the lower end of its two rates."""
+    dataset = everything["dataset"].iloc[0]
+    precision, recall = scores.rates(scores.working(everything, dataset, method))
     if not (precision.n and recall.n):
         return 1.0
     # Wilson's bounds may miss a value of exactly 0 or 1 by a rounding error; error bars must not be negative
-    reach = [[[max(0.0, e.value - e.low)], [max(0.0, e.high - e.value)]] for e in (recall, precision)]
-    for panel in panels:
-        panel.errorbar(
-            recall.value,
-            precision.value,
-            xerr=reach[0],
-            yerr=reach[1],
-            fmt="D",
-            markersize=5,
-            color=style.COLOURS[method],
-            elinewidth=1.2,
-            zorder=4,
-            label=style.NAMES[method],
-        )
-    panels[0].legend(loc="upper left", bbox_to_anchor=(0.04, 0.88))
+    across = [[max(0.0, recall.value - recall.low)], [max(0.0, recall.high - recall.value)]]
+    panels.estimates(
+        ax, [recall.value], [precision], xerr=across, fmt="D", capsize=0, zorder=4, color=style.COLOURS[method],
+        label=METHOD_NAMES[method],
+    )  # fmt: skip
     return float(min(precision.low, recall.low))

@@ -5,7 +5,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pnet.book.figures import style
+from pnet.book.figures import panels, style
+from pnet.common.metrics import Estimate
 from pnet.evaluation.confidence import Reliability
 from pnet.stars.confidence import Calibration
 
@@ -57,13 +58,10 @@ def diagram(
 
 def _points(ax: Axes, table: pd.DataFrame, colour: str, marker: str, label: str) -> None:
     """Draw the share of stars per bin with its interval; bins of fewer than five detections are hollow."""
-    share = table["share"].to_numpy()
-    # Wilson's bounds may miss a share of exactly 0 or 1 by a rounding error
-    reach = np.maximum([share - table["share_low"], table["share_high"] - share], 0)
-    ax.errorbar(table["mean"], share, yerr=reach, fmt="none", ecolor=colour, elinewidth=1.1, capsize=2)
-    few = (table["n"] < 5).to_numpy()
-    ax.plot(table["mean"], share, marker, color=colour, markersize=5, label=label)
-    ax.plot(table["mean"][few], share[few], marker, color=colour, markersize=5, markerfacecolor="white")
+    share = [Estimate(*row) for row in table[["share", "share_low", "share_high"]].to_numpy(float)]
+    panels.estimates(ax, table["mean"], share, fmt=marker, color=colour, linewidth=0, label=label)
+    few = table[table["n"] < 5]
+    ax.plot(few["mean"], few["share"], marker, color=colour, markersize=5, markerfacecolor="white", zorder=3)
 
 
 @style.styled
@@ -85,22 +83,17 @@ def threshold_sweep(table: pd.DataFrame, chosen: float | None, goals: tuple[floa
         style.empty(ax, "frames with galaxies")
         return figure
     threshold = table["threshold"].to_numpy()
-    for name, colour, line, goal in (("precision", "pnet", "-", goals[0]), ("recall", "purple", "--", goals[1])):
-        ax.fill_between(
-            threshold, table[f"{name}_low"], table[f"{name}_high"], color=style.COLOURS[colour], alpha=0.2, linewidth=0
-        )
-        ax.plot(threshold, table[name], line, color=style.COLOURS[colour], label=name)
+    rates = (table[[name, f"{name}_low", f"{name}_high"]].to_numpy().T for name in ("precision", "recall"))
+    panels.sweep(ax, threshold, *rates)
+    for goal, colour in zip(goals, ("pnet", "purple"), strict=True):
         ax.axhline(goal, color=style.COLOURS[colour], linestyle=":", linewidth=1.2, label=f"goal: {100 * goal:g} %")
     # beyond 0.9 hardly anything is left, and what is left would flatten the rest
     lowest = table.loc[threshold <= 0.9, ["precision_low", "recall_low"]].min().min()
     bottom = max(0.0, np.floor(20 * lowest) / 20)
     for position, text in ((0.3, "0.3"), (chosen, "chosen on\nvalidation frames")):
         if position is not None:
-            ax.axvline(position, color=style.COLOURS["paper"], linestyle=(0, (4, 3)), linewidth=1.2)
+            ax.axvline(position, color=style.COLOURS["paper"], linestyle=style.DASHED, linewidth=1.2)
             ax.text(position + 0.01, bottom + 0.35 * (1 - bottom), text, fontsize=9, color=style.COLOURS["paper"])
-    ax.set(
-        xlim=(0, 1), ylim=(bottom, 1 + 0.03 * (1 - bottom)), xlabel="confidence threshold", ylabel="precision, recall"
-    )
-    ax.set_title("frames with galaxies and faint stars")
+    ax.set(ylim=(bottom, 1 + 0.03 * (1 - bottom)), title="frames with galaxies and faint stars")
     ax.legend(loc="lower left", fontsize=9, ncols=2)
     return figure

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -29,38 +30,36 @@ COLOURS = {
     "grey": "#777777",
     "purple": "#AA4499",
 }
-NAMES = {
-    "pnet": "PNet",
-    "sextractor": "SExtractor",
-    "sep": "SEP",
-    "psfex": "SExtractor + PSFEx",
-    "photutils": "photutils PSF",
-}
-DATASETS = {"sdss": "SDSS", "simulation": "simulation"}
+DASHED = (0, (4, 3))  # thresholds and bounds that the paper states
+MARKERS = ("o", "s", "D", "^", "v", "P")
 
-_RC = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine draws the same letters
-    "font.size": 11,
-    "axes.titlesize": 11,
-    "axes.labelsize": 11,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
-    "legend.fontsize": 9.5,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#DDDDDD",
-    "grid.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.formatter.useoffset": False,
-    "lines.linewidth": 1.8,
-    "legend.frameon": True,
-    "legend.framealpha": 0.85,
-    "legend.edgecolor": "none",
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "svg.hashsalt": "pnet",
-    "path.simplify": True,
+_THEME = {
+    "context": "notebook",
+    "style": "ticks",
+    "palette": [COLOURS[name] for name in ("pnet", "sextractor", "truth", "purple", "limit")],
+    "font": "DejaVu Sans",  # comes with matplotlib, so every machine draws the same letters
+    "font_scale": 11 / 12,
+    "rc": {
+        "axes.grid": True,
+        "grid.color": "#DDDDDD",
+        "grid.linewidth": 0.6,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": 0.9,
+        "axes.formatter.useoffset": False,
+        "lines.linewidth": 1.8,
+        "legend.fontsize": 9.5,
+        "legend.title_fontsize": 9.5,
+        "legend.framealpha": 0.85,
+        "legend.edgecolor": "none",
+        "xtick.major.width": 0.9,
+        "ytick.major.width": 0.9,
+        "xtick.major.size": 3.5,
+        "ytick.major.size": 3.5,
+        "xtick.minor.size": 2,
+        "ytick.minor.size": 2,
+        "svg.hashsalt": "pnet",
+    },
 }
 
 
@@ -71,7 +70,7 @@ def styled(draw: Callable) -> Callable:
     def wrapper(*arguments, **options):
         with matplotlib.rc_context():
             matplotlib.rcdefaults()
-            matplotlib.rcParams.update(_RC)
+            sns.set_theme(**_THEME)
             return draw(*arguments, **options)
 
     return wrapper
@@ -80,9 +79,8 @@ def styled(draw: Callable) -> Callable:
 def new(rows: int, columns: int, height: float, width: float = WIDTH, **options) -> tuple[Figure, np.ndarray]:
     """Return a figure with a (rows, columns) array of axes, laid out so that nothing overlaps (inches)."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(
-        w_pad=0.06, h_pad=0.1
-    )  # inches; labels of one row must not touch the next one's title
+    # inches; labels of one row must not touch the next one's title
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.1)
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
@@ -108,7 +106,6 @@ def empty(ax: Axes, title: str, text: str = "no measurements") -> None:
 def note(ax: Axes, text: str, corner: str = "upper left", **options) -> None:
     """Write a remark into a corner of a panel, on a ground that keeps it legible over data."""
     vertical, horizontal = corner.split()
-    box = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 2.5}
     ax.text(
         {"left": 0.03, "right": 0.97}[horizontal],
         {"upper": 0.97, "lower": 0.03}[vertical],
@@ -116,8 +113,7 @@ def note(ax: Axes, text: str, corner: str = "upper left", **options) -> None:
         transform=ax.transAxes,
         ha=horizontal,
         va={"upper": "top", "lower": "bottom"}[vertical],
-        fontsize=options.pop("fontsize", 9.5),
-        bbox=box,
+        bbox={"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 2.5},
         zorder=5,
-        **options,
+        **{"fontsize": 9.5, **options},
     )

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,7 +11,7 @@ from pnet.book.figures import style
 from pnet.detection.targets import Batch, make_targets
 from pnet.stars.inputs import Inputs
 
-LABELS = {
+LOSSES = {
     "heatmap": "heat map (focal)",
     "offset": "offset (MAE)",
     "flux": "flux (MSE)",
@@ -33,84 +34,72 @@ VALIDATION = {
     "val_x_mae": "mean |Δx| / px",
     "val_x_mean_sigma": "mean σ of x / px",
 }
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#AA4499", "#111111"]
+SHOWN = 5  # lines that a panel can hold, the first that a history has
 SMALLEST = 1e-5  # what a rate without error is drawn at on a logarithmic axis
 
 
-def show_losses(ax: Axes, history: pd.DataFrame) -> Axes:
-    """Draw the mean training loss of every epoch and its parts; return `ax`."""
-    names = [name for name in LABELS if name in history]
-    for name, colour in zip(names, COLOURS, strict=False):
-        ax.plot(history["epoch"], history[name], color=colour, label=LABELS[name], marker=".", markersize=4)
-    # Likelihoods may be negative: only losses that cannot be are drawn on a logarithmic axis.
-    if (history[names] > 0).all().all():
-        ax.set_yscale("log")
-    ax.set(xlabel="epoch", ylabel="training loss")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
-    return ax
-
-
-def show_validation(ax: Axes, history: pd.DataFrame) -> Axes:
-    """Draw the validation of every epoch on a logarithmic axis; return `ax`."""
-    names = [name for name in VALIDATION if name in history]
-    if not names:
-        style.empty(ax, "validation", "this run had no validation frames")
-        return ax
-    for name, colour in zip(names, COLOURS, strict=False):
-        values = 1 - history[name] if VALIDATION[name].startswith("1 −") else history[name]
-        ax.plot(
-            history["epoch"],
-            values.clip(lower=SMALLEST),
-            color=colour,
-            label=VALIDATION[name],
-            marker=".",
-            markersize=4,
-        )
-    ax.set_yscale("log")
-    ax.set(xlabel="epoch", ylabel="validation")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
-    return ax
-
-
 @style.styled
-def history_figure(history: pd.DataFrame) -> Figure:
-    """Return losses and validation, one above the other."""
+def history(table: pd.DataFrame) -> Figure:
+    """Draw the mean training loss of every epoch with its parts (above) and the validation (below).
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row for each epoch: ``epoch`` and any of `LOSSES` and `VALIDATION`.
+    """
     figure, axes = style.new(2, 1, height=7.4)
-    show_losses(axes[0, 0], history)
-    show_validation(axes[1, 0], history)
+    show_history(axes[0, 0], table, LOSSES, "training loss")
+    values = table[[name for name in ("epoch", *VALIDATION) if name in table and table[name].any()]].copy()
+    for name in values.columns.drop("epoch"):
+        rate = VALIDATION[name].startswith("1 −")
+        values[name] = (1 - values[name] if rate else values[name]).clip(lower=SMALLEST)
+    if len(values.columns) > 1:
+        show_history(axes[1, 0], values, VALIDATION, "validation")
+    else:
+        style.empty(axes[1, 0], "validation", "this run had no validation frames")
     return figure
 
 
+def show_history(ax: Axes, table: pd.DataFrame, labels: dict[str, str], title: str) -> None:
+    """Draw those columns of a history that have a label against the epoch, logarithmic where all are positive."""
+    names = [name for name in labels if name in table][:SHOWN]
+    lines = table.set_index("epoch")[names].rename(columns=labels)
+    sns.lineplot(lines, dashes=False, markers=["o"] * len(names), markersize=4, markeredgewidth=0, errorbar=None, ax=ax)
+    if (lines > 0).all().all():  # likelihoods may be negative
+        ax.set_yscale("log")
+    ax.set(xlabel="epoch", ylabel=title)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2 if len(names) == 4 else 3)
+
+
 @style.styled
-def target_figure(batch: Batch, offset_reach: int = 0) -> Figure:
-    """Return one training field beside the heat map that the network is to produce for it."""
-    figure, axes = style.new(1, 2, height=3.6)
+def target(batch: Batch, offset_reach: int = 0) -> Figure:
+    """Draw one training field beside the heat map that the network is to produce for it."""
     image = torch.asinh(batch.image[0] / batch.sigma[0]).numpy()
-    axes[0, 0].imshow(image, cmap="gray_r", vmin=-1.5, vmax=6, origin="lower")
-    axes[0, 0].set(title="(I − sky)/σ, asinh", xlabel="x / px", ylabel="y / px")
-    targets = make_targets(batch, offset_reach)
-    axes[0, 1].imshow(targets.heatmap[0, 0].numpy(), cmap="viridis", vmin=0, vmax=1, origin="lower")
-    axes[0, 1].set(title="heat map to learn", xlabel="x / cells", ylabel="y / cells")
+    heatmap = make_targets(batch, offset_reach).heatmap[0, 0].numpy()
+    figure, axes = style.new(1, 2, height=3.6)
+    left, right = axes[0]
+    left.imshow(image, cmap="gray_r", vmin=-1.5, vmax=6, origin="lower")
+    left.set(title="(I − sky)/σ, asinh", xlabel="x / px", ylabel="y / px")
+    right.imshow(heatmap, cmap="viridis", vmin=0, vmax=1, origin="lower")
+    right.set(title="heat map to learn", xlabel="x / cells", ylabel="y / cells")
     for ax in axes.flat:
         ax.grid(False)
     return figure
 
 
 @style.styled
-def stamp_figure(inputs: Inputs, flux: np.ndarray, count: int = 5) -> Figure:
-    """Return stamps as the BPNN sees them: one column for each of `count` stars from bright to faint, one row a
+def stamps(inputs: Inputs, flux: np.ndarray, count: int = 5) -> Figure:
+    """Draw stamps as the BPNN sees them: one column for each of `count` stars from bright to faint, one row a
     channel."""
     order = np.argsort(-np.asarray(flux))
     chosen = order[np.linspace(0, len(order) - 1, count).astype(int)]
     figure, axes = style.new(3, count, height=4.3)
-    for column, star in enumerate(chosen):
-        for row, name in enumerate(("asinh", "shape", "residual")):
-            ax = axes[row, column]
-            ax.imshow(inputs.images[star, row].numpy(), cmap="viridis", origin="lower")
-            ax.set_xticks([])
-            ax.set_yticks([])
+    for column, star in zip(axes.T, chosen, strict=True):
+        for ax, image in zip(column, inputs.images[star].numpy(), strict=False):
+            ax.imshow(image, cmap="viridis", origin="lower")
+            ax.set(xticks=[], yticks=[])
             ax.grid(False)
-            if not column:
-                ax.set_ylabel(name)
-        axes[0, column].set_title(f"{flux[star]:.1e} e⁻", fontsize=9.5)
+        column[0].set_title(f"{flux[star]:.1e} e⁻", fontsize=9.5)
+    for ax, name in zip(axes[:, 0], ("asinh", "shape", "residual"), strict=True):
+        ax.set_ylabel(name)
     return figure

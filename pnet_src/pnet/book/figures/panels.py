@@ -1,0 +1,143 @@
+"""Panels that several figures share: each draws arrays into an `ax`."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from pnet.book.figures import style
+from pnet.common.metrics import Estimate
+from pnet.evaluation import scores
+from pnet.frame import Frame
+from pnet.sky import background
+
+if TYPE_CHECKING:
+    from pnet.evaluation.ledger import Entry, Ledger
+
+TICKS = (0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20, 30, 50, 100, 200, 500)  # of a scatter over the limit
+MANY = 300  # stars from which on points become small and a median and a spread say more
+
+
+def estimates(ax: Axes, x: Sequence[float], values: "Sequence[Estimate | Entry]", **options) -> None:
+    """Draw estimates with their intervals; `options` are those of `Axes.errorbar`."""
+    value = np.array([one.value for one in values])
+    low, high = (
+        np.array([one.value if getattr(one, end) is None else getattr(one, end) for one in values])
+        for end in ("low", "high")
+    )
+    # a percentile interval of few stars can lie beside the value, and Wilson's miss it by a rounding error
+    reach = np.maximum([value - low, high - value], 0)
+    ax.errorbar(x, value, yerr=reach, **{"markersize": 5, "linewidth": 1.4, "elinewidth": 1.2, "capsize": 2, **options})
+
+
+def sweep(ax: Axes, threshold: np.ndarray, precision: np.ndarray, recall: np.ndarray) -> None:
+    """Draw precision and recall against the threshold of the confidence; each is value, low, high: shape (3, n)."""
+    for name, (value, low, high), colour, line in (
+        ("precision", precision, "pnet", "-"),
+        ("recall", recall, "purple", "--"),
+    ):
+        ax.fill_between(threshold, low, high, color=style.COLOURS[colour], alpha=0.2, linewidth=0)
+        ax.plot(threshold, value, line, color=style.COLOURS[colour], label=name)
+    ax.set(xlim=(0, 1), xlabel="confidence threshold", ylabel="precision, recall")
+
+
+def over_limit(ax: Axes, ledger: "Ledger", series: dict[str, tuple[str, str]], *, dashed: Sequence[str] = ()) -> bool:
+    """Draw scatter over the Cramér-Rao limit by magnitude with its intervals; 1 is the best that is possible.
+
+    Parameters
+    ----------
+    ax : Axes
+    ledger : Ledger
+    series : dict
+        Label → (key without the bin, such as ``simulation.pnet.mag_over_limit``, colour); those that the ledger lacks
+        are left out.
+    dashed : sequence of str
+        Labels of series with a dashed line.
+
+    Returns
+    -------
+    bool
+        Whether there was anything to draw.
+    """
+    drawn = False
+    for number, (label, (key, colour)) in enumerate(series.items()):
+        found = [(low, ledger.get(f"{key}.{low:g}")) for low in scores.BINS[:-1]]
+        found = [(low, entry) for low, entry in found if entry is not None and entry.value is not None]
+        if not found:
+            continue
+        drawn = True
+        # neighbouring series stand beside each other, so that their intervals can be told apart
+        centre = np.array([low for low, _ in found]) + 0.5 + 0.11 * (number - (len(series) - 1) / 2)
+        ends = [entry for _, entry in found]
+        line = "--" if label in dashed else "-"
+        marker = style.MARKERS[number % len(style.MARKERS)]
+        estimates(ax, centre, ends, marker=marker, linestyle=line, color=style.COLOURS[colour], label=label)
+    if drawn:
+        ax.axhline(1, color=style.COLOURS["limit"], linewidth=1.4)
+        ax.set(xlim=(13, 20), yscale="log", xlabel="true magnitude")
+        ticks_over_limit(ax)
+    return drawn
+
+
+def ticks_over_limit(ax: Axes) -> None:
+    """Name the round ratios of a logarithmic axis as plain numbers, and whole magnitudes."""
+    bottom, top = ax.get_ylim()
+    ax.set_yticks([tick for tick in TICKS if bottom <= tick <= top])
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def error_against_magnitude(
+    ax: Axes, magnitude: np.ndarray, error: np.ndarray, *, reach: float, colour: str, limit: np.ndarray | None = None
+) -> None:
+    """Draw errors against the true magnitude; what lies beyond `reach` is drawn at the edge.
+
+    Of many stars the median and the central 68 % by half magnitude stand over the points; with the bound of every star
+    (`limit`), ± its median, which the 68 % of a perfect measurement would keep.
+    """
+    many = len(error) > MANY
+    ax.axhline(0, color=style.COLOURS["grey"], linewidth=1)
+    shown = np.clip(error, -reach, reach)
+    small = {"s": 4, "alpha": 0.3} if many else {"s": 16, "alpha": 0.8}
+    sns.scatterplot(x=magnitude, y=shown, color=colour, linewidth=0, legend=False, clip_on=False, ax=ax, **small)
+    middle = np.floor(2 * magnitude) / 2 + 0.25
+    if many:
+        sns.lineplot(
+            x=middle, y=error, estimator="median", errorbar=("pi", 68), err_style="bars", err_kws={"linewidth": 2},
+            linestyle="", color=style.COLOURS["sextractor"], ax=ax,
+        )  # fmt: skip
+        ax.containers[-1].set_label("68 % of the stars")
+    if limit is not None and np.isfinite(limit).any():
+        bound = pd.Series(limit).groupby(middle).median().dropna()
+        for sign, label in ((1, "± Cramér–Rao limit (1 σ)"), (-1, None)):
+            ax.plot(bound.index, sign * bound, color=style.COLOURS["limit"], linewidth=1.3, label=label)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="upper left", fontsize=8.5, borderpad=0.2, labelspacing=0.2)
+    ax.set(xlim=(13, 20), ylim=(-reach * 1.02, reach * 1.02))
+
+
+def sky_with_objects(ax: Axes, frame: Frame, groups: dict[str, tuple[pd.DataFrame, str, str, object]]) -> None:
+    """Show a frame in units of its noise, arcsinh, with the objects of its list; masked pixels are white.
+
+    Parameters
+    ----------
+    ax : Axes
+    frame : Frame
+    groups : dict
+        Label → objects (columns x, y; px), marker, colour, area of the marker (points²; a number or one an object).
+    """
+    sky = background.estimate(frame)
+    signal = np.arcsinh((frame.image - sky.level) / sky.rms)
+    ax.imshow(np.where(frame.mask, np.nan, signal), cmap="gray_r", vmin=-1.5, vmax=5.5, origin="lower")
+    for label, (rows, marker, colour, area) in groups.items():
+        marks = {"marker": marker, "facecolors": "none", "edgecolors": style.COLOURS[colour], "linewidths": 1.1}
+        ax.scatter(rows["x"], rows["y"], s=area, label=f"{label} ({len(rows)})", **marks)
+    height, width = frame.shape
+    ax.set(xlabel="x / px", ylabel="y / px", xlim=(-0.5, width - 0.5), ylim=(-0.5, height - 0.5))
+    ax.grid(False)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3)
