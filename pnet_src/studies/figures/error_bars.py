@@ -10,6 +10,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from scipy import stats
 
 from pnet.book.figures import style
+from pnet.book.names import DATASET_NAMES
 from pnet.common import metrics
 from pnet.common.metrics import Estimate
 from pnet.common.seeds import derive
@@ -121,7 +122,7 @@ def pit(table: pd.DataFrame, datasets: tuple[str, ...] = ("simulation", "sdss"))
     figure, axes = style.new(1, len(datasets), height=3.6)
     for letter, ax, dataset in zip("abcd", axes[0], datasets, strict=False):
         stars = scores.matched(scores.select(table, dataset, "pnet"), "mag", "mag_err", "truth_mag")
-        title = f"({letter}) {style.DATASETS.get(dataset, dataset)}"
+        title = f"({letter}) {DATASET_NAMES.get(dataset, dataset)}"
         if len(stars) < SMALLEST:
             style.empty(ax, title)
             ax.set_xlabel("PIT, Φ((true − predicted) / σ)")
