@@ -190,3 +190,12 @@ def test_frames_that_are_not_there_are_named(simulate):
 def test_counts_that_are_refused(simulate, counts):
     with pytest.raises(ConfigError, match="none may be negative and one must be positive|exam"):
         simulate(**counts)
+
+
+def test_another_folder_of_frames_is_another_data_set(simulate, tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name / "test").mkdir(parents=True)
+        (tmp_path / name / "test" / "paper-1.fits").touch()
+        monkeypatch.setenv("SKYMAKER_FRAMES", str(tmp_path / name))
+        datasets.simulate("build/x", counts={"test": 1}, seed=1, progress=False)
+        assert datasets.frames_of("build/x", "test") == [tmp_path / name / "test" / "paper-1.fits"]

@@ -189,14 +189,13 @@ def test_version_of_something_else(text):
 
 def test_missing_program_names_the_command_that_installs_it(tmp_path, monkeypatch, stars):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert skymaker.find_sky() is None
     with pytest.raises(MissingError, match="mamba install -c conda-forge astromatic-skymaker"):
         skymaker.simulate_frame(CONDITIONS, stars, 1)
     with pytest.raises(MissingError, match="astromatic-skymaker"):
         skymaker.make_frames([(tmp_path / "a.fits", 1)], RECIPE, "paper", progress=False)
     monkeypatch.setenv("SKY", str(tmp_path / "nowhere"))  # not passed over
     with pytest.raises(MissingError, match=r"\$SKY is .*nowhere.*no program"):
-        skymaker.find_sky()
+        skymaker.sky_program()
 
 
 def test_another_program_and_an_old_one_are_refused(fake_sky, monkeypatch):

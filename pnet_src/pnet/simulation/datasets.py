@@ -93,35 +93,36 @@ def make_dataset(
     ConfigError, MissingError
         If a parameter is not allowed, or the engine or its frames are missing.
     """
-    if split not in SPLITS:
-        raise ConfigError(f"split is {split!r}, allowed are {SPLITS}")
-    if engine not in ("auto", *ENGINES):
-        raise ConfigError(f"engine is {engine!r}, allowed are {('auto', *ENGINES)}")
     engine = find_engine(kind) if engine == "auto" else engine
-    if engine == "frames":
-        source = frames_folder()
-        if source is None:
-            raise MissingError("engine 'frames' needs a folder of SkyMaker frames: set SKYMAKER_FRAMES=<folder>")
-        found = list_frames(source / split, kind)[:n]
-        if not found:
-            raise MissingError(
-                f"{source / split} holds no {kind}-*.fits; SKYMAKER_FRAMES must name a folder with {split}/"
-            )
-        return found
-    folder = Path(folder) / split
-    names = [f"{kind}-{NUMBERS[split] + index}.fits" for index in range(1, n + 1)]
-    jobs = [(folder / name, derive(seed, split, kind, index)) for index, name in enumerate(names, start=1)]
-    todo = [job for job in jobs if not job[0].exists()]
-    # here, since they bring torch: nobody should wait for it who only asks what there is
+    files = _files(Path(folder), split, n, engine, kind)
+    todo = [(path, derive(seed, split, kind, index)) for index, path in enumerate(files, start=1) if not path.exists()]
+    # imported here, since they bring torch: nobody should wait for it who only asks what there is
     if engine == "skymaker":
         from pnet.simulation import skymaker
 
         skymaker.make_frames(todo, recipe, kind, workers=workers, progress=progress)
-    else:
+    elif engine == "renderer":
         from pnet.simulation import renderer
 
         renderer.make_frames(todo, recipe, kind, progress=progress)
-    return [path for path, _ in jobs]
+    return files
+
+
+def _files(folder: Path, split: str, n: int, engine: str, kind: str) -> list[Path]:
+    """Return where the frames of a split are, or are to be."""
+    if split not in SPLITS:
+        raise ConfigError(f"split is {split!r}, allowed are {', '.join(SPLITS)}")
+    if engine not in ENGINES:
+        raise ConfigError(f"engine is {engine!r}, allowed are {', '.join(('auto', *ENGINES))}")
+    if engine != "frames":
+        return [folder / split / f"{kind}-{NUMBERS[split] + index}.fits" for index in range(1, n + 1)]
+    source = frames_folder()
+    if source is None:
+        raise MissingError("engine 'frames' needs a folder of SkyMaker frames: set SKYMAKER_FRAMES=<folder>")
+    found = list_frames(source / split, kind)[:n]
+    if not found:
+        raise MissingError(f"{source / split} holds no {kind}-*.fits; SKYMAKER_FRAMES must name a folder with {split}/")
+    return found
 
 
 def simulate(
@@ -159,37 +160,31 @@ def simulate(
     ConfigError, MissingError
         If a split is not known, a count is negative or all are 0; and as `make_dataset`.
     """
-    unknown = sorted(set(counts) - set(SPLITS))
-    if unknown:
-        raise ConfigError(f"split {', '.join(unknown)} is not known, allowed are {', '.join(SPLITS)}")
     if any(n < 0 for n in counts.values()) or not any(counts.values()):
         raise ConfigError(f"frames by split are {dict(counts)}; none may be negative and one must be positive")
-    if engine == "auto":
-        engine = find_engine(kind)
+    engine = find_engine(kind) if engine == "auto" else engine
     folder = simulation_folder(output, kind)
-    path = folder / "simulation.json"
+    files = {split: _files(folder, split, n, engine, kind) for split, n in counts.items() if n}
+    splits = {split: [str(path) for path in some] for split, some in files.items()}
+    record = folder / "simulation.json"
     settings = {"engine": engine, "kind": kind, "seed": seed}
-    wanted = {split: n for split, n in counts.items() if n}
-    known = _record(path)
+    known = _record(record)
     if {name: known.get(name) for name in settings} != settings:
         # frames carry no trace of the settings that they were made with
         for split in SPLITS:
             shutil.rmtree(folder / split, ignore_errors=True)
-    elif _holds(known.get("splits"), wanted):
-        return path
-    write_json(path, settings)  # without its splits it is the record of a run that is not done
+    elif known.get("splits") == splits and all(path.is_file() for some in files.values() for path in some):
+        return record
+    write_json(record, settings)  # without its splits it is the record of a run that is not done
     recipe = Recipe.load()
-    splits = {
-        split: make_dataset(
-            folder, recipe, split, n, seed, engine=engine, kind=kind, workers=workers, progress=progress
+    for split, some in files.items():
+        make_dataset(
+            folder, recipe, split, len(some), seed, engine=engine, kind=kind, workers=workers, progress=progress
         )
-        for split, n in wanted.items()
-    }
     command = f"python -m pnet simulate --output {paths.shown(output)} --seed {seed}{_of_kind(kind)}"
     command += "".join(f" --{split} {n}" for split, n in counts.items())
-    files = {split: [str(file) for file in made] for split, made in splits.items()}
-    write_json(path, provenance.record(command, seed, "cpu", engine=engine, kind=kind, splits=files))
-    return path
+    write_json(record, provenance.record(command, seed, "cpu", engine=engine, kind=kind, splits=splits))
+    return record
 
 
 def _record(path: Path) -> dict[str, Any]:
@@ -198,13 +193,6 @@ def _record(path: Path) -> dict[str, Any]:
         return dict(read_json(path))
     except (OSError, ValueError, TypeError):
         return {}
-
-
-def _holds(splits: Mapping[str, list[str]] | None, wanted: Mapping[str, int]) -> bool:
-    """Return whether a record lists just so many frames, and all of them are there."""
-    if splits is None or {split: len(files) for split, files in splits.items()} != wanted:
-        return False
-    return all(Path(file).is_file() for files in splits.values() for file in files)
 
 
 def simulation_folder(output: str | os.PathLike, kind: str = PAPER) -> Path:

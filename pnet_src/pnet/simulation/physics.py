@@ -265,11 +265,10 @@ def _isolated(frame: Frame, truth: pd.DataFrame) -> np.ndarray:
     height, width = frame.shape
     margin = HALF + 1
     chosen &= (x > margin) & (x < width - 1 - margin) & (y > margin) & (y < height - 1 - margin)
-    for index in np.flatnonzero(chosen):
-        near = np.hypot(x - x[index], y - y[index]) < ISOLATION
-        near[index] = False
-        chosen[index] = not (flux[near] > NEGLIGIBLE * flux[index]).any()
-    return chosen
+    near = np.hypot(x - x[:, None], y - y[:, None]) < ISOLATION
+    near &= flux > NEGLIGIBLE * flux[:, None]
+    np.fill_diagonal(near, False)
+    return chosen & ~near.any(axis=1)
 
 
 def _mean(values, errors) -> tuple[float, float, int]:

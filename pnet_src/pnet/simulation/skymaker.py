@@ -31,11 +31,6 @@ OLDEST = (3, 10)
 TIME_LIMIT = 300.0  # s; a 512 px frame takes 1 to 3 s
 
 
-def find_sky() -> str | None:
-    """Return the path of `sky`: $SKY where it is set, else the first on PATH, else None."""
-    return programs.find("sky", "SKY")
-
-
 def sky_program() -> programs.Program:
     """Return SkyMaker with its version.
 
@@ -46,7 +41,7 @@ def sky_program() -> programs.Program:
     ConfigError
         If it is something else, or older than 3.10.
     """
-    path = find_sky()
+    path = programs.find("sky", "SKY")
     if path is None:
         raise MissingError(f"SkyMaker (sky) is neither on PATH nor named by $SKY; {INSTALL}")
     program = programs.identify(path, "SkyMaker")
