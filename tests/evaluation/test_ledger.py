@@ -11,7 +11,7 @@ from measured import LIMIT, table
 from pnet.book import tables
 from pnet.common import paths
 from pnet.common.errors import ConfigError, DataError, MissingError
-from pnet.evaluation import goals, kept, ledger, scores
+from pnet.evaluation import detections, goals, kept, ledger, scores
 from pnet.evaluation.entries import compute, entries_from_measurements
 from pnet.evaluation.ledger import Entry, Ledger
 from pnet.sky import matching, zero_point
@@ -44,6 +44,28 @@ def test_detection_scores_equal_counts_by_hand(measured, entries):
     low, high = entries["simulation.pnet.recall"].low, entries["simulation.pnet.recall"].high
     assert low < entries["simulation.pnet.recall"].value < high
     assert entries["simulation.pnet.ap"].value >= entries["simulation.pnet.ap_step"].value
+
+
+def test_a_galaxy_listed_as_a_star_can_count_as_false(measured):
+    rows = measured[(measured["dataset"] == "sdss") & (measured["method"] == "pnet")]
+    at = scores.select(rows, "sdss", "pnet")
+    on_galaxies = at[(at["truth_kind"] == "galaxy") & at["x"].notna()]
+    listed = (on_galaxies["mag"] < 20).sum()
+    found = compute(rows, "sdss", "pnet", seed=1, groups=("detection",))
+    lenient, strict = (found[name].estimate for name in ("precision", "precision_bright_galaxies_false"))
+    assert (
+        listed
+        and strict.n == lenient.n + listed
+        and strict.value == pytest.approx(lenient.value * lenient.n / strict.n)
+    )
+
+
+def test_recall_of_close_stars_by_hand():
+    places = [(50, 50, 50), (52, 50, np.nan), (100, 100, 100), (108, 100, 108), (200, 200, 200), (4, 50, 4), (5, 50, 5)]
+    rows = pd.DataFrame(places, columns=["truth_x", "truth_y", "x"]).assign(frame="a")
+    rows = pd.concat([rows, rows.iloc[[4]].assign(frame="b")], ignore_index=True)  # alone on its frame
+    near, nearer = (detections.recall_of_pairs(rows, separation) for separation in (10.0, 3.0))
+    assert (near.value, near.n) == (3 / 4, 4) and (nearer.value, nearer.n) == (1 / 2, 2)
 
 
 def test_photometry_recovers_the_noise_that_went_in(entries):

@@ -4,13 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
+from scipy.spatial import cKDTree
 
 from pnet.common import metrics
 from pnet.common.metrics import Estimate
 from pnet.evaluation import contaminants, scores
 from pnet.evaluation.measurements import THRESHOLDS
 from pnet.evaluation.scores import Score
+from pnet.simulation.recipe import Recipe
 from pnet.sky import catalogue, matching
+
+PAIRS = (10.0, 3.0)  # px; nearer stars are not isolated, and nearer ones still lie in each other's core
 
 
 def compute(table: pd.DataFrame, dataset: str, method: str, seed: int, record: Mapping[str, Any]) -> dict[str, Score]:
@@ -18,13 +22,13 @@ def compute(table: pd.DataFrame, dataset: str, method: str, seed: int, record: M
     at = scores.working(table, dataset, method)
     precision, recall = scores.rates(at)
     true = int((at["status"] == matching.MATCHED).sum())
-    false = int((at["status"] == matching.FALSE).sum() + on_contaminants(at).sum())
+    false = int((at["status"] == matching.FALSE).sum())
     label = f"confidence ≥ {THRESHOLDS[method]:g}" if THRESHOLDS[method] else "all detections"
     found = {
         "precision": (precision, f"precision, {label}"),
         "recall": (recall, f"recall, {label}"),
         "precision_strict": (
-            metrics.precision(true, false),
+            metrics.precision(true, false + int(on_contaminants(at).sum())),
             f"precision, {label}; galaxies and stars outside 13–20 mag count as false",
         ),
     }
@@ -33,6 +37,14 @@ def compute(table: pd.DataFrame, dataset: str, method: str, seed: int, record: M
         found |= {
             name: (rates[name], f"precision, {label}; {title}") for name, title in contaminants.PRECISIONS.items()
         }
+    if dataset in scores.CALIBRATED:
+        galaxies = bright_galaxies(scores.select(table, dataset, method))
+        title = f"precision, {label}; {contaminants.PRECISIONS['precision']}"
+        found["precision_bright_galaxies_false"] = (metrics.precision(true, false + galaxies), title)
+    if dataset == "simulation":
+        for separation in PAIRS:
+            title = f"recall, {label}, of stars with another nearer than {separation:g} px"
+            found[f"recall_pairs_{separation:g}"] = (recall_of_pairs(at, separation), title)
     *confidences, n_sources = scores.curve_input(table)
     if n_sources:
         curve = metrics.precision_recall_curve(*confidences, n_sources)[:2]
@@ -46,3 +58,31 @@ def on_contaminants(table: pd.DataFrame) -> pd.Series:
     """Return where a detection fell on something that is no star of 13–20 mag: a galaxy, a fainter or brighter star."""
     wanted = (table["truth_kind"] == "star") & table["truth_mag"].between(*catalogue.MAGNITUDES)
     return (table["status"] == matching.IGNORED) & table["x"].notna() & table["truth_x"].notna() & ~wanted
+
+
+def bright_galaxies(table: pd.DataFrame) -> int:
+    """Return how many galaxies a method lists as stars of the catalogue's range: measured brighter than 20 mag."""
+    galaxy = (table["status"] == matching.IGNORED) & (table["truth_kind"] == "galaxy")
+    return int((galaxy & table["x"].notna() & (table["mag"] < catalogue.MAGNITUDES[1])).sum())
+
+
+def recall_of_pairs(table: pd.DataFrame, separation: float) -> Estimate:
+    """Return the share of the stars with another source nearer than `separation` px that are found.
+
+    Such stars do not count elsewhere, being not isolated. Stars in the border are left out.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Measurements of one method on whole simulated frames, at a threshold.
+    separation : float
+    """
+    last = Recipe.load().size - 1 - catalogue.EDGE
+    found = stars = 0
+    for _, frame in table[table["truth_x"].notna()].groupby("frame"):
+        places = frame[["truth_x", "truth_y"]].to_numpy()
+        if len(places) > 1:
+            near = cKDTree(places).query(places, k=2)[0][:, 1] < separation
+            near &= ((places >= catalogue.EDGE) & (places <= last)).all(axis=1)
+            found, stars = found + int(frame["x"].notna()[near].sum()), stars + int(near.sum())
+    return metrics.rate(found, stars)
