@@ -1,7 +1,10 @@
 """The three lists of packages agree; what names the release and the repository agrees; files that must be there are."""
 
+import ast
+import importlib.metadata as metadata
 import re
 import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -10,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from pnet.book import notebooks
 from pnet.common import paths
 
 ROOT = paths.ROOT
@@ -21,6 +25,16 @@ REQUIREMENTS = {
 # conda-forge's names where they differ from PyPI's
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base"}
 LEFT_OUT = {"torchvision", "tensorboard"}  # bayesian-torch lists them and never imports them
+NOT_IMPORTED = {  # declared for what they do without being imported
+    "ipykernel": "runs the notebooks",
+    "jinja2": "pandas' Styler",
+    "jupyter-book": "a process of its own",
+    "pyarrow": "pandas' Parquet files",
+    "pytest-xdist": "make test",
+    "ruff": "make lint",
+    "snakemake": "a process of its own",
+    "sphinx-mathjax-offline": "an extension in _config.yml",
+}
 
 
 def locked():
@@ -44,6 +58,32 @@ def conda():
         if match:
             found[match[1]] = match[2]
     return found
+
+
+def imported():
+    """Packages that library, studies, tests and notebooks import, by the names they are installed by."""
+    code = [path.read_text() for folder in ("pnet_src", "tests") for path in (ROOT / folder).rglob("*.py")]
+    code += [
+        cell.source for path in notebooks.sources() for cell in notebooks.read(path).cells if cell.cell_type == "code"
+    ]
+    names = set()
+    for node in (node for text in code for node in ast.walk(ast.parse(text))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module.partition(".")[0])
+    own = {"pnet", "studies", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
+    installed = metadata.packages_distributions()
+    names -= own | sys.stdlib_module_names | {"google"}  # google.colab: only there
+    return {canonicalize_name(installed.get(name, [name])[0]) for name in names}
+
+
+def test_what_is_imported_is_declared():
+    assert imported() - set(REQUIREMENTS) == set()
+
+
+def test_what_is_declared_is_imported():
+    assert set(REQUIREMENTS) - imported() == set(NOT_IMPORTED)
 
 
 def test_environment_has_the_packages_and_ranges_of_pyproject():
@@ -90,8 +130,6 @@ def test_lock_names_no_place_and_brings_no_gpu_libraries():
 
 def test_lock_is_complete():
     """Everything that an installed package of the lock needs here is in the lock, too."""
-    import importlib.metadata as metadata
-
     lock = locked()
     for name in lock:
         try:
@@ -107,8 +145,6 @@ def test_lock_is_complete():
 
 def test_the_installed_versions_are_those_of_the_lock():
     """Where an environment holds a locked package in another version, results are not those that were released."""
-    import importlib.metadata as metadata
-
     for name in ("numpy", "scipy", "astropy", "torch", "sep", "galsim", "bayesian-torch", "uncertainty-toolbox"):
         (pin,) = locked()[name]
         found = Version(metadata.version(name)).public
@@ -124,8 +160,6 @@ def test_bayesian_torch_works_without_what_the_lock_leaves_out():
         "import torch\n"
         "print(tuple(LinearFlipout(3, 2)(torch.zeros(4, 3), return_kl=False).shape))\n"
     )
-    import sys
-
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "(4, 2)", done.stderr
 
