@@ -9,16 +9,19 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from pnet import cli
 from pnet.common import paths
 from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.simulation import datasets
+from pnet.simulation.recipe import Recipe
 from pnet.stars import weights
 from pnet.training import record, runs, sets
 from pnet.training.config import FREEZE, KINDS, TrainConfig
 from pnet.training.fit import CHECKPOINT, HISTORY
+from pnet.training.stars import REFINED, RenderedStamps
 
 SMALL = {"config": "tiny", "epochs": 1, "steps": 2, "accelerator": "cpu", "devices": 1}
 BATCH = {"detection": {"batch_size": 2, "field_size": 64}, "refiner": {"batch_size": 64}, "bpnn": {"batch_size": 64}}
@@ -75,6 +78,8 @@ def test_star_run_fits_its_recalibration_on_validation_stars(frames, tmp_path, k
 def test_recalibration_leaves_a_record(frames, tmp_path, monkeypatch):
     card = train("refiner", tmp_path)
     assert weights.check(card)["recalibration"] is None
+    with pytest.raises(ConfigError, match="allowed are refiner, bpnn"):
+        runs.recalibrate("detection", "released", frames)
     monkeypatch.setattr(runs.error_scale, "MIN_STARS", 2)
     runs.recalibrate("refiner", card, frames)
     content = weights.check(card)
@@ -179,6 +184,13 @@ def test_what_is_missing_is_named_before_anything_is_done(tmp_path):
 def test_fields_larger_than_the_frames_are_refused(frames, tmp_path):
     with pytest.raises(DataError, match="smaller than a cut-out"):
         train("detection", tmp_path, frames, field_size=4096)
+
+
+def test_a_batch_of_stamps_may_have_any_size():
+    """The paper's 2,000 are no multiple of the 16 frames of a batch once a quarter is cut from frames."""
+    batches = [RenderedStamps(Recipe.load(), n, REFINED).batch(3, torch.device("cpu")) for n in (20, 32)]
+    assert len(batches[0].flux) == len(batches[0].stamps) == 20
+    assert torch.equal(batches[0].stamps.pixels, batches[1].stamps.pixels[:20])
 
 
 def test_doubtful_sources_of_a_real_catalogue_are_masked():

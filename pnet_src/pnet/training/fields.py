@@ -26,6 +26,61 @@ COSMIC_RAYS = 2.0  # mean number in 256 × 256 px; SDSS has about one in each fi
 BAD_COLUMNS = 0.15  # share of the fields that have one
 
 
+@dataclass(frozen=True)
+class Exposures:
+    """Conditions of the rendered frames of a batch, an array (n,) each.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    seeing : ndarray
+        Arcsec.
+    gain, read_noise, sky : ndarray
+        Electrons in an ADU, and in a pixel.
+    zero_point : ndarray
+        Magnitude of one electron.
+    """
+
+    recipe: Recipe
+    seeing: np.ndarray
+    gain: np.ndarray
+    read_noise: np.ndarray
+    sky: np.ndarray
+    zero_point: np.ndarray
+
+    @classmethod
+    def draw(cls, recipe: Recipe, seeing: Sequence[float], n: int, rng: np.random.Generator) -> "Exposures":
+        """Draw n of them, seeing from a grid; they span the recipe's range and a little more on every side."""
+        chosen = rng.choice(seeing, n)
+        gain = rng.uniform(min(recipe.gain), max(recipe.gain), n)
+        read_noise = rng.uniform(*recipe.read_noise, n)
+        zero_point = recipe.mag_zero + 2.5 * np.log10(recipe.exposure * gain)
+        sky_mag = rng.normal(recipe.sky_mag[0], 2 * recipe.sky_mag[1], n)
+        sky = recipe.pixel_scale**2 * 10 ** (0.4 * (zero_point - sky_mag))
+        return cls(recipe, chosen, gain, read_noise, sky, zero_point)
+
+    @property
+    def sigma(self) -> np.ndarray:
+        """Noise of an empty pixel in electrons."""
+        return np.sqrt(self.sky + self.read_noise**2 + self.gain**2 / 12)
+
+    def read_out(self, light: torch.Tensor, seed: int) -> torch.Tensor:
+        """Return ADU of (N, H, W) electrons expected from everything but the sky, where every exposure has its part."""
+
+        def of_each(values: np.ndarray) -> torch.Tensor:
+            repeated = np.repeat(values, len(light) // len(values))
+            return torch.as_tensor(repeated, dtype=torch.float32, device=light.device)
+
+        return render.read_out(
+            light + of_each(self.sky)[:, None, None],
+            gain=of_each(self.gain),
+            read_noise=of_each(self.read_noise),
+            well_capacity=torch.full((len(light),), float(self.recipe.well_capacity), device=light.device),
+            saturation=self.recipe.saturation,
+            generator=torch.Generator(device=light.device).manual_seed(seed),
+        )
+
+
 @dataclass
 class RenderedFields:
     """Endless fields rendered on the training device: stars, some in close pairs, galaxies, and a camera's blemishes.
@@ -50,44 +105,27 @@ class RenderedFields:
     pairs: float = PAIRS
 
     def batch(self, seed: int, device: torch.device) -> Batch:
-        """Return one batch; conditions span the recipe's range and a little more on every side."""
+        """Return one batch."""
         recipe, rng = self.recipe, np.random.default_rng(seed)
         n = self.batch_size
         grid = sorted({*recipe.seeing, *(round(s + 0.05, 3) for s in recipe.seeing), 0.9, 0.95, 1.9, 2.0})
-        seeing = rng.choice(grid, n)
-        gain = rng.uniform(min(recipe.gain), max(recipe.gain), n)
-        read_noise = rng.uniform(*recipe.read_noise, n)
-        zero_point = recipe.mag_zero + 2.5 * np.log10(recipe.exposure * gain)
-        sky = recipe.pixel_scale**2 * 10 ** (
-            0.4 * (zero_point - rng.normal(recipe.sky_mag[0], 2 * recipe.sky_mag[1], n))
-        )
+        exposures = Exposures.draw(recipe, grid, n, rng)
+        seeing, sigma = exposures.seeing, exposures.sigma
         sources = self._stars(rng)
-        sources["flux"] = 10 ** (0.4 * (zero_point[sources["field"]] - sources["mag"]))
+        sources["flux"] = 10 ** (0.4 * (exposures.zero_point[sources["field"]] - sources["mag"]))
         sources["ignored"] = sources["mag"] > FAINT
-        generator = torch.Generator(device=device).manual_seed(seed)
-
-        def tensor(values) -> torch.Tensor:
-            return torch.as_tensor(values, dtype=torch.float32, device=device)
-
         image = torch.zeros(n, self.size, self.size, device=device)
         stars = stars_of(sources, device)
         render.add_stars(image, stars, list(seeing), pixel_scale=recipe.pixel_scale, optics=recipe.optics)
-        self._add_galaxies(image, zero_point, seeing, rng)
+        self._add_galaxies(image, exposures.zero_point, seeing, rng)
         if recipe.aureole is not None:
             image = render.scatter(image, recipe.aureole)
         self._add_cosmic_rays(image, rng)
-        adu = render.read_out(
-            image + tensor(sky)[:, None, None],
-            gain=tensor(gain),
-            read_noise=tensor(read_noise),
-            well_capacity=torch.full((n,), float(recipe.well_capacity), device=device),
-            saturation=recipe.saturation,
-            generator=generator,
-        )
-        sigma = np.sqrt(sky + read_noise**2 + gain**2 / 12)
+        adu = exposures.read_out(image, seed)
         # The sky of a real frame is an estimate: off by a few hundredths of the noise.
-        level = sky + rng.normal(0, 0.03, n) * sigma
-        electrons = adu * tensor(gain)[:, None, None] - tensor(level)[:, None, None]
+        level = exposures.sky + rng.normal(0, 0.03, n) * sigma
+        gain, level = (torch.as_tensor(v, dtype=torch.float32, device=device) for v in (exposures.gain, level))
+        electrons = adu * gain[:, None, None] - level[:, None, None]
         for index in np.flatnonzero(rng.random(n) < BAD_COLUMNS):
             column = rng.integers(self.size)
             electrons[index, :, column] += float(sigma[index] * rng.choice([-1, 1]) * 10 ** rng.uniform(0, 1.5))

@@ -20,7 +20,6 @@ from pnet.detection.losses import detection_loss
 from pnet.detection.network import CONFIGS as DETECTION_CONFIGS
 from pnet.detection.network import PhotometryDetectionNet
 from pnet.detection.predict import detect
-from pnet.frame import Frame
 from pnet.simulation.datasets import simulation_folder
 from pnet.simulation.recipe import Recipe
 from pnet.sky.matching import compare
@@ -30,7 +29,7 @@ from pnet.stars.network import CONFIGS as STAR_CONFIGS
 from pnet.stars.network import BayesianPhotometryNet, refiner_config
 from pnet.stars.predict import predict
 from pnet.training import fields, injection, record, sets, stars
-from pnet.training.config import TrainConfig
+from pnet.training.config import STARS, TrainConfig
 from pnet.training.fit import CHECKPOINT, HISTORY, START_HISTORY, DataSource, Mixed, fit
 
 RUN = "run.json"  # what a run was asked for, from its first minute on; the card comes last
@@ -251,13 +250,11 @@ def _stars(config: TrainConfig, chosen: sets.TrainingSet) -> Lesson:
     )
 
 
-def detection_scores(
-    model: nn.Module, frames: Sequence[tuple[Frame, pd.DataFrame]], confidence: float = sets.CONFIDENCE
-) -> dict[str, float]:
+def detection_scores(model: nn.Module, frames: Sequence[sets.MarkedFrame]) -> dict[str, float]:
     """Return precision, recall, mean |Δx| (px) and the scatter of ln flux of a net on frames with marked truth."""
     tables = []
     for frame, truth in frames:
-        found = detect(model, frame, confidence)
+        found = detect(model, frame, sets.CONFIDENCE)
         found["mag"] = frame.magnitude(found["flux"])
         tables.append(compare(truth, found, frame.shape))
     table = pd.concat(tables)
@@ -301,15 +298,7 @@ def recalibrated(model: nn.Module, validation: stars.FrameStars, seed: int, data
     }
 
 
-def recalibrate(
-    kind: str,
-    card: str | os.PathLike,
-    frames: str | os.PathLike,
-    *,
-    detection: str | os.PathLike = "released",
-    refiner: str | os.PathLike = "released",
-    seed: int = 2023,
-) -> Path:
+def recalibrate(kind: str, card: str | os.PathLike, frames: str | os.PathLike, *, seed: int = 2023) -> Path:
     """Fit the recalibration of a trained network anew and rewrite its card, atomically; its weights stay.
 
     Parameters
@@ -318,9 +307,9 @@ def recalibrate(
     card : str or path
         As in `weights.resolve`.
     frames : path
-        Folder whose ``val`` holds simulated frames with truth.
-    detection, refiner : str or path
-        Weights that find the stars, as in `TrainConfig`.
+        Folder whose ``val`` holds simulated frames with truth; the released networks find the stars in them.
+    seed : int
+        Of the Monte Carlo samples.
 
     Returns
     -------
@@ -329,12 +318,14 @@ def recalibrate(
 
     Raises
     ------
-    DataError
-        If the frames hold too few stars.
+    ConfigError, MissingError, DataError
+        If `kind` is another network, there are no frames, or they hold too few stars.
     """
+    if kind not in STARS:
+        raise ConfigError(f"network is {kind!r}, allowed are {', '.join(STARS)}: only their errors have a scale")
     path = weights.resolve(kind, card)
     model, content = weights.load(kind, path)
-    find, found_by = sets.finder(detection, refiner if kind == "bpnn" else None)
+    find, found_by = sets.finder("released", "released" if kind == "bpnn" else None)
     chosen = sets.simulated("", frames)
     ratios = recalibrated(
         model, stars.FrameStars(chosen.found("val", find), 1), seed, f"{len(chosen.val)} validation frames"

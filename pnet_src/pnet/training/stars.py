@@ -18,6 +18,7 @@ from pnet.sky.psf import Aureole
 from pnet.sky.stamps import gaussian_width
 from pnet.stars.cutouts import INNER, frame_stamps
 from pnet.stars.inputs import WIDTH_STAMP, Stamps
+from pnet.training.fields import Exposures
 
 FIELDS = 16  # rendered "frames" in a batch: stars of one frame share seeing, sky and gain
 NEIGHBOURS = 0.4  # share of stars that have another one in or near their stamp
@@ -79,16 +80,11 @@ class RenderedStamps:
         self._seeing = [round(s, 3) for s in np.arange(low, high, SEEING_STEP)]
 
     def batch(self, seed: int, device: torch.device) -> StampBatch:
-        """Return one batch; conditions span the recipe's range and a little more on every side."""
+        """Return one batch."""
         recipe, rng = self.recipe, np.random.default_rng(seed)
         each = -(-self.batch_size // FIELDS)  # what is over is cut off at the end
-        seeing = rng.choice(self._seeing, FIELDS)
-        gain = rng.uniform(min(recipe.gain), max(recipe.gain), FIELDS)
-        read_noise = rng.uniform(*recipe.read_noise, FIELDS)
-        zero_point = recipe.mag_zero + 2.5 * np.log10(recipe.exposure * gain)
-        sky_mag = rng.normal(recipe.sky_mag[0], 2 * recipe.sky_mag[1], FIELDS)
-        sky = recipe.pixel_scale**2 * 10 ** (0.4 * (zero_point - sky_mag))
-        sigma = np.sqrt(sky + read_noise**2 + gain**2 / 12)
+        exposures = Exposures.draw(recipe, self._seeing, FIELDS, rng)
+        zero_point = exposures.zero_point
         low, high = recipe.fields["paper"].magnitudes
         mag = rng.uniform(low - 0.3, high + 0.7, (FIELDS, each))
         flux = 10 ** (0.4 * (zero_point[:, None] - mag))
@@ -101,7 +97,7 @@ class RenderedStamps:
         x, y = (d + tensor(rng.normal(0, self.position_error, (FIELDS, each))) for d in (dx, dy))
         expected, widths, known = [], [], []
         zero = torch.zeros(1, device=device)
-        for index, fwhm in enumerate(seeing):
+        for index, fwhm in enumerate(exposures.seeing):
             part = slice(index * each, (index + 1) * each)
             table = self._table(fwhm, device)
             light = render.sample_psf(table, x[part], y[part], WIDTH_STAMP) * tensor(flux)[part, None, None]
@@ -109,21 +105,10 @@ class RenderedStamps:
             expected.append(light + other)
             known.append(taken_off)
             widths.append(float(gaussian_width(render.sample_psf(table, zero, zero, WIDTH_STAMP), zero, zero)))
-        repeated = {
-            name: tensor(np.repeat(value, each))
-            for name, value in {"gain": gain, "read_noise": read_noise, "sky": sky, "sigma": sigma}.items()
-        }
-        generator = torch.Generator(device=device).manual_seed(seed)
-        adu = render.read_out(
-            torch.cat(expected) + repeated["sky"][:, None, None],
-            gain=repeated["gain"],
-            read_noise=repeated["read_noise"],
-            well_capacity=torch.full((FIELDS * each,), float(recipe.well_capacity), device=device),
-            saturation=recipe.saturation,
-            generator=generator,
-        )
+        adu = exposures.read_out(torch.cat(expected), seed)
+        gain, sky, sigma = (tensor(np.repeat(v, each)) for v in (exposures.gain, exposures.sky, exposures.sigma))
         # Sky and PSF width of a real frame are estimates.
-        level = repeated["sky"] + tensor(rng.normal(0, SKY_ERROR, (FIELDS, each))) * repeated["sigma"]
+        level = sky + tensor(rng.normal(0, SKY_ERROR, (FIELDS, each))) * sigma
         # In half of the frames the PSF varies from place to place, as it does in a drift scan, and the frame knows by
         # how much.
         scatter = np.where(rng.random(FIELDS) < 0.5, 0.0, 10 ** rng.uniform(*WIDTH_SCATTER, FIELDS))
@@ -132,13 +117,13 @@ class RenderedStamps:
         # The estimate from a handful of stars: none in every other uniform frame, up to 0.7 % in the rest.
         mistaken = np.where(rng.random(FIELDS) < 0.5, 0.0, rng.normal(0, 0.003, FIELDS))
         noticed = np.hypot(scatter * (1 + rng.normal(0, 0.15, FIELDS)), mistaken)
-        electrons = adu * repeated["gain"][:, None, None] - level[:, None, None]
+        electrons = adu * gain[:, None, None] - level[:, None, None]
         batch = StampBatch(
             Stamps(
                 pixels=electrons - torch.cat(known),
                 dx=dx,
                 dy=dy,
-                sigma=repeated["sigma"],
+                sigma=sigma,
                 psf_width=tensor(own),
                 psf_scatter=tensor(np.repeat(noticed, each)),
                 saturated=_inner(adu).amax(dim=(1, 2)) >= recipe.saturation,
