@@ -125,14 +125,14 @@ def test_a_check_that_fails_unforeseen_says_so(monkeypatch):
     def _broken():
         raise ZeroDivisionError("what now")
 
-    monkeypatch.setattr(doctor, "CHECKS", (_broken,))
+    monkeypatch.setattr(doctor, "CHECKS", {"thing": _broken})
     (check,) = doctor.examine()
     assert not check.ok and "what now" in check.detail and check.fix
 
 
 @pytest.mark.parametrize("good", [True, False])
 def test_the_table_shows_marks_and_commands(capsys, good):
-    doctor.show([doctor.Check("thing", good, "here [or] not", "" if good else "make thing [now]")])
+    doctor.show([doctor.Check(good, "here [or] not", "make thing [now]", name="thing")])
     text = capsys.readouterr().out
     assert "here [or] not" in text
     assert ("make thing [now]" in text) == (not good)

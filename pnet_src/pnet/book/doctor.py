@@ -10,7 +10,8 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from pnet.common import paths, programs
@@ -28,32 +29,31 @@ class Check:
 
     Parameters
     ----------
-    name : str
     ok : bool
     detail : str
         What was found.
     fix : str
-        The one command that gets it; empty where nothing is missing.
+        The one command that gets it where it is missing; empty where there is none.
     required : bool
         False where PNet has something to put in its place, which `detail` tells.
+    name : str
     """
 
-    name: str
     ok: bool
     detail: str
     fix: str = ""
     required: bool = True
+    name: str = ""
 
 
 def examine() -> list[Check]:
     """Return every check, in the order in which a user would mend them. A check that fails unforeseen says so."""
     found = []
-    for check in CHECKS:
+    for name, look in CHECKS.items():
         try:
-            found.append(check())
+            found.append(replace(look(), name=name))
         except Exception as error:  # a doctor must not fall ill
-            name = check.__name__.lstrip("_").replace("_", " ")
-            found.append(Check(name, False, f"could not be looked at: {type(error).__name__}: {error}", INSTALL))
+            found.append(Check(False, f"could not be looked at: {type(error).__name__}: {error}", INSTALL, name=name))
     return found
 
 
@@ -66,9 +66,9 @@ def show(found: list[Check]) -> None:
     table = Table(box=None, pad_edge=False)
     for title in ("", "what", "found"):
         table.add_column(title, overflow="fold")
-    marks = {(True, True): "[green]✓[/]", (True, False): "[green]✓[/]", (False, True): "[red]✗[/]"}
     for check in found:
-        table.add_row(marks.get((check.ok, check.required), "[yellow]–[/]"), escape(check.name), escape(check.detail))
+        mark = "[green]✓[/]" if check.ok else "[red]✗[/]" if check.required else "[yellow]–[/]"
+        table.add_row(mark, escape(check.name), escape(check.detail))
     console = Console()
     console.print(table)
     lacking = [check for check in found if not check.ok and check.fix]
@@ -79,10 +79,8 @@ def show(found: list[Check]) -> None:
 
 
 def _python() -> Check:
-    version = platform.python_version()
     good = sys.version_info[:2] >= PYTHON
-    fix = "" if good else "make clean-venv && make book PYTHON=python3.11"
-    return Check("Python", good, f"{version} ({sys.prefix})", fix)
+    return Check(good, f"{platform.python_version()} ({sys.prefix})", "make clean-venv && make book PYTHON=python3.11")
 
 
 def _packages() -> Check:
@@ -91,87 +89,74 @@ def _packages() -> Check:
 
     project = paths.ROOT / "pyproject.toml"
     if not project.is_file():
-        return Check("packages", False, f"{project} is not there, so what is needed is unknown", "cd <project>")
+        return Check(False, f"{project} is not there, so what is needed is unknown", "cd <project>")
     content = tomllib.loads(project.read_text())["project"]
-    wanted = [*content["dependencies"], *content["optional-dependencies"]["book"]]
+    wanted = [Requirement(text) for text in content["dependencies"] + content["optional-dependencies"]["book"]]
     wrong = []
-    for text in wanted:
-        requirement = Requirement(text)
+    for requirement in wanted:
         try:
             version = importlib.metadata.version(requirement.name)
+            if not requirement.specifier.contains(version, prereleases=True):
+                wrong.append(f"{requirement.name} is {version}, needed is {requirement.specifier}")
         except importlib.metadata.PackageNotFoundError:
             wrong.append(f"{requirement.name} is missing")
-            continue
-        if not requirement.specifier.contains(version, prereleases=True):
-            wrong.append(f"{requirement.name} is {version}, needed is {requirement.specifier}")
-    return Check("packages", not wrong, "; ".join(wrong) or f"all {len(wanted)} there", INSTALL if wrong else "")
+    return Check(not wrong, "; ".join(wrong) or f"all {len(wanted)} there", INSTALL)
 
 
 def _torch() -> Check:
     try:
         import torch
     except (ImportError, OSError) as error:  # a CUDA build without its libraries fails with OSError
-        return Check("torch", False, f"cannot be imported: {error}", INSTALL)
+        return Check(False, f"cannot be imported: {error}", INSTALL)
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
-        return Check("torch", True, f"{torch.__version__} on {torch.cuda.get_device_name(0)}, {memory:.0f} GiB")
+        return Check(True, f"{torch.__version__} on {torch.cuda.get_device_name(0)}, {memory:.0f} GiB")
     if torch.backends.mps.is_available():
-        return Check("torch", True, f"{torch.__version__} on Apple's GPU or the CPU")
+        return Check(True, f"{torch.__version__} on Apple's GPU or the CPU")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     detail = f"{torch.__version__} on the CPU, {cores} cores"
     if shutil.which("nvidia-smi"):
-        return Check("torch", False, f"{detail}, though there is an NVIDIA GPU", "make book TORCH=cuda", required=False)
-    return Check("torch", True, detail)
+        return Check(False, f"{detail}, though there is an NVIDIA GPU", "make book TORCH=cuda", required=False)
+    return Check(True, detail)
 
 
-def _program(name: str, commands: tuple[str, ...], variable: str, fix: str, instead: str) -> Check:
-    """Look for an outside program by the variable that may name it and by its names on PATH."""
-    title = f"{name} ({commands[0]})"
+def _program(
+    name: str, commands: tuple[str, ...], variable: str, instead: str, conda: str = "", debian: str = ""
+) -> Check:
+    """Look for an outside program by the variable that may name it and by its names on PATH.
+
+    Parameters
+    ----------
+    name : str
+        What it calls itself, a regular expression.
+    instead : str
+        What stands in for it.
+    conda, debian : str
+        Packages that hold it; without one there is no command that would get it.
+    """
+    fix = f"conda install -c conda-forge {conda}" if conda else ""
+    if debian and shutil.which("apt-get") and not os.environ.get("CONDA_PREFIX"):
+        fix = f"sudo apt-get install {debian}"
     try:
         path = next(filter(None, (programs.find(command, variable) for command in commands)), None)
         if path is None:
-            return Check(title, False, f"not on the path; {instead}", fix, required=False)
-        # Debian's build of SExtractor calls itself Source Extractor
-        version = programs.identify(path, "(?:SExtractor|Source Extractor)" if name == "SExtractor" else name).version
-        return Check(title, True, f"{'.'.join(map(str, version))} ({path})", required=False)
+            return Check(False, f"not on the path; {instead}", fix, required=False)
+        version = programs.identify(path, name).version
+        return Check(True, f"{'.'.join(map(str, version))} ({path})", required=False)
     except MissingError as error:
-        return Check(title, False, str(error), f"unset {variable}")
+        return Check(False, str(error), f"unset {variable}")
     except ConfigError as error:
-        return Check(title, False, f"{error}; {instead}", fix, required=False)
-
-
-def _package(conda: str, debian: str = "") -> str:
-    """Return the command that installs a program here."""
-    if debian and shutil.which("apt-get") and not os.environ.get("CONDA_PREFIX"):
-        return f"sudo apt-get install {debian}"
-    return f"conda install -c conda-forge {conda}"
+        return Check(False, f"{error}; {instead}", fix, required=False)
 
 
 def _sky() -> Check:
     folder = os.environ.get("SKYMAKER_FRAMES")
     if folder and not Path(folder).is_dir():
-        detail = f"$SKYMAKER_FRAMES is {folder!r}, and there is no such folder"
-        return Check("SkyMaker (sky)", False, detail, "unset SKYMAKER_FRAMES")
+        return Check(False, f"$SKYMAKER_FRAMES is {folder!r}, and there is no such folder", "unset SKYMAKER_FRAMES")
     if folder:
-        return Check("SkyMaker (sky)", True, f"its frames in $SKYMAKER_FRAMES ({folder}) are used", required=False)
+        return Check(True, f"its frames in $SKYMAKER_FRAMES ({folder}) are used", required=False)
     instead = "the project's own renderer makes the simulated frames"
-    return _program("SkyMaker", ("sky",), "SKY", _package("astromatic-skymaker"), instead)
-
-
-def _stuff() -> Check:
-    # in no package repository, so there is no command that would get it
-    return _program("Stuff", ("stuff",), "STUFF", "", "the project draws the galaxies of realistic fields itself")
-
-
-def _sextractor() -> Check:
-    names = ("source-extractor", "sex", "sextractor")
-    fix = _package("astromatic-source-extractor", "source-extractor")
-    return _program("SExtractor", names, "SEXTRACTOR", fix, "SEP stands in for it")
-
-
-def _psfex() -> Check:
-    fix = _package("astromatic-psfex", "psfex")
-    return _program("PSFEx", ("psfex",), "PSFEX", fix, "the pages do without it")
+    return _program("SkyMaker", ("sky",), "SKY", instead, conda="astromatic-skymaker")
 
 
 def _sdss() -> Check:
@@ -179,20 +164,19 @@ def _sdss() -> Check:
     from pnet.sdss import files
     from pnet.sdss.manifest import Manifest
 
-    manifest = Manifest.load("sdss-standard")
     root = paths.data_root() / "sdss"
-    wanted = [file for file in manifest.files() if file.required]
+    wanted = [file for file in Manifest.load("sdss-standard").files() if file.required]
     here = sum((root / file.path).is_file() for file in wanted)
     if here == len(wanted):
-        return Check("SDSS", True, f"all {here} files of the standard manifest are in {root}", required=False)
+        return Check(True, f"all {here} files of the standard manifest are in {root}", required=False)
     why_not = files.obstacle()
     detail = f"{here} of {len(wanted)} files here; "
     if not why_not:
-        return Check("SDSS", True, f"{detail}the others are at {files.find_source()}", required=False)
+        return Check(True, f"{detail}the others are at {files.find_source()}", required=False)
     fix = "make book SDSS_MIRROR=<folder or URL of a sas tree>"
     if os.environ.get("SDSS_MIRROR"):
         fix = "unset SDSS_MIRROR"
-    return Check("SDSS", False, f"{detail}{why_not}; pages show the released results", fix, required=False)
+    return Check(False, f"{detail}{why_not}; pages show the released results", fix, required=False)
 
 
 def _weights() -> Check:
@@ -206,35 +190,49 @@ def _weights() -> Check:
             good.append(f"{card['file']} (SHA-256 {card['sha256'][:12]}…)")
         except PNetError as error:
             wrong.append(str(error))
-    return Check("weights", not wrong, "; ".join(wrong or good), "git checkout -- weights" if wrong else "")
+    return Check(not wrong, "; ".join(wrong or good), "git checkout -- weights")
 
 
 def _disk() -> Check:
     free = shutil.disk_usage(paths.ROOT).free / 1e9
-    good = free >= DISK
-    detail = f"{free:.0f} GB free" + ("" if good else f", {DISK:.0f} GB are needed")
-    return Check("disk", good, detail, "" if good else "make clean")
+    return Check(free >= DISK, f"{free:.0f} GB free, {DISK:.0f} GB are needed", "make clean")
 
 
 def _memory() -> Check:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    good = total >= MEMORY
-    fix = "" if good else "make book PROFILE=smoke"
-    return Check(
-        "memory", good, f"{total:.0f} GB" + ("" if good else f", {MEMORY:.0f} GB are needed"), fix, required=False
-    )
+    detail = f"{total:.0f} GB, {MEMORY:.0f} GB are needed"
+    return Check(total >= MEMORY, detail, "make book PROFILE=smoke", required=False)
 
 
-CHECKS: tuple[Callable[[], Check], ...] = (
-    _python,
-    _packages,
-    _torch,
-    _sky,
-    _stuff,
-    _sextractor,
-    _psfex,
-    _sdss,
-    _weights,
-    _disk,
-    _memory,
-)
+CHECKS: dict[str, Callable[[], Check]] = {
+    "Python": _python,
+    "packages": _packages,
+    "torch": _torch,
+    "SkyMaker (sky)": _sky,
+    # in no package repository, so there is no command that would get it
+    "Stuff (stuff)": partial(
+        _program, "Stuff", ("stuff",), "STUFF", "the project draws the galaxies of realistic fields itself"
+    ),
+    "SExtractor (source-extractor)": partial(
+        _program,
+        "(?:SExtractor|Source Extractor)",  # as Debian's build calls itself
+        ("source-extractor", "sex", "sextractor"),
+        "SEXTRACTOR",
+        "SEP stands in for it",
+        conda="astromatic-source-extractor",
+        debian="source-extractor",
+    ),
+    "PSFEx (psfex)": partial(
+        _program,
+        "PSFEx",
+        ("psfex",),
+        "PSFEX",
+        "the pages do without it",
+        conda="astromatic-psfex",
+        debian="psfex",
+    ),
+    "SDSS": _sdss,
+    "weights": _weights,
+    "disk": _disk,
+    "memory": _memory,
+}
