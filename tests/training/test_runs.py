@@ -1,5 +1,6 @@
 """Training runs end to end at the smallest size: settings, cards, resuming, starting from weights, bad parameters."""
 
+import dataclasses
 import json
 import shlex
 import shutil
@@ -121,6 +122,8 @@ def test_a_run_on_other_frames_or_with_another_net_is_another_run(tmp_path, monk
 
     first = asked(1)
     assert json.loads(json.dumps(first)) == first == asked(1)
+    config = dataclasses.replace(config, detection=tmp_path / "net.json")
+    assert asked(1) == first, "the same weights by another name"
     (tmp_path / "net.json").write_text('{"version": 2}')
     second = asked(1)
     assert second != first and asked(2) != second

@@ -149,14 +149,17 @@ def train(
 
 
 def _asked(config: TrainConfig, output: str | os.PathLike, chosen: sets.TrainingSet) -> dict[str, Any]:
-    """Return what makes a run the same as another: its settings, its frames, and the weights that it builds upon."""
-    asked = {"settings": config.settings(), "train": chosen.names("train"), "val": chosen.names("val")}
+    """Return what makes a run the same as another: its settings, its frames, and the weights that it builds upon, by
+    their hashes, whatever they are called."""
+    built_upon = {"detection": "detection", "refiner": "refiner", "start": config.kind}
+    asked = {"settings": {name: value for name, value in config.settings().items() if name not in built_upon}}
+    asked |= {"train": chosen.names("train"), "val": chosen.names("val")}
     if chosen.train and chosen.manifest is None and config.frames is None:
         made = read_json(simulation_folder(output) / "simulation.json")
         asked["frames"] = {name: made[name] for name in ("engine", "kind", "seed")}
-    for name, kind in (("detection", "detection"), ("refiner", "refiner"), ("start", config.kind)):
+    for name, kind in built_upon.items():
         named = getattr(config, name)
-        if named is not None and named != "none" and (name == "start" or chosen.train or chosen.val):
+        if named not in (None, "none") and (name == "start" or chosen.train or chosen.val):
             asked[f"SHA-256 of {name}"] = sha256(weights.resolve(kind, named))
     return asked
 
