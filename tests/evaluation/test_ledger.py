@@ -332,7 +332,10 @@ def test_scorecard_and_html(entries):
     ratios = tables.over_limit(
         entries, {"PNet": "simulation.pnet.mag_over_limit", "SEP": "simulation.sep.mag_over_limit"}
     )
-    assert ratios.columns.tolist() == ["mag", "PNet"] and ratios["mag"].tolist()[-2:] == ["14–20", "15–19"]
+    assert ratios.columns.tolist() == ["mag", "PNet", "PNet (plain)"] and ratios["mag"].tolist()[-2:] == [
+        "14–20",
+        "15–19",
+    ]
 
 
 def test_table_of_matching_radii(measured):

@@ -34,6 +34,7 @@ CALIBRATED = math.sqrt(math.pi / 2)  # Ē / MAE of Gaussian errors with the righ
 _TABLE_2 = (
     ("η", "eta", "percent"),
     ("σ_NMAD", "sigma_nmad", "number"),
+    ("the same, plain", "relative_scatter", "number"),
     ("MAE / mag", "mae", "number"),
     ("Ē / mag", "e_bar", "number"),
     ("Ē / MAE", "e_bar_over_mae", "number"),
@@ -172,7 +173,7 @@ def scorecard(ledger: Ledger, keys: Iterable[str]) -> pd.DataFrame:
 
 
 def over_limit(ledger: Ledger, columns: dict[str, str]) -> pd.DataFrame:
-    """Scatter over limit by magnitude bin, one column per series.
+    """Scatter over limit by magnitude bin, robust and plain (standard deviation), two columns for each series.
 
     Parameters
     ----------
@@ -181,6 +182,8 @@ def over_limit(ledger: Ledger, columns: dict[str, str]) -> pd.DataFrame:
         lacks are left out.
     """
     columns = {heading: key for heading, key in columns.items() if ledger.find(f"{key}.*")}
+    plain = {f"{heading} (plain)": key.replace("_over_limit", "_over_limit_plain") for heading, key in columns.items()}
+    columns = dict(pair for pairs in zip(columns.items(), plain.items(), strict=True) for pair in pairs)
     bins = [f"{low:g}" for low in scores.BINS[:-1]] + [f"{low:g}-{high:g}" for low, high in scores.POOLS]
     rows = []
     for name in bins:

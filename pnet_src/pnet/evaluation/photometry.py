@@ -59,6 +59,10 @@ def _errors(
         perfect_eta = metrics.outliers_at_the_limit(truth[known], bound[known], seed=seed)
     found = {
         "mae": Score(metrics.mean_absolute(delta, seed=seed), f"MAE, {label}", "mag", perfect_mae),
+        "relative_scatter": Score(
+            metrics.bootstrap(metrics.plain_scatter, metrics.relative_error(truth, measured), seed=seed),
+            f"standard deviation of the relative error, {label}",
+        ),
         "sigma_nmad": Score(metrics.sigma_nmad(truth, delta, seed=seed), f"σ_NMAD (Eq. 6), {label}"),
         "eta": Score(
             metrics.outliers_beyond_three_sigma(truth, measured), f"η, beyond 3 σ_relative, {label}", limit=perfect_eta
