@@ -103,10 +103,10 @@ def epochs(rng, n=(7, 8), sigma=0.01, bars=1.0, position=0.02):
     return repeat.Pair("stripe82", first, second), tables, (ra, dec, mag)
 
 
-@pytest.fixture
-def table(rng):
+@pytest.fixture(scope="module")
+def table():
     """Three fields' worth of stars in one table."""
-    parts = []
+    parts, rng = [], np.random.default_rng(1)
     for _ in range(6):
         pair, tables, _ = epochs(rng)
         found = [
