@@ -103,8 +103,8 @@ def bench(
     from studies import bench as benchmark
 
     content = benchmark.run(output, frames=frames, seed=seed, threads=threads, network=network, training=training)
-    for table in (benchmark.table, benchmark.forward_table, benchmark.training_table):
-        text = table(content)
+    for part in benchmark.COLUMNS:
+        text = benchmark.table(content, part)
         if len(text):
             print(text.to_string(index=False), end="\n\n")
     if release:

@@ -6,7 +6,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -38,35 +38,37 @@ QUANTITIES = (  # of a row: key, title, unit
     ("frames_per_second", "frames of 512×512 px per second", "1/s"),
     ("peak_mib", "largest memory", "MiB"),
 )
-METHOD_COLUMNS = {  # heading: key and format
-    "method": ("method", "{}"),
-    "device": ("device", "{}"),
-    "threads": ("threads", "{}"),
-    "s per frame": ("seconds_per_frame", "{:.3f}"),
-    "frames per s": ("frames_per_second", "{:.1f}"),
-    "processor s per frame": ("cpu_seconds_per_frame", "{:.3f}"),
-    "memory / MiB": ("peak_mib", "{}"),
-}
-FORWARD_COLUMNS = {
-    "way": ("way", "{}"),
-    "threads": ("threads", "{}"),
-    "pixels": ("shape", "{}"),
-    "patches at once": ("batch", "{}"),
-    "s per frame of 512²": ("seconds_per_patch", "{:.4f}"),
-    "times the plain": ("speed_up", "{:.2f}"),
-    "change of confidence": ("confidence_change", "{:.1e}"),
-    "change of position / px": ("position_change", "{:.1e}"),
-    "": ("reason", "{}"),
-}
-TRAINING_COLUMNS = {
-    "configuration": ("config", "{}"),
-    "device": ("device", "{}"),
-    "precision": ("precision", "{}"),
-    "batch": ("batch", "{}"),
-    "images per s": ("images_per_second", "{:.1f}"),
-    "TFLOP/s": ("tflops_per_second", "{:.3f}"),
-    "share of the matrix product's rate": ("share_of_product", "{:.1%}"),
-    "share of the data sheet's peak": ("share_of_peak", "{:.1%}"),
+COLUMNS = {  # of the tables that pages show, heading: value of a row
+    "rows": {
+        "method": "{method}",
+        "device": "{device}",
+        "threads": "{threads}",
+        "s per frame": "{seconds_per_frame:.3f}",
+        "frames per s": "{frames_per_second:.1f}",
+        "processor s per frame": "{cpu_seconds_per_frame:.3f}",
+        "memory / MiB": "{peak_mib}",
+    },
+    "forward": {
+        "way": "{way}",
+        "threads": "{threads}",
+        "pixels": "{shape}",
+        "patches at once": "{batch}",
+        "s per frame of 512²": "{seconds_per_patch:.4f}",
+        "times the plain": "{speed_up:.2f}",
+        "change of confidence": "{confidence_change:.1e}",
+        "change of position / px": "{position_change:.1e}",
+        "": "{reason}",
+    },
+    "training": {
+        "configuration": "{config}",
+        "device": "{device}",
+        "precision": "{precision}",
+        "batch": "{batch}",
+        "images per s": "{images_per_second:.1f}",
+        "TFLOP/s": "{tflops_per_second:.3f}",
+        "share of the matrix product's rate": "{share_of_product:.1%}",
+        "share of the data sheet's peak": "{share_of_peak:.1%}",
+    },
 }
 
 
@@ -292,29 +294,27 @@ def entries(content: Mapping[str, Any] | None = None, source: str = "released") 
     return found
 
 
-def table(content: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the methods of a run as a table of texts, fastest first."""
-    rows = sorted(content["rows"], key=lambda row: row["seconds_per_frame"])
-    return _texts([row | {"method": NAMES.get(row["method"], row["method"])} for row in rows], METHOD_COLUMNS)
+def table(content: Mapping[str, Any], part: str = "rows") -> pd.DataFrame:
+    """Return a part of a run as a table of texts; what a row lacks is –, and a column without a value is left out.
 
-
-def forward_table(content: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the ways of running the detection net's forward pass as a table of texts."""
-    return _texts(content.get("forward", ()), FORWARD_COLUMNS)
-
-
-def training_table(content: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the training steps of a run as a table of texts."""
-    return _texts(content.get("training", ()), TRAINING_COLUMNS)
-
-
-def _texts(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
-    """Return columns by heading from (key, format); what a row lacks is –, and a column without a value is left out."""
-    found = pd.DataFrame(
-        {
-            heading: tables.NO_VALUE if row.get(key) in (None, "") else pattern.format(row[key])
-            for heading, (key, pattern) in columns.items()
-        }
-        for row in rows
-    )
+    Parameters
+    ----------
+    content : mapping
+        From `run` or `read`.
+    part : {"rows", "forward", "training"}
+        The methods, fastest first; ways of the detection net's forward pass; steps of its training.
+    """
+    rows = content.get(part, ())
+    if part == "rows":
+        rows = sorted(rows, key=lambda row: row["seconds_per_frame"])
+        rows = [row | {"method": NAMES.get(row["method"], row["method"])} for row in rows]
+    known = [{key: value for key, value in row.items() if value is not None} for row in rows]
+    found = pd.DataFrame({heading: _text(pattern, row) for heading, pattern in COLUMNS[part].items()} for row in known)
     return found.loc[:, (found != tables.NO_VALUE).any()] if len(found) else found
+
+
+def _text(pattern: str, row: Mapping[str, Any]) -> str:
+    try:
+        return pattern.format_map(row)
+    except KeyError:
+        return tables.NO_VALUE

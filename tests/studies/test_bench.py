@@ -83,12 +83,12 @@ def test_tables_show_what_there_is():
     table = bench.table(content())
     assert table["method"].tolist() == ["SExtractor", "PNet, whole", "PNet, whole"]
     assert table["frames per s"].tolist() == ["50.0", "4.0", "2.0"]
-    assert bench.forward_table(content()).empty and bench.training_table(content()).empty
+    assert bench.table(content(), "forward").empty and bench.table(content(), "training").empty
     forward = [
         {"way": "plain", "threads": 1, "shape": "512×512", "batch": 1, "seconds_per_patch": 0.5, "speed_up": 1.0},
         {"way": "compiled", "threads": 1, "shape": "512×512", "batch": 1, "reason": "not available: no C++ compiler"},
     ]
-    shown = bench.forward_table(content(forward=forward))
+    shown = bench.table(content(forward=forward), "forward")
     assert shown["times the plain"].tolist() == ["1.00", "–"]
     assert shown[""].tolist() == ["–", "not available: no C++ compiler"]
     assert "change of confidence" not in shown.columns
