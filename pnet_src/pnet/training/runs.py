@@ -101,7 +101,8 @@ def train(
     start = _start(config, model)
     lesson = (_fields if kind == "detection" else _stars)(config, chosen)
     # a finished run without its card is one that was declared out of date
-    if folder.is_dir() and not (same and ((folder / CHECKPOINT).is_file() or not (folder / HISTORY).is_file())):
+    unfinished = same and ((folder / CHECKPOINT).is_file() or not (folder / HISTORY).is_file())
+    if folder.is_dir() and any(folder.iterdir()) and not unfinished:
         _set_aside(folder)
     write_json(folder / RUN, asked)
     _keep_history(config, folder)
