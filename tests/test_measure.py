@@ -1,8 +1,10 @@
 """From image to catalogue, with networks that know nothing and frames that are hard."""
 
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -142,6 +144,33 @@ def test_simulated_frames_are_recognised_and_others_refused(tmp_path):
         measure.read_image(tmp_path / "plain.fits")
     with pytest.raises(DataError, match="none.fits"):
         measure.read_image(tmp_path / "none.fits")
+
+
+@pytest.mark.parametrize("kind", ["skymaker", "sdss"])
+def test_flipped_bits_are_an_error_that_names_the_file_or_go_unseen(kind, tmp_path):
+    """In real files, or like them, many offsets: headers, tables of compressed pixels, bzip2 blocks."""
+    shared = Path(os.environ.get("SKYMAKER_FRAMES", "")) if kind == "skymaker" else paths.data_root()
+    found = sorted(shared.glob("test/paper-*.fits" if kind == "skymaker" else "**/frame-g-*.fits.bz2"))
+    if found:
+        path, content = tmp_path / found[0].name, found[0].read_bytes()
+    elif kind == "skymaker":  # the renderer writes files of the same layout, RICE-compressed
+        path = make_dataset(tmp_path, Recipe.load(), "test", 1, 1, engine="renderer", progress=False)[0]
+        content = path.read_bytes()
+    else:
+        pytest.skip("no SDSS frame here")
+    rng = np.random.default_rng(8)
+    refused = 0
+    for number in range(60 if kind == "skymaker" else 10):
+        damaged = bytearray(content)
+        for place in rng.integers(0, len(damaged) if number % 2 else min(len(damaged), 25_000), 1 + number % 4):
+            damaged[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        try:
+            measure.read_image(path)
+        except DataError as error:
+            assert str(path) in str(error)
+            refused += 1
+    assert refused > 5
 
 
 def test_measuring_starts_without_what_only_training_and_evaluation_need():

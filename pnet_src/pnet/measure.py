@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from astropy.io import fits
 from astropy.table import Table
 from torch import nn
 
 import pnet
-from pnet.common.errors import ConfigError, DataError
+from pnet.common.errors import ConfigError, DataError, PNetError
 from pnet.common.files import atomic_path
-from pnet.common.fits_file import open_fits
+from pnet.common.fits_file import primary_header
 from pnet.detection.predict import detect_image
 from pnet.frame import Frame
 from pnet.simulation import frame_file
@@ -203,20 +202,18 @@ def read_image(path: str | os.PathLike) -> Frame:
     MissingError, DataError
         If the file is not there, is damaged, or of neither kind.
     """
-    with open_fits(path) as hdus:
-        names = [hdu.name for hdu in hdus]
-        primary: fits.Header = hdus[0].header
-        is_sdss = str(primary.get("ORIGIN", "")).strip() == "SDSS" and len(hdus) >= 3
-    if "SCI" in names:
-        return frame_file.read_frame(path)[0]
-    if is_sdss:
-        from pnet.sdss.frame import read_frame  # which brings a tenth of a second of its own
+    try:
+        if str(primary_header(path).get("ORIGIN", "")).strip() == "SDSS":
+            from pnet.sdss.frame import read_frame  # which brings a tenth of a second of its own
 
-        return read_frame(path)
-    raise DataError(
-        f"{path} is neither a simulated frame (extension SCI) nor an SDSS corrected frame (frame-g-….fits.bz2); "
-        f"its extensions are {names}"
-    )
+            return read_frame(path)
+        return frame_file.read_frame(path)[0]
+    except PNetError as error:
+        if str(path) in str(error):
+            raise
+        raise DataError(f"{path}: {error}") from error
+    except Exception as error:  # a flipped bit of a header may end in any
+        raise DataError(f"{path}: the FITS file is damaged ({type(error).__name__}: {error})") from error
 
 
 def write_catalogue(table: Table, path: str | os.PathLike) -> None:

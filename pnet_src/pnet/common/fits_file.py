@@ -42,6 +42,27 @@ def open_fits(path: str | os.PathLike) -> fits.HDUList:
     return fits_from_bytes(content, path)
 
 
+def primary_header(path: str | os.PathLike) -> fits.Header:
+    """Read the first header of a FITS file, plain, bzip2 or gzip, and no more of it.
+
+    Raises
+    ------
+    DataError
+        If the file does not exist, or does not begin with a header.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(3)
+        opener = bz2.open if start == b"BZh" else gzip.open if start[:2] == b"\x1f\x8b" else open
+        with opener(path, "rb") as stream:
+            return fits.Header.fromfile(stream)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except Exception as error:  # as in `fits_from_bytes`
+        raise DataError(f"{path}: this is not a FITS file, or it is damaged or truncated ({error})") from error
+
+
 def fits_from_bytes(content: bytes, name: object) -> fits.HDUList:
     """Like :func:`open_fits`, for the bytes of a file; `name` is what error messages call it."""
     try:

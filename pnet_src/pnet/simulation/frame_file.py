@@ -74,7 +74,10 @@ def read_frame(path: str | os.PathLike) -> tuple[Frame, pd.DataFrame]:
     path = Path(path)
     with fits_file.open_fits(path) as hdus:
         if "SCI" not in hdus:
-            raise DataError(f"{path} has no SCI extension: it is not a simulated frame of PNet")
+            raise DataError(
+                f"{path} is neither a simulated frame (extension SCI) nor an SDSS corrected frame "
+                f"(frame-g-….fits.bz2); its extensions are {[hdu.name for hdu in hdus]}"
+            )
         header = hdus["SCI"].header
         data = np.asarray(hdus["SCI"].data, dtype=np.float32)
         try:
