@@ -82,6 +82,18 @@ def test_the_page_on_measuring_lists_every_column_and_every_flag():
     assert all(meaning in measure.COLUMNS["flags"][1] for meaning in measure.FLAGS.values())
 
 
+def test_a_star_has_one_position_with_one_error(model, rng):
+    """The BPNN's positions, whose errors are too small for faint stars, are for the evaluation only."""
+    frame = frame_of(noise((128, 128), rng))
+    table = model.measure(frame, confidence=0.2)
+    assert [name for name in table.colnames if name.endswith("_err") and name[0] in "xy"] == ["x_err", "y_err"]
+    more = model.measure(frame, confidence=0.2, bpnn_positions=True)
+    assert more.colnames == [*measure.COLUMNS, *measure.BPNN_POSITIONS]
+    for name in table.colnames:
+        np.testing.assert_array_equal(more[name], table[name])
+    assert (np.abs(more["x_bpnn"] - more["x"]) < 21).all() and (more["x_bpnn_err"] > 0).all()
+
+
 def test_no_star_at_all(model, rng):
     table = model.measure(frame_of(noise((128, 128), rng)), confidence=1.0)
     assert len(table) == 0 and table.colnames == list(measure.COLUMNS)

@@ -48,14 +48,20 @@ COLUMNS = {  # unit and what it is; "the refiner" is the refinement step of the 
     "mag_epistemic": ("mag", "part that is the BPNN's ignorance (Eq. 15, second term), not recalibrated"),
     "mag_net": ("mag", "AB magnitude from the refiner (flag 8: the detection net)"),
     "mag_net_err": ("mag", "standard deviation of mag_net, recalibrated on validation data; flag 8: a bound"),
-    "x_bpnn": ("pix", "column of the star from the BPNN; not a number where it gives none"),
-    "y_bpnn": ("pix", "row of the star from the BPNN"),
-    "x_bpnn_err": ("pix", "standard deviation of x_bpnn, recalibrated on validation data"),
-    "y_bpnn_err": ("pix", "standard deviation of y_bpnn, recalibrated on validation data"),
     "x_det": ("pix", "column of the star as the detection net itself places it, before the refiner"),
     "y_det": ("pix", "row of the star as the detection net itself places it, before the refiner"),
     "mag_det": ("mag", "AB magnitude of the detection net's own flux, before the refiner"),
     "flags": ("", "sum of " + ", ".join(f"{bit}: {meaning}" for bit, meaning in FLAGS.items())),
+}
+
+# In training the BPNN's stamps lie within 0.02 px (`pnet.training.stars.REFINED`) of the true place, however faint the
+# star. It believes the place that it is given: its positions repeat the refiner's, and its errors stay at 0.02 px where
+# the true ones of stars of 20 mag are 0.05. They are no part of a catalogue, and kept for the evaluation.
+BPNN_POSITIONS = {
+    "x_bpnn": ("pix", "column of the star from the BPNN; not a number where it gives none"),
+    "y_bpnn": ("pix", "row of the star from the BPNN"),
+    "x_bpnn_err": ("pix", "standard deviation of x_bpnn, recalibrated on validation data"),
+    "y_bpnn_err": ("pix", "standard deviation of y_bpnn, recalibrated on validation data"),
 }
 
 
@@ -95,7 +101,15 @@ class PNet:
         }
         return cls(*(model for model, _ in loaded.values()), {kind: card for kind, (_, card) in loaded.items()})
 
-    def measure(self, frame: Frame, confidence: float = CONFIDENCE, seed: int = 2023, *, refine: bool = True) -> Table:
+    def measure(
+        self,
+        frame: Frame,
+        confidence: float = CONFIDENCE,
+        seed: int = 2023,
+        *,
+        refine: bool = True,
+        bpnn_positions: bool = False,
+    ) -> Table:
         """Return the catalogue of a frame: one row per detection of at least this confidence, by falling confidence.
 
         Parameters
@@ -108,6 +122,8 @@ class PNet:
         refine : bool
             Whether the refinement step corrects what the detection net found. Without it no star is refined (flag 8):
             the positions are the detection net's own, and the BPNN gets its stamps at them.
+        bpnn_positions : bool
+            Whether the columns `BPNN_POSITIONS` follow, which are not to be used as positions.
 
         Returns
         -------
@@ -157,8 +173,9 @@ class PNet:
             values[f"{axis}_bpnn_err"] = scales[axis](place.sigma) if place else np.full(len(found), np.nan)
         flags = self._flags(frame, found, self.bpnn.config.stamp)
         values["flags"] = flags + UNREFINED * ~found["refined"].to_numpy(bool)
-        table = Table({name: np.asarray(values[name]) for name in COLUMNS})
-        for name, (unit, description) in COLUMNS.items():
+        columns = COLUMNS | (BPNN_POSITIONS if bpnn_positions else {})
+        table = Table({name: np.asarray(values[name]) for name in columns})
+        for name, (unit, description) in columns.items():
             table[name].unit = unit or None
             table[name].description = description
         table.meta = {

@@ -226,7 +226,9 @@ def pnet_measurer(
     model = PNet.load(detection, refiner, bpnn)
 
     def measure(frame: Frame) -> pd.DataFrame:
-        return model.measure(frame, confidence=FLOOR, seed=derive(seed, "measure", frame.name)).to_pandas()
+        return model.measure(
+            frame, confidence=FLOOR, seed=derive(seed, "measure", frame.name), bpnn_positions=True
+        ).to_pandas()
 
     measure.provenance = {
         "device": next(model.detection.parameters()).device.type,
