@@ -20,7 +20,7 @@ DATASETS = {
 }
 PAIR, BESIDE = 6.0, 10.0  # px; for `false_detections`
 POSITIONS = {
-    "PNet, detection net": ("pnet", ""),
+    "PNet, refinement step": ("pnet", ""),
     "PNet, BPNN": ("pnet", "bpnn_"),
     "SExtractor + PSFEx": ("psfex", ""),
     "photutils PSF": ("photutils", ""),

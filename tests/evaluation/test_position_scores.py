@@ -58,6 +58,19 @@ def test_scores_tell_right_from_wrong_error_bars(measured):
     assert "x_over_limit.17" not in found  # the group astrometry has it
 
 
+def test_the_stages_stand_beside_each_other(measured):
+    coarse = measured.copy()
+    assert not [key for key in compute(measured, "simulation", "pnet", seed=1) if key.startswith("det_")]
+    for name in ("x", "y", "mag"):  # the detection net alone, three times as far off
+        coarse[f"{name}_det"] = coarse[f"truth_{name}"] + 3 * (coarse[name] - coarse[f"truth_{name}"])
+    found = compute(coarse, "simulation", "pnet", seed=1)
+    for name in ("x_over_limit.14-20", "y_over_limit.17", "mag_over_limit.14-20", "mean_abs_dx", "mae"):
+        alone, refined = found[f"det_{name}"], found[name]
+        assert alone.estimate.value == pytest.approx(3 * refined.estimate.value)
+        assert "detection net alone" in alone.title and "detection net" not in refined.title
+    assert "refinement step" in found["net_mae"].title and "det_ellipse_68.all" not in found
+
+
 def test_what_a_method_lacks_has_no_scores(measured):
     assert compute(measured, "simulation", "sextractor", seed=1, groups=("positions",)) == {}
     some = measured.copy()

@@ -139,12 +139,12 @@ def calibration(
 
 
 def refined(table: pd.DataFrame, dataset: str, method: str, seed: int, record: Mapping[str, Any]) -> dict[str, Score]:
-    """Return the calibration of the magnitude of the detection net: ``net_mag_pull.<bin>``, ``net_coverage_68``."""
+    """Return the calibration of the magnitude of the refinement step: ``net_mag_pull.<bin>``, ``net_coverage_68``."""
     stars = scores.matched(scores.select(table, dataset, method), "mag_net", "mag_net_err", "truth_mag")
     stars = stars[stars["mag_net_err"] > 0]
     if stars.empty:
         return {}
-    label = "magnitude of the detection net"
+    label = "magnitude of the refinement step"
     truth, mean, sigma = (stars[name].to_numpy() for name in ("truth_mag", "mag_net", "mag_net_err"))
     found = scores.pulls(stars, truth - mean, sigma, "net_mag_pull", label, seed)
     for level in LEVELS:

@@ -11,8 +11,11 @@ from pnet.common.metrics import Estimate
 from pnet.evaluation import scores
 from pnet.evaluation.scores import Score
 
-# column, prefix of keys, words
-MAGNITUDES = (("mag", "", "magnitude"), ("mag_net", "net_", "magnitude of the detection net"))
+MAGNITUDES = (  # column, prefix of keys, words; the first is the BPNN's, or a baseline's only one
+    ("mag", "", "magnitude"),
+    ("mag_net", "net_", "magnitude of the refinement step"),
+    ("mag_det", "det_", "magnitude of the detection net alone"),
+)
 TWO_AND_A_HALF_PERCENT = 2.5 * np.log10(1.025)  # mag
 
 

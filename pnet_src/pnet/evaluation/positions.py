@@ -1,6 +1,7 @@
 """Positions: errors (Figure 8), over the limit, whether their error bars hold, and about where SkyMaker put the light.
 
-For every method with x_err and y_err, and for the BPNN's own positions (prefix ``bpnn_``):
+PNet's positions are those of its refinement step; its other stages have keys with a prefix, ``det_`` the detection net
+alone, ``bpnn_`` the BPNN. For every method, and stage, with x_err and y_err:
 
 - ``x_pull.<bin>``, ``y_pull.<bin>``: standard deviation of error / σ, 1 where σ is right;
 - ``ellipse_68.all``, ``.bright`` (13 to 16.5 mag), ``.faint`` (16.5 to 20): share of the stars inside the 68 % error
@@ -21,7 +22,11 @@ from pnet.evaluation.scores import Score
 from pnet.sky import limits
 
 RADII = (0.1, 0.15, 0.21)  # px; section 4.1 and Fig. 8
-POSITIONS = (("", "", ""), ("bpnn_", "_bpnn", " of the BPNN"))  # prefix of keys, suffix of columns, words
+POSITIONS = (  # prefix of keys, suffix of columns, words
+    ("", "", ""),
+    ("det_", "_det", " of the detection net alone"),
+    ("bpnn_", "_bpnn", " of the BPNN"),
+)
 PLACED = ("_placed", ", about where SkyMaker put the light")
 
 Axes = dict[str, np.ndarray]
@@ -31,14 +36,18 @@ def astrometry(
     table: pd.DataFrame, dataset: str, method: str, seed: int, record: Mapping[str, Any]
 ) -> dict[str, Score]:
     """Return mean errors, scatter over the limit and shares within `RADII`."""
-    stars = scores.matched(scores.select(table, dataset, method), "x", "y")
+    selected, found = scores.select(table, dataset, method), {}
+    for prefix, suffix, words in POSITIONS:
+        stars = scores.matched(selected, f"x{suffix}", f"y{suffix}")
+        for axis, delta in _errors(stars, suffix).items() if len(stars) else ():
+            bound = metrics.HALF_NORMAL * scores.mean_limit(stars, axis, dataset)
+            mean = metrics.mean_absolute(delta, seed=seed)
+            found[f"{prefix}mean_abs_d{axis}"] = Score(mean, f"mean |Δ{axis}|{words}", "px", bound)
+    stars = scores.matched(selected, "x", "y")
     if stars.empty:
         return {}
-    found: dict[str, Score] = {}
     errors = _errors(stars, "")
     for axis, delta in errors.items():
-        bound = metrics.HALF_NORMAL * scores.mean_limit(stars, axis, dataset)
-        found[f"mean_abs_d{axis}"] = Score(metrics.mean_absolute(delta, seed=seed), f"mean |Δ{axis}|", "px", bound)
         if method == "pnet":
             found[f"{axis}_bias"] = Score(metrics.bias(delta, seed=seed), f"median Δ{axis}", "px", 0.0)
         found |= scores.over_limit(stars, delta, axis, axis, axis, dataset, seed)
@@ -86,6 +95,8 @@ def _ellipses_and_pulls(
 ) -> dict[str, Score]:
     """Error ellipses and standardised errors, where the method states its errors."""
     columns = [f"{axis}{suffix}_err" for axis in "xy"]
+    if not set(columns) <= set(stars.columns):  # the detection net alone states none
+        return {}
     known = stars[columns].gt(0).all(axis=1).to_numpy() & np.isfinite(stars[columns]).all(axis=1).to_numpy()
     if not known.any():
         return {}

@@ -107,7 +107,7 @@ def calibrated(table: pd.DataFrame, degrees: tuple[int, ...] = zero_point.DEGREE
     for _, index in table.groupby("frame").groups.items():
         frame = table.loc[index]
         isolated = (frame["status"] == matching.MATCHED).to_numpy()
-        for column in ("mag", "mag_net"):
+        for column in ("mag", "mag_net", "mag_det"):
             values = frame[column].to_numpy(dtype=float)
             reference, x, y = (frame[name].to_numpy(dtype=float) for name in ("truth_mag", "x", "y"))
             offset = zero_point.without_itself(values, reference, isolated, x, y, degrees)
@@ -122,7 +122,9 @@ def baseline_of(table: pd.DataFrame, dataset: str) -> str | None:
 
 
 def matched(rows: pd.DataFrame, *needed: str) -> pd.DataFrame:
-    """Return the matched stars for which all `needed` columns have a value."""
+    """Return the matched stars for which all `needed` columns have a value; none where a column is not there."""
+    if not set(needed) <= set(rows.columns):
+        return rows.iloc[:0]
     return rows[rows["status"] == matching.MATCHED].dropna(subset=list(needed))
 
 

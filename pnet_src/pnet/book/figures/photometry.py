@@ -25,7 +25,7 @@ FLUX_2_5_PERCENT = 2.5 * np.log10(1.025)  # mag
 def figure_7(table: pd.DataFrame) -> Figure:
     """Draw panels a to f: baseline on SDSS, PNet on SDSS, PNet on the simulation; error left, histogram right.
 
-    As in the paper these are the magnitudes of the detection net; where a table has none, PNet's final ones.
+    These are the magnitudes of the refinement step, before the BPNN; where a table has none, PNet's final ones.
     """
     figure, axes = style.new(3, 2, height=9.6)
     rows = ((scores.baseline_of(table, "sdss") or "sextractor", "sdss"), ("pnet", "sdss"), ("pnet", "simulation"))
