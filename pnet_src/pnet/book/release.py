@@ -7,22 +7,11 @@ from pathlib import Path
 from pnet.common import paths
 from pnet.common.errors import ConfigError, MissingError
 from pnet.common.files import atomic_path, read_json
-from pnet.evaluation import measurements as evaluation
+from pnet.evaluation import measurements
 
 # What a release holds, relative to the folder of a run; the ledger comes last, since it speaks for the others.
 PARTS = (
-    "measurements/simulation.parquet",
-    "measurements/simulation.json",
-    "measurements/sdss.parquet",
-    "measurements/sdss.json",
-    "measurements/validation.parquet",
-    "measurements/validation.json",
-    "measurements/realistic.parquet",
-    "measurements/realistic.json",
-    "measurements/coadd.parquet",
-    "measurements/coadd.json",
-    "measurements/repeat.parquet",
-    "measurements/repeat.json",
+    *(f"measurements/{name}{suffix}" for name in (*measurements.DATASETS, "repeat") for suffix in (".parquet", ".json")),
     "sdss/selected.parquet",
     "sdss/sdss.json",
     "simulation/engines.csv",
@@ -59,8 +48,8 @@ def release_results(output: str | os.PathLike) -> list[Path]:
             raise ConfigError(
                 f"{folder / part} was made from changed files (commit {record['commit']}): commit, run again"
             )
-    for name in evaluation.DATASETS:
-        evaluation.read(folder / "measurements" / f"{name}.parquet")  # whole, and of this provenance
+    for name in measurements.DATASETS:
+        measurements.read(folder / "measurements" / f"{name}.parquet")  # whole, and of this provenance
     copies = []
     for part in PARTS:
         with atomic_path(paths.RESULTS / part) as temporary:
