@@ -11,7 +11,7 @@ from pnet.evaluation import measurements
 
 # What a release holds, relative to the folder of a run; the ledger comes last, since it speaks for the others.
 PARTS = (
-    *(f"measurements/{name}{suffix}" for name in (*measurements.DATASETS, "repeat") for suffix in (".parquet", ".json")),
+    *(f"measurements/{name}.{kind}" for name in (*measurements.DATASETS, "repeat") for kind in ("parquet", "json")),
     "sdss/selected.parquet",
     "sdss/sdss.json",
     "simulation/engines.csv",
