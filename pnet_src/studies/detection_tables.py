@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from pnet.book.tables import METHOD_NAMES, NO_VALUE, number, over_limit, percent, with_interval
+from pnet.book.tables import METHOD_NAMES, NO_VALUE, by_magnitude, number, percent, with_interval
 from pnet.evaluation import scores
 from pnet.evaluation.ledger import Ledger
 from pnet.sky import matching
@@ -104,7 +104,7 @@ def pulls(ledger: Ledger, dataset: str = "simulation") -> pd.DataFrame:
         "x, PSFEx": "psfex.x_pull",
         "x, photutils": "photutils.x_pull",
     }
-    return over_limit(ledger, {heading: f"{dataset}.{key}" for heading, key in columns.items()})
+    return by_magnitude(ledger, {heading: f"{dataset}.{key}" for heading, key in columns.items()})
 
 
 def confidence(ledger: Ledger, datasets: Iterable[str] = scores.SIMULATED) -> pd.DataFrame:

@@ -172,26 +172,36 @@ def scorecard(ledger: Ledger, keys: Iterable[str]) -> pd.DataFrame:
     return card.drop(columns="source") if rows and (card["source"] == "live").all() else card
 
 
+def by_magnitude(ledger: Ledger, columns: dict[str, str]) -> pd.DataFrame:
+    """Numbers by magnitude bin, one column for each series.
+
+    Parameters
+    ----------
+    columns : dict of str to str
+        Heading → key without the bin, such as ``simulation.pnet.x_pull``; series that the ledger lacks are left out.
+    """
+    columns = {heading: key for heading, key in columns.items() if ledger.find(f"{key}.*")}
+    rows = []
+    for low, high, name in scores.ranges():
+        found = {heading: ledger.get(f"{key}.{name}") for heading, key in columns.items()}
+        if any(found.values()):
+            label = f"{low:g}–{high:g}"
+            rows.append({"mag": label} | {heading: with_interval(entry) for heading, entry in found.items()})
+    return pd.DataFrame(rows)
+
+
 def over_limit(ledger: Ledger, columns: dict[str, str]) -> pd.DataFrame:
     """Scatter over limit by magnitude bin, robust and plain (standard deviation), two columns for each series.
 
     Parameters
     ----------
     columns : dict of str to str
-        Heading → key without the bin, such as ``simulation.pnet.mag_over_limit``; series that the ledger
-        lacks are left out.
+        As of `by_magnitude`, keys such as ``simulation.pnet.mag_over_limit``.
     """
-    columns = {heading: key for heading, key in columns.items() if ledger.find(f"{key}.*")}
-    plain = {f"{heading} (plain)": key.replace("_over_limit", "_over_limit_plain") for heading, key in columns.items()}
-    columns = dict(pair for pairs in zip(columns.items(), plain.items(), strict=True) for pair in pairs)
-    bins = [f"{low:g}" for low in scores.BINS[:-1]] + [f"{low:g}-{high:g}" for low, high in scores.POOLS]
-    rows = []
-    for name in bins:
-        found = {heading: ledger.get(f"{key}.{name}") for heading, key in columns.items()}
-        if any(found.values()):
-            label = name.replace("-", "–") if "-" in name else f"{name}–{int(name) + 1}"
-            rows.append({"mag": label} | {heading: with_interval(entry) for heading, entry in found.items()})
-    return pd.DataFrame(rows)
+    both = {}
+    for heading, key in columns.items():
+        both |= {heading: key, f"{heading} (plain)": key.replace("_over_limit", "_over_limit_plain")}
+    return by_magnitude(ledger, both)
 
 
 def goals(ledger: Ledger, wanted: Iterable[Goal]) -> pd.DataFrame:
