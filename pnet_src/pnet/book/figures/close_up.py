@@ -13,7 +13,7 @@ SHOWN = (-2.0, 12.0)  # of a frame, in units of the noise of an empty pixel
 
 
 @style.styled
-def detections_figure(frame: Frame, catalogue: Table, truth: pd.DataFrame, side: int = 160) -> Figure:
+def detections(frame: Frame, catalogue: Table, truth: pd.DataFrame, side: int = 160) -> Figure:
     """Return a frame with what was found on it, and the neighbourhood of its most crowded star enlarged.
 
     Parameters
@@ -58,7 +58,7 @@ def _most_crowded(x: np.ndarray, y: np.ndarray, reach: float = 60.0) -> tuple[fl
 
 
 @style.styled
-def samples_figure(mean: np.ndarray, sigma: np.ndarray, truth: float) -> Figure:
+def samples(mean: np.ndarray, sigma: np.ndarray, truth: float) -> Figure:
     """Return what many draws of the weights say of one star, and how their answers become one error bar (Eq. 15).
 
     Parameters
@@ -94,7 +94,7 @@ def samples_figure(mean: np.ndarray, sigma: np.ndarray, truth: float) -> Figure:
 
 
 @style.styled
-def information_figure(share: np.ndarray, parts: dict[str, np.ndarray]) -> Figure:
+def information(share: np.ndarray, parts: dict[str, np.ndarray]) -> Figure:
     """Return a star's light by pixel beside what each pixel tells of its flux and position.
 
     Parameters

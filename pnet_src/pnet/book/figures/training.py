@@ -60,6 +60,15 @@ def history(table: pd.DataFrame) -> Figure:
     return figure
 
 
+@style.styled
+def steps(table: pd.DataFrame) -> Figure:
+    """Draw the first steps of a training: a history whose epochs are single steps."""
+    figure, axes = style.new(1, 1, height=4.0)
+    show_history(axes[0, 0], table, LOSSES, "training loss")
+    axes[0, 0].set(xlabel="step", xticks=range(0, len(table) + 1, max(1, len(table) // 5)))
+    return figure
+
+
 def show_history(ax: Axes, table: pd.DataFrame, labels: dict[str, str], title: str) -> None:
     """Draw those columns of a history that have a label against the epoch, logarithmic where all are positive."""
     names = [name for name in labels if name in table][:SHOWN]
