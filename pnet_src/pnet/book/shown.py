@@ -15,6 +15,7 @@ from pnet.evaluation import ledger, measurements
 from pnet.evaluation.entries import GROUPS, entries_from_measurements
 from pnet.sdss import selection
 from pnet.simulation import datasets
+from pnet.simulation.recipe import Recipe
 
 ORIGINS = LIVE, RELEASED, MISSING = "live", "released", "missing"
 EVALUATE = "python -m pnet evaluate --dataset {name} --output {output}"
@@ -186,6 +187,15 @@ def load(output: str | os.PathLike, results: Path | None = None, datasets: tuple
         {name: record for name, (_, record, _) in found.items()},
         Path(output).as_posix(),
     )
+
+
+def test_frame(output: str | os.PathLike, *, seed: int) -> Path:
+    """Return a simulated test frame of the run in `output`; where it has none, one is made."""
+    try:
+        return datasets.frames_of(output, "test")[0]
+    except MissingError:
+        folder = datasets.simulation_folder(output)
+        return datasets.make_dataset(folder, Recipe.load(), "test", 1, seed, progress=False)[0]
 
 
 def measure(
