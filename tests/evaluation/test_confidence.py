@@ -143,8 +143,12 @@ def test_a_card_is_rewritten_with_its_calibration(tmp_path, rng, monkeypatch):
     assert of_card(after) == result and result.data == "3 frames train/realistic-*"
     assert 0.05 <= result.threshold <= 0.99
     assert after[KEY]["expected_calibration_error"]["before"][0] == pytest.approx(raw.error.value)
+    made = after["confidence_calibrated"]
+    assert made["command"].startswith("python -m pnet calibrate-confidence <detection-compact.json> --frames <")
+    assert len(made["frames"]) == 3 and made["found_by"] == {"detection": after["sha256"]} and made["date"]
     for content in (before, after):
         content.pop(KEY, None)
+        content.pop("confidence_calibrated", None)
     assert after == before
     weights.check(card)
 

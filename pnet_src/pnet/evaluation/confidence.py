@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pnet.common import metrics
+from pnet.common import metrics, paths, provenance
 from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.common.files import read_json, write_json
 from pnet.common.metrics import Estimate
@@ -233,8 +233,8 @@ def calibrate_card(
     """Calibrate the confidence of a detection net and keep the result on its card, which is rewritten atomically.
 
     The card gets `KEY`, with the threshold for fields with galaxies (`contaminants.choose_threshold`) where there are
-    any. The reliability after the calibration is cross-validated: every frame is judged by a calibration that was
-    fitted to others.
+    any, and says under ``confidence_calibrated`` by which command, when and by which commit. The reliability after the
+    calibration is cross-validated: every frame is judged by a calibration that was fitted to others.
 
     Parameters
     ----------
@@ -276,6 +276,16 @@ def calibrate_card(
     }
     content = read_json(path)
     content[KEY] = {**result.as_dict(), "expected_calibration_error": errors}
+    command = (
+        f"python -m pnet calibrate-confidence {paths.shown(card)} --frames {paths.shown(folder)} --method {method}"
+    )
+    content["confidence_calibrated"] = provenance.record(
+        f"{command} --seed {seed}",
+        seed,
+        "cpu",
+        frames=[f"{file.parent.name}/{file.name}" for file in files],
+        found_by={"detection": content["sha256"]} | ({"refiner": step[1]["sha256"]} if step else {}),
+    )
     write_json(path, content)
     return result, before, after
 
