@@ -6,7 +6,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -170,8 +170,11 @@ def time_method(name: str, files: Sequence[str], seed: int, threads: int) -> dic
     images = [read_frame(file)[0] for file in files]
     measurer, version, device = _measurer(name, seed, threads)
     measurer(images[0])  # loads, compiles and caches what is done once
-    processor = _processor_seconds()
-    seconds = [seconds_of(lambda image=image: measurer(image)) for image in images]
+    seconds, processor = [], _processor_seconds()
+    for image in images:
+        start = time.perf_counter()
+        measurer(image)
+        seconds.append(time.perf_counter() - start)
     processor = _processor_seconds() - processor
     median = statistics.median(seconds)
     return {
@@ -187,13 +190,6 @@ def time_method(name: str, files: Sequence[str], seed: int, threads: int) -> dic
         "cpu_seconds_per_frame": round(processor / len(images), 4),
         "peak_mib": round(peak_memory() / MIB),
     }
-
-
-def seconds_of(call: Callable[[], Any]) -> float:
-    """Return the seconds that one call takes."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 def _measurer(name: str, seed: int, threads: int) -> tuple[Measurer, str, str]:

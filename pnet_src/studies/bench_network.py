@@ -3,6 +3,7 @@
 import copy
 import shutil
 import statistics
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,6 @@ from pnet.simulation.recipe import Recipe
 from pnet.sky import background, patches
 from pnet.stars import weights
 from pnet.training.fields import RenderedFields
-from studies.bench import seconds_of
 
 BATCHES = (1, 4)  # patches at once
 REPEATS = 5  # the median of so many calls is given
@@ -43,13 +43,15 @@ def _device() -> torch.device:
 def _seconds(call: Callable[[], Any], device: torch.device, repeats: int | None = None) -> float:
     """Return the median seconds of a call, after one that does not count."""
 
-    def complete() -> None:
+    def complete() -> float:
+        start = time.perf_counter()
         call()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
+        return time.perf_counter() - start
 
     complete()
-    return statistics.median(seconds_of(complete) for _ in range(repeats or REPEATS))
+    return statistics.median(complete() for _ in range(repeats or REPEATS))
 
 
 def _evaluated(network: nn.Module, chunks: list[Tensor], dtype: torch.dtype | None) -> list[dict[str, Tensor]]:

@@ -160,28 +160,23 @@ def compute(table: pd.DataFrame, method: str = "pnet", *, seed: int) -> dict[str
             metrics.precision(true, neither), "precision, false only if in neither photoObj nor the co-add", limit=1.0
         )
     stars = scores.matched(at, "mag")
+    stars = stars.assign(delta=stars["mag"] - stars["truth_mag"])
     if len(stars) < 5:
         return found
-    delta = (stars["mag"] - stars["truth_mag"]).to_numpy()
-    found["mag_scatter"] = Score(
-        metrics.bootstrap(metrics.robust_scatter, delta, seed=seed), "scatter against the co-add", "mag"
-    )
-    usable = stars["limit_mag"].notna().to_numpy() & (stars["limit_mag"] > 0).to_numpy()
-    if usable.sum() > 2:
-        ratio = metrics.scatter_over_limit(delta[usable], stars["limit_mag"].to_numpy()[usable], seed=seed)
+    scatter = metrics.bootstrap(metrics.robust_scatter, stars["delta"].to_numpy(), seed=seed)
+    found["mag_scatter"] = Score(scatter, "scatter against the co-add", "mag")
+    limited = stars[stars["limit_mag"] > 0]
+    if len(limited) > 2:
+        ratio = metrics.scatter_over_limit(*limited[["delta", "limit_mag"]].to_numpy(float).T, seed=seed)
         title = "scatter against the co-add over the limit of the frame alone"
         found["mag_scatter_over_limit"] = Score(ratio, title, "", 1.0)
     stars = stars[stars["mag_err"] > 0]
     if len(stars) < 5:
         return found
-    delta, sigma = (stars["mag"] - stars["truth_mag"]).to_numpy(), stars["mag_err"].to_numpy()
+    delta, sigma = stars[["delta", "mag_err"]].to_numpy(float).T
     own = own_error(delta, sigma)
-    found["own_error"] = Score(
-        metrics.Estimate(own, *_interval(delta, sigma, seed), len(stars)),
-        "error of the co-add for which our error bars hold",
-        "mag",
-        0.0,
-    )
+    estimate = metrics.Estimate(own, *_interval(delta, sigma, seed), len(stars))
+    found["own_error"] = Score(estimate, "error of the co-add for which our error bars hold", "mag", 0.0)
     for name, extra in (("coverage68_alone", 0.0), ("coverage68_with_own", own)):
         if np.isfinite(extra):
             held = metrics.rate(int((np.abs(delta) < np.hypot(sigma, extra)).sum()), len(stars))

@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 
 from pnet.common.errors import ConfigError, DataError
-from pnet.evaluation import frames as evaluation_frames
-from pnet.simulation import renderer as fields
+from pnet.evaluation.frames import Source
 from pnet.simulation.recipe import Recipe, draw_conditions
+from pnet.simulation.renderer import draw_sources
 from pnet.stars import weights
 from pnet.stars.network import CONFIGS, BayesianPhotometryNet
 from studies import novelty, stress
@@ -75,7 +75,7 @@ def test_conditions_change_what_they_say():
 @pytest.mark.parametrize("name", ["blends", "galaxies", "trailed"])
 def test_what_is_drawn_in_place_of_stars_keeps_their_light(name, rng):
     conditions = draw_conditions(Recipe.load(), 1)
-    stars = fields.draw_sources(Recipe.load(), "paper", 3).head(30)
+    stars = draw_sources(Recipe.load(), "paper", 3).head(30)
     drawn = stress.CONDITIONS[name].sources(stars, conditions, rng)
     light, wanted = conditions.flux(drawn["mag"]), conditions.flux(stars["mag"])
     if name == "blends":
@@ -119,7 +119,7 @@ def test_a_run_writes_what_pages_read(tmp_path, model, monkeypatch):
     card = weights.save(model, tmp_path / "bpnn-tiny", kind="bpnn", card={})
     frames = [stress.make_frame(stress.CONDITIONS["in_range"], number, 9) for number in range(2)]
     items = [(frame, stars.assign(counted=True)) for frame, stars in frames]
-    source = evaluation_frames.Source(items, lambda item: item, None, {"engine": "renderer"})
+    source = Source(items, lambda item: item, None, {"engine": "renderer"})
     monkeypatch.setattr(stress, "simulated", lambda *_: source)
     monkeypatch.setattr(stress, "CONDITIONS", {name: stress.CONDITIONS[name] for name in ("in_range", "galaxies")})
     path = stress.run(tmp_path, bpnn=card, frames=1, path=tmp_path / "studies" / "stress.json", progress=False)

@@ -11,9 +11,7 @@ from measured import table
 
 from pnet.book.figures import positions, reliability, style
 from pnet.common.errors import DataError
-from pnet.evaluation import confidence, error_bars, scores
-from pnet.evaluation import contaminants as realistic
-from pnet.evaluation import measurements as evaluation
+from pnet.evaluation import confidence, contaminants, error_bars, measurements, scores
 from pnet.evaluation.entries import entries_from_measurements
 from pnet.evaluation.ledger import Entry, Ledger
 from pnet.stars.confidence import Calibration
@@ -105,7 +103,7 @@ def test_causes_of_false_detections_by_hand():
     truth = {"truth_x": [50.0, 55.0, 100.0], "truth_y": [50.0, 50.0, 100.0], "status": "ignored"}
     false = {"x": [52.5, 107.0, 200.0], "y": [50.0, 100.0, 200.0], "confidence": 0.9, "status": "false"}
     rows = pd.concat([pd.DataFrame(truth), pd.DataFrame(false)], ignore_index=True)
-    rows = rows.assign(frame="a", method="pnet", dataset="simulation").reindex(columns=evaluation.COLUMNS)
+    rows = rows.assign(frame="a", method="pnet", dataset="simulation").reindex(columns=measurements.COLUMNS)
     assert detection_tables.false_detections(rows).iloc[0].tolist() == ["PNet", "3", "1", "1", "1"]
 
 
@@ -172,7 +170,7 @@ def drawings(measured, ledger, compared):
     bounds = (0.97, 0.98)
 
     def sweep(table, threshold):
-        return reliability.threshold_sweep(realistic.sweep(table, size=256), threshold, bounds)
+        return reliability.threshold_sweep(contaminants.sweep(table, size=256), threshold, bounds)
 
     return {
         "diagram": (lambda: reliability.diagram({"a": pair, "b": pair}, FITTED), lambda: reliability.diagram({})),
