@@ -142,10 +142,9 @@ def verdict(entry: Entry) -> str:
     if entry.low is not None and entry.high is not None and entry.low <= entry.paper <= entry.high:
         return "within interval"
     name = entry.key.split(".", 2)[-1].removeprefix("net_")
+    better = (entry.value > entry.paper) == name.startswith(HIGHER_IS_BETTER)
     if name.startswith("e_bar_over_mae"):  # neither small nor large is good: 1.25 is
         better = abs(entry.value - CALIBRATED) < abs(entry.paper - CALIBRATED)
-    else:
-        better = (entry.value > entry.paper) == name.startswith(HIGHER_IS_BETTER)
     return "better" if better else "worse"
 
 
@@ -185,8 +184,8 @@ def by_magnitude(ledger: Ledger, columns: dict[str, str]) -> pd.DataFrame:
     for low, high, name in scores.ranges():
         found = {heading: ledger.get(f"{key}.{name}") for heading, key in columns.items()}
         if any(found.values()):
-            label = f"{low:g}–{high:g}"
-            rows.append({"mag": label} | {heading: with_interval(entry) for heading, entry in found.items()})
+            row = {heading: with_interval(entry) for heading, entry in found.items()}
+            rows.append({"mag": f"{low:g}–{high:g}"} | row)
     return pd.DataFrame(rows)
 
 
@@ -229,7 +228,7 @@ def goals(ledger: Ledger, wanted: Iterable[Goal]) -> pd.DataFrame:
         rows.append(
             {
                 "goal": goal.what + bin_,
-                "wanted": _bounds(goal),
+                "wanted": goal.wanted,
                 "ours (95 %)": with_interval(entry, goal.style),
                 "": verdict_,
                 "limit": _styled(limit, goal.style),
@@ -239,15 +238,6 @@ def goals(ledger: Ledger, wanted: Iterable[Goal]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def _bounds(goal: Goal) -> str:
-    """Return the bounds of a goal in words."""
-    least, most = (f"{100 * value:g}" if goal.style == "percent" else f"{value:g}" for value in (goal.least, goal.most))
-    unit = " %" if goal.style == "percent" else ""
-    if math.isinf(goal.most):
-        return f"≥ {least}{unit}"
-    return f"≤ {most}{unit}" if math.isinf(goal.least) else f"{least}–{most}{unit}"
 
 
 _INTERVAL = re.compile(r" \(([^()<]* … [^()<]*)\)( %| × 10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?")
@@ -270,61 +260,60 @@ def _cell(value: object) -> str:
 
 def by_radius(rows: Iterable[tuple[str, float, Estimate, Estimate]]) -> pd.DataFrame:
     """Precision and recall for several matching radii; rows of data set, radius in px, precision, recall."""
-    shown = []
-    for dataset, radius, precision, recall in rows:
-        if recall.n:
-            row = {"data": DATASET_NAMES[dataset], "radius / px": f"{radius:g}"}
-            shown.append(
-                row
-                | {
-                    "precision (95 %)": with_interval(precision, "percent"),
-                    "recall (95 %)": with_interval(recall, "percent"),
-                }
-            )
-    return pd.DataFrame(shown)
-
-
-def detection_parts() -> pd.DataFrame:
-    """Return the parts of the Photometry-Detection Net, one column a configuration."""
-    columns = {}
-    for name in CONFIGURATIONS:
-        config = detection.CONFIGS[name]
-        with torch.device("meta"):  # shapes without memory: the paper's net has tens of millions of weights
-            model = detection.PhotometryDetectionNet(config)
-        columns[name] = {
-            "input": config.inputs,
-            "Downsample": f"7×7 → {config.stem}, residual → {config.channels[0]}: {_weights(model.downsample)}",
-            "Extractor": (
-                f"{config.stacks} hourglasses {'-'.join(map(str, config.channels))}: "
-                f"{_weights(model.hourglasses, model.features, model.merges)}"
-            ),
-            "PreHeads": f"4 heads × {config.stacks} stacks, {config.head} channels: {_weights(model.preheads)}",
-            "flux head": {"log": "ln flux", "correction": "ln of flux over aperture flux"}[config.flux],
-            "all weights": _weights(model),
+    return pd.DataFrame(
+        {
+            "data": DATASET_NAMES[dataset],
+            "radius / px": f"{radius:g}",
+            "precision (95 %)": with_interval(precision, "percent"),
+            "recall (95 %)": with_interval(recall, "percent"),
         }
-    return pd.DataFrame(columns).rename_axis("part").reset_index()
+        for dataset, radius, precision, recall in rows
+        if recall.n
+    )
 
 
-def bpnn_parts() -> pd.DataFrame:
-    """Return the parts of the BPNN, one column a configuration."""
-    columns = {}
-    for name in CONFIGURATIONS:
-        config = stars.CONFIGS[name]
-        model = stars.BayesianPhotometryNet(config)
-        outputs = 2 * len(config.targets)  # mean and ln σ of each
-        widths = zip(config.blocks, config.widths, strict=True)
-        blocks = ", ".join(f"{n} × {width * stars.EXPANSION}" for n, width in widths)
-        columns[name] = {
-            "stamp": f"{config.stamp} × {config.stamp} px",
-            "Feature Extraction Layer": f"bottleneck blocks {blocks}: {_weights(model.stem, model.stages)}",
-            "frame's PSF and classical measurements": "given" if config.context else "not given",
-            "Bayesian Layer (flipout)": f"{'-'.join(map(str, (*config.hidden, outputs)))}: {_weights(model.head)}",
-            "prior of a weight": f"N(0, {config.prior_sigma:g})",
-            "magnitude": {"magnitude": "from nothing", "correction": "corrects an aperture's"}[config.target],
-            "targets": ", ".join(config.targets),
-            "all weights": _weights(model),
-        }
-    return pd.DataFrame(columns).rename_axis("part").reset_index()
+def network_parts(kind: str) -> pd.DataFrame:
+    """Return the parts of the networks that chapters 03 and 04 build, one column a configuration.
+
+    Parameters
+    ----------
+    kind : {"detection", "bpnn"}
+    """
+    describe = {"detection": _detection_parts, "bpnn": _bpnn_parts}[kind]
+    return pd.DataFrame({name: describe(name) for name in CONFIGURATIONS}).rename_axis("part").reset_index()
+
+
+def _detection_parts(name: str) -> dict[str, str]:
+    config = detection.CONFIGS[name]
+    with torch.device("meta"):  # shapes without memory: the paper's net has tens of millions of weights
+        model = detection.PhotometryDetectionNet(config)
+    hourglasses = _weights(model.hourglasses, model.features, model.merges)
+    return {
+        "input": config.inputs,
+        "Downsample": f"7×7 → {config.stem}, residual → {config.channels[0]}: {_weights(model.downsample)}",
+        "Extractor": f"{config.stacks} hourglasses {'-'.join(map(str, config.channels))}: {hourglasses}",
+        "PreHeads": f"4 heads × {config.stacks} stacks, {config.head} channels: {_weights(model.preheads)}",
+        "flux head": {"log": "ln flux", "correction": "ln of flux over aperture flux"}[config.flux],
+        "all weights": _weights(model),
+    }
+
+
+def _bpnn_parts(name: str) -> dict[str, str]:
+    config = stars.CONFIGS[name]
+    model = stars.BayesianPhotometryNet(config)
+    outputs = 2 * len(config.targets)  # mean and ln σ of each
+    widths = zip(config.blocks, config.widths, strict=True)
+    blocks = ", ".join(f"{n} × {width * stars.EXPANSION}" for n, width in widths)
+    return {
+        "stamp": f"{config.stamp} × {config.stamp} px",
+        "Feature Extraction Layer": f"bottleneck blocks {blocks}: {_weights(model.stem, model.stages)}",
+        "frame's PSF and classical measurements": "given" if config.context else "not given",
+        "Bayesian Layer (flipout)": f"{'-'.join(map(str, (*config.hidden, outputs)))}: {_weights(model.head)}",
+        "prior of a weight": f"N(0, {config.prior_sigma:g})",
+        "magnitude": {"magnitude": "from nothing", "correction": "corrects an aperture's"}[config.target],
+        "targets": ", ".join(config.targets),
+        "all weights": _weights(model),
+    }
 
 
 def _weights(*modules: nn.Module) -> str:
@@ -359,15 +348,8 @@ def released(output: Path) -> str:
         seconds = card.get("seconds")
         seconds = seconds.get("total") if isinstance(seconds, dict) else seconds
         name = path.relative_to(paths.ROOT).with_suffix("").as_posix()
-        rows.append(
-            {
-                "file": name,
-                "time": "" if seconds is None else duration(seconds),
-                "device": card.get("device", ""),
-                "date": str(card.get("date", ""))[:10],
-                "commit": str(card.get("commit", ""))[:10],
-            }
-        )
+        row = {"file": name, "time": "" if seconds is None else duration(seconds), "device": card.get("device", "")}
+        rows.append(row | {key: str(card.get(key, ""))[:10] for key in ("date", "commit")})
         commands += [f"# {name}\n{card['command']}"] if card.get("command") else []
     if not rows:
         return "Nothing is released with this copy of the project.\n"

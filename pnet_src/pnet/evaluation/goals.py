@@ -54,6 +54,15 @@ class Goal:
         """Keys of the ledger that decide."""
         return [f"{self.key}.{name}" for name in self.bins] or [self.key]
 
+    @property
+    def wanted(self) -> str:
+        """The bounds in words."""
+        scale, unit = (100, " %") if self.style == "percent" else (1, "")
+        least, most = (f"{scale * value:g}" for value in (self.least, self.most))
+        if math.isinf(self.most):
+            return f"≥ {least}{unit}"
+        return f"≤ {most}{unit}" if math.isinf(self.least) else f"{least}–{most}{unit}"
+
     def value(self, entry: Entry) -> Entry:
         """Return the entry with the value and interval that the bounds are for: of its limit, without its sign."""
         numbers = [entry.value, entry.low, entry.high]
