@@ -259,7 +259,7 @@ def compare(fitted: Mapping[str, Recalibration], rows: pd.DataFrame, seed: int) 
     rows, mean, sigma, truth = _known(rows)
     if len(rows) < error_bars.SMALLEST:
         return {}
-    bins = [(key, label, member) for key, label, member in error_bars.groups(rows) if key.startswith("mag.")]
+    bins = [group for group in error_bars.bins(rows) if group[2].sum() >= error_bars.SMALLEST]
     result: dict[str, Score] = {}
     for name, title in METHODS.items():
         how = fitted[name]

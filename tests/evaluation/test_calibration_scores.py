@@ -1,51 +1,17 @@
 """Calibration by group: the groups are the right stars, and known faults of error bars are found where they are."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from measured import LIMIT, table
 
 from pnet.common import metrics
-from pnet.evaluation import error_bars, ledger, scores
+from pnet.evaluation import error_bars, ledger
 from pnet.evaluation.entries import compute, entries_from_measurements
 
 
 @pytest.fixture(scope="module")
 def measured():
     return table(seed=5, frames={"simulation": 20, "sdss": 1}, scatter=1.0)
-
-
-def test_neighbours_are_counted_by_hand():
-    rows = pd.DataFrame(
-        {
-            "frame": ["a"] * 5 + ["b"],
-            "truth_x": [0.0, 9.0, 25.0, 60.0, np.nan, 20.0],
-            "truth_y": [0.0, 0.0, 0.0, 0.0, np.nan, 0.0],
-        },
-        index=[7, 3, 9, 1, 4, 2],
-    )
-    # 9 px is too near, 35 px too far, another frame is another sky, a false detection has no source
-    assert error_bars.neighbours(rows).tolist() == [1, 1, 2, 0, -1, 0]
-
-
-def test_crowding_reaches_the_stars_that_were_matched(measured):
-    stars = error_bars.stars_of(measured, "simulation")
-    rows = scores.rows(measured, "simulation", "pnet")
-    for _, star in stars.sample(20, random_state=1).iterrows():
-        frame = rows[(rows["frame"] == star["frame"]) & rows["truth_x"].notna()]
-        distance = np.hypot(frame["truth_x"] - star["truth_x"], frame["truth_y"] - star["truth_y"])
-        assert star["crowding"] == ((distance > 10) & (distance <= 30)).sum()
-
-
-def test_groups_are_disjoint_and_complete(measured):
-    stars = error_bars.stars_of(measured, "simulation")
-    stars = stars.assign(seeing=np.where(np.arange(len(stars)) % 2, 1.2, 1.4))
-    found = list(error_bars.groups(stars))
-    for kind in error_bars.GROUPS:
-        members = np.array([member for key, _, member in found if key.startswith(kind)])
-        assert (members.sum(axis=0) == 1).all(), kind
-    assert {"mag.17", "seeing.1.2", "seeing.1.4"} <= {key for key, _, _ in found}
-    assert len(list(error_bars.groups(stars.head(5)))) == 0
 
 
 def test_right_error_bars_pass_everywhere(measured):
@@ -62,8 +28,6 @@ def test_right_error_bars_pass_everywhere(measured):
         assert score.estimate.n >= 20 and np.isfinite(score.limit)
         if key.startswith("z_scatter.") or key.startswith("coverage"):
             assert score.estimate.low - 0.1 <= score.limit <= score.estimate.high + 0.1, key
-    # one seeing is no group, and no group is without stars
-    assert not any(".seeing." in key for key in found)
     assert compute(measured, "simulation", "sextractor", seed=1, groups=("calibration",)) == {}
 
 
@@ -91,5 +55,4 @@ def test_a_catalogue_has_no_limit(measured):
 def test_entries_of_the_ledger(measured):
     entries = ledger.Ledger(entries_from_measurements(measured, seed=1, groups=("calibration",)))
     assert entries["simulation.pnet.z_scatter.mag.17"].limit == 1.0
-    assert len(entries.find("simulation.pnet.miscalibration_area.crowding.*")) >= 2
     assert entries.find("*.sextractor.*") == []

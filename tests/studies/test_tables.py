@@ -15,7 +15,7 @@ from pnet.evaluation import confidence, contaminants, error_bars, measurements, 
 from pnet.evaluation.entries import entries_from_measurements
 from pnet.evaluation.ledger import Entry, Ledger
 from pnet.stars.confidence import Calibration
-from studies import detection_tables, error_tables, recalibrations, released
+from studies import conditions, detection_tables, error_tables, recalibrations, released
 from studies.figures import error_bars as figures
 from studies.figures import stress
 
@@ -37,7 +37,8 @@ def measured():
 def ledger(measured):
     groups = ("detection", "photometry", "astrometry", "positions", "confidence", "uncertainty", "calibration")
     made = {"engine": "frames", "confidence_calibration": FITTED.as_dict()}
-    return Ledger(entries_from_measurements(measured, seed=1, provenance=made, groups=groups))
+    entries = entries_from_measurements(measured, seed=1, provenance=made, groups=groups)
+    return Ledger([*entries, *conditions.entries(measured, "simulation", 1, made, "live")])
 
 
 @pytest.fixture(scope="module")

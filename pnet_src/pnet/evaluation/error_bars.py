@@ -1,15 +1,14 @@
-"""Do the error bars hold for every star? Calibration of PNet's magnitudes, also by magnitude, seeing and crowding.
+"""Do the error bars hold for every star? Calibration of PNet's magnitudes, of all and by magnitude.
 
-The σ of these scores is ``mag_err`` as it is released, recalibrated; what other recalibrations would give is a study,
-`studies.recalibrations`.
+The σ of these scores is ``mag_err`` as it is released, recalibrated. What other recalibrations would give
+(`studies.recalibrations`), and calibration by seeing and crowding (`studies.conditions`), are studies.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.spatial import cKDTree
 
 from pnet.common import metrics
 from pnet.common.metrics import Estimate
@@ -19,61 +18,44 @@ from pnet.evaluation.calibration_metrics import INVERSE_ROOT_PI
 from pnet.evaluation.scores import LEVELS, Score
 
 SMALLEST = 20  # stars of a group: below it the scatter is not even known to 16 %
-NEAR, FAR = 10.0, 30.0  # px; nearer neighbours exclude a star, farther ones leave no light in its stamp
-CROWDED = 2  # so many neighbours and more are one group
 TOLERATED = (0.1, 1e-3)  # bias of a magnitude bin: share of the limit, mag
-GROUPS = {"mag": "true magnitude", "seeing": "seeing / arcsec", "crowding": "neighbours within 10 to 30 px"}
-
-
-def neighbours(table: pd.DataFrame) -> np.ndarray:
-    """Return for every row how many other catalogue sources lie within 10 to 30 px of its own; −1 without a source.
-
-    Parameters
-    ----------
-    table : DataFrame
-        All rows of one method on one data set: those that do not count are neighbours too.
-    """
-    found = np.full(len(table), -1)
-    rows = table.reset_index(drop=True)
-    sources = rows[rows["truth_x"].notna()]
-    for _, frame in sources.groupby("frame"):
-        positions = frame[["truth_x", "truth_y"]].to_numpy(dtype=float)
-        tree = cKDTree(positions)
-        far, near = (tree.query_ball_point(positions, radius, return_length=True) for radius in (FAR, NEAR))
-        found[frame.index] = far - near
-    return found
+Group = tuple[str, str, np.ndarray]
 
 
 def stars_of(table: pd.DataFrame, dataset: str, *, errors: str = "mag_err") -> pd.DataFrame:
-    """Return PNet's matched stars with a magnitude and an error bar, and their column ``crowding``."""
-    rows = scores.rows(table, dataset, "pnet")
-    rows = rows.assign(crowding=neighbours(rows))
-    return scores.matched(scores.select(rows, dataset, "pnet"), "mag", errors, "truth_mag")
+    """Return PNet's matched stars with a magnitude and an error bar."""
+    return scores.matched(scores.select(table, dataset, "pnet"), "mag", errors, "truth_mag")
 
 
-def groups(stars: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Yield key (``mag.17``, ``seeing.1.4``, ``crowding.2``), label and members of every group with enough stars.
+def bins(stars: pd.DataFrame) -> list[Group]:
+    """Return key (``mag.17``), label and members of every magnitude bin."""
+    edges = [(float(low), float(low) + 1) for low in scores.BINS[:-1]]
+    return [(f"mag.{low:g}", f"{low:g} ≤ mag < {high:g}", scores.within(stars, low, high)) for low, high in edges]
 
-    Where all stars share one seeing or one class of crowding this is no group.
+
+def by_group(stars: pd.DataFrame, groups: Iterable[Group], seed: int) -> dict[str, Score]:
+    """Return ``<what>.<group>`` such as ``z_scatter.mag.17``, ``miscalibration_area.mag.17``, ``coverage_68.mag.17``.
+
+    Parameters
+    ----------
+    stars : DataFrame
+        As of `stars_of`.
+    groups : iterable of (str, str, ndarray)
+        Key, label and members; those of fewer than `SMALLEST` stars have no scores.
+    seed : int
+        Of the group of scores; every group derives its own.
     """
-    magnitude, seeing = stars["truth_mag"].to_numpy(dtype=float), stars["seeing"].to_numpy(dtype=float).round(1)
-    crowding = np.minimum(stars["crowding"].to_numpy(), CROWDED)
-    found = [
-        (f"mag.{low:g}", f"{low:g} ≤ mag < {low + 1:g}", (magnitude >= low) & (magnitude < low + 1))
-        for low in scores.BINS[:-1]
-    ]
-    seen = np.unique(seeing[np.isfinite(seeing)])
-    if len(seen) > 1:
-        found += [(f"seeing.{value:.1f}", f"seeing {value:.1f}″", seeing == value) for value in seen]
-    names = ("no neighbour", "one neighbour", "two neighbours or more")
-    if len(np.unique(crowding)) > 1:
-        found += [
-            (f"crowding.{number}", f"{name} within 10 to 30 px", crowding == number)
-            for number, name in enumerate(names)
-        ]
-    for key, label, member in found:
-        if member.sum() >= SMALLEST:
-            yield key, label, member
+    truth, mean, sigma = (stars[name].to_numpy(dtype=float) for name in ("truth_mag", "mag", "mag_err"))
+    found: dict[str, Score] = {}
+    for key, label, member in groups:
+        if member.sum() < SMALLEST:
+            continue
+        own, chosen = derive(seed, key), (truth[member], mean[member], sigma[member])
+        area = calibration_metrics.miscalibration(*chosen, seed=own)
+        floor = calibration_metrics.perfect(int(member.sum()), seed=own).value
+        found[f"miscalibration_area.{key}"] = Score(area, f"miscalibration area, {label}", limit=floor)
+        found |= _scatter_and_coverage(*chosen, own, f".{key}", f", {label}")
+    return found
 
 
 def uncertainty(
@@ -108,8 +90,8 @@ def uncertainty(
 def calibration(
     table: pd.DataFrame, dataset: str, method: str, seed: int, record: Mapping[str, Any]
 ) -> dict[str, Score]:
-    """Return scores by short key: ``crps``, ``sharpness``, ``pit_chi2`` and ``<what>.<group>`` such as
-    ``z_scatter.mag.17``, ``miscalibration_area.seeing.1.4``, ``coverage_68.crowding.2``.
+    """Return scores by short key: ``crps``, ``sharpness``, ``pit_chi2``, those of `by_group` and
+    ``bias_over_allowed.mag.17``.
 
     Nothing for methods without error bars. Limits: the CRPS and the sharpness of perfect measurements, and the area
     that perfect error bars have for as many stars.
@@ -121,19 +103,13 @@ def calibration(
     # a catalogue is measured itself: the bound of one measurement does not hold for a difference, see `scores`
     limit = stars["limit_mag"].to_numpy(dtype=float) if dataset in scores.SIMULATED else np.array([np.nan])
     found = _whole(truth, mean, sigma, limit, seed)
-    for key, label, member in groups(stars):
-        own, chosen = derive(seed, key), (truth[member], mean[member], sigma[member])
-        found[f"miscalibration_area.{key}"] = Score(
-            calibration_metrics.miscalibration(*chosen, seed=own),
-            f"miscalibration area, {label}",
-            limit=calibration_metrics.perfect(int(member.sum()), seed=own).value,
-        )
-        found |= _scatter_and_coverage(*chosen, own, f".{key}", f", {label}")
-        if key.startswith("mag.") and dataset in scores.SIMULATED:
+    found |= by_group(stars, bins(stars), seed)
+    for key, label, member in bins(stars) if dataset in scores.SIMULATED else ():
+        if member.sum() >= SMALLEST:
             # harmless is a tenth of the median limit, or 1 mmag where that is more
             allowed = max(TOLERATED[0] * float(np.median(limit[member])), TOLERATED[1])
             title = f"median error over what is allowed ({1000 * allowed:.2g} mmag), {label}"
-            bias = metrics.bias((truth - mean)[member] / allowed, seed=own)
+            bias = metrics.bias((truth - mean)[member] / allowed, seed=derive(seed, key))
             found[f"bias_over_allowed.{key}"] = Score(bias, title, "", 0.0)
     return found
 

@@ -15,9 +15,10 @@ from pnet.common import metrics
 from pnet.common.metrics import Estimate
 from pnet.common.seeds import derive
 from pnet.evaluation import calibration_metrics, scores
-from pnet.evaluation.error_bars import GROUPS, LEVELS, SMALLEST
+from pnet.evaluation.error_bars import LEVELS, SMALLEST
 from pnet.evaluation.ledger import Entry, Ledger
 from pnet.evaluation.scores import Score
+from studies.conditions import GROUPS
 
 Numbers = list[tuple[float, Entry]]  # a bin's place and its entry
 GOAL = (0.95, 1.05)  # scatter of (truth − mean) / σ
