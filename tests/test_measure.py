@@ -12,8 +12,9 @@ import pytest
 import torch
 from astropy.io import fits
 from astropy.table import Table
+from typer.testing import CliRunner
 
-from pnet import measure
+from pnet import cli, measure
 from pnet.common import paths
 from pnet.common.errors import ConfigError, DataError
 from pnet.detection.network import CONFIGS as DETECTION
@@ -183,6 +184,15 @@ def test_flipped_bits_are_an_error_that_names_the_file_or_go_unseen(kind, tmp_pa
             assert str(path) in str(error)
             refused += 1
     assert refused > 5
+
+
+@pytest.mark.parametrize(("option", "refined"), [([], True), (["--no-refine"], False)])
+def test_the_command_refines_unless_told_otherwise(model, rng, tmp_path, monkeypatch, option, refined):
+    monkeypatch.setattr(measure, "read_image", lambda path: frame_of(noise((64, 64), rng)))
+    monkeypatch.setattr(measure.PNet, "load", lambda *networks: model)
+    result = CliRunner().invoke(cli.app, ["measure", "a.fits", "-o", str(tmp_path / "c.ecsv"), *option])
+    assert result.exit_code == 0, result.output
+    assert Table.read(tmp_path / "c.ecsv").meta["refined"] is refined
 
 
 def test_measuring_starts_without_what_only_training_and_evaluation_need():

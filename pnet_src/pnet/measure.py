@@ -148,12 +148,7 @@ class PNet:
         mag = prediction["mag"]
         scales = scales_of(self.cards["bpnn"])
         magnitude = frame.zero_point + mag.mean
-        values = {
-            "x": found["x"],
-            "y": found["y"],
-            "x_err": found["x_err"],
-            "y_err": found["y_err"],
-            "confidence": found["confidence"],
+        values = {name: found[name] for name in ("x", "y", "x_err", "y_err", "confidence", "x_det", "y_det")} | {
             "probability": self._probability(found["confidence"].to_numpy(float)),
             "flux": frame.flux(magnitude),
             "mag": magnitude,
@@ -162,8 +157,6 @@ class PNet:
             "mag_epistemic": mag.epistemic,
             "mag_net": frame.magnitude(found["flux"]),
             "mag_net_err": found["mag_err"],
-            "x_det": found["x_det"],
-            "y_det": found["y_det"],
             "mag_det": frame.magnitude(found["flux_det"]),
         }
         for axis in ("x", "y"):
