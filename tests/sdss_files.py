@@ -58,6 +58,7 @@ def write_frame(
     scale = PIXEL / 3600
     primary.header.update(
         {
+            "ORIGIN": "SDSS",
             "RUN": identity.run,
             "CAMCOL": identity.camcol,
             "FRAME": identity.field + 8,  # as in real g frames: not the field

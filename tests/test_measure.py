@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import sdss_files
 import torch
 from astropy.io import fits
 from astropy.table import Table
@@ -20,6 +22,7 @@ from pnet.common.errors import ConfigError, DataError
 from pnet.detection.network import CONFIGS as DETECTION
 from pnet.detection.network import PhotometryDetectionNet
 from pnet.frame import Frame
+from pnet.sdss.field import FieldId
 from pnet.simulation.datasets import make_dataset
 from pnet.simulation.frame_file import read_frame
 from pnet.simulation.recipe import Recipe
@@ -161,19 +164,21 @@ def test_simulated_frames_are_recognised_and_others_refused(tmp_path):
 
 @pytest.mark.parametrize("kind", ["skymaker", "sdss"])
 def test_flipped_bits_are_an_error_that_names_the_file_or_go_unseen(kind, tmp_path):
-    """In real files, or like them, many offsets: headers, tables of compressed pixels, bzip2 blocks."""
-    shared = Path(os.environ.get("SKYMAKER_FRAMES", "")) if kind == "skymaker" else paths.data_root()
-    found = sorted(shared.glob("test/paper-*.fits" if kind == "skymaker" else "**/frame-g-*.fits.bz2"))
-    if found:
-        path, content = tmp_path / found[0].name, found[0].read_bytes()
-    elif kind == "skymaker":  # the renderer writes files of the same layout, RICE-compressed
-        path = make_dataset(tmp_path, Recipe.load(), "test", 1, 1, engine="renderer", progress=False)[0]
-        content = path.read_bytes()
-    else:
-        pytest.skip("no SDSS frame here")
+    """Many offsets: headers, tables of RICE-compressed pixels, bzip2 blocks; in a SkyMaker frame where there is one."""
+    real = sorted(Path(os.environ.get("SKYMAKER_FRAMES", "")).glob("test/paper-*.fits"))
     rng = np.random.default_rng(8)
+    if kind == "sdss":
+        path = tmp_path / "frame-g-001234-3-0056.fits.bz2"
+        sky, image = np.full((9, 11), 90.0), rng.normal(0, 0.02, (60, 80))
+        sdss_files.write_frame(path, image, np.full(80, 0.005), sky, FieldId(1234, 3, 56, "g"))
+    elif real:
+        path = Path(shutil.copy(real[0], tmp_path))
+    else:  # the renderer's files have the same layout
+        path = make_dataset(tmp_path, Recipe.load(), "test", 1, 1, engine="renderer", progress=False)[0]
+    assert measure.read_image(path).image.size > 0
+    content = path.read_bytes()
     refused = 0
-    for number in range(60 if kind == "skymaker" else 10):
+    for number in range(60):
         damaged = bytearray(content)
         for place in rng.integers(0, len(damaged) if number % 2 else min(len(damaged), 25_000), 1 + number % 4):
             damaged[place] ^= 1 << int(rng.integers(8))
