@@ -1,4 +1,4 @@
-"""Writing files so that an interrupted run never leaves half of one behind."""
+"""Reading files, and writing them so that an interrupted run never leaves half of one behind."""
 
 import contextlib
 import hashlib
@@ -8,6 +8,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import yaml
+
+from pnet.common.errors import DataError, MissingError
 
 
 @contextlib.contextmanager
@@ -44,3 +48,21 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 def read_json(path: str | os.PathLike) -> Any:
     """Read a JSON file."""
     return json.loads(Path(path).read_text())
+
+
+def read_manifest(path: str | os.PathLike) -> Any:
+    """Read a YAML file that comes with the checkout.
+
+    Raises
+    ------
+    MissingError
+        If it is not there; the message ends with the command that brings it back.
+    DataError
+        If it is not YAML.
+    """
+    try:
+        return yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise MissingError(f"{path} is missing; `git checkout -- {Path(path).name}` brings it back") from error
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: not YAML: {error}") from error

@@ -3,12 +3,10 @@
 import math
 import os
 from dataclasses import dataclass
-from pathlib import Path
-
-import yaml
 
 from pnet.common import paths
-from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.common.errors import ConfigError, DataError
+from pnet.common.files import read_manifest
 from pnet.evaluation.ledger import Entry, Ledger
 
 FILE = paths.MANIFESTS / "goals.yml"
@@ -122,12 +120,7 @@ def load(path: str | os.PathLike = FILE, chapter: str | None = None) -> list[Goa
     MissingError, DataError, ConfigError
         If the file is missing or not as it should be, or has no such chapter.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-    except FileNotFoundError as error:
-        raise MissingError(f"{path}: the goals are missing; `git checkout -- {Path(path).name}`") from error
-    except yaml.YAMLError as error:
-        raise DataError(f"{path}: not YAML: {error}") from error
+    content = read_manifest(path)
     found = []
     for item in content:
         try:

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-import yaml
-
 from pnet.common import paths
-from pnet.common.errors import DataError, MissingError
+from pnet.common.errors import DataError
+from pnet.common.files import read_manifest
 from pnet.evaluation import goals
 from pnet.evaluation.ledger import Ledger, paper_values
 
@@ -28,14 +27,11 @@ def families(path: Path = FILE) -> Mapping[str, list[str]]:
         If the file is missing or not as it should be.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text())
         return {
             page: [".".join(parts) for family in found for parts in itertools.product(*family)]
-            for page, found in content.items()
+            for page, found in read_manifest(path).items()
         }
-    except FileNotFoundError as error:
-        raise MissingError(f"{path}: the families are missing; `git checkout -- {Path(path).name}`") from error
-    except (yaml.YAMLError, TypeError, AttributeError) as error:
+    except (TypeError, AttributeError) as error:
         raise DataError(f"{path}: no families of keys: {error}") from error
 
 

@@ -11,11 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pnet.common import paths
 from pnet.common.errors import ConfigError, DataError, MissingError
-from pnet.common.files import atomic_path, read_json
+from pnet.common.files import atomic_path, read_json, read_manifest
 from pnet.evaluation import scores
 
 DIGITS, DIGITS_OF_INTERVALS = 7, 4  # significant ones in the file
@@ -188,12 +186,7 @@ def paper_values(path: Path = paths.MANIFESTS / "paper_values.yml") -> dict[str,
     MissingError, DataError
         If the file is missing or an entry lacks a number or its place in the paper.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-    except FileNotFoundError as error:
-        raise MissingError(f"{path}: the paper's values are missing; `git checkout -- {Path(path).name}`") from error
-    except yaml.YAMLError as error:
-        raise DataError(f"{path}: not YAML: {error}") from error
+    content = read_manifest(path)
     for key, item in content.items():
         good = isinstance(item, dict) and isinstance(item.get("value"), int | float) and item.get("where")
         if not good:

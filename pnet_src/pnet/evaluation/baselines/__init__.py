@@ -13,10 +13,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-import yaml
-
 from pnet.common import paths
-from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.common.errors import ConfigError, DataError
+from pnet.common.files import read_manifest
 from pnet.evaluation.baselines.photutils_psf import Photutils
 from pnet.evaluation.baselines.psfex import PSFEx, find_psfex
 from pnet.evaluation.baselines.sep import Sep
@@ -43,11 +42,9 @@ def settings(name: str, path: Path = SETTINGS) -> dict[str, float]:
     if name not in CLASSES:
         raise ConfigError(f"method is {name!r}, allowed are {', '.join(CLASSES)}")
     try:
-        content = yaml.safe_load(Path(path).read_text())
+        content = read_manifest(path)
         return {key: float(value) for key, value in dict(content[name]["chosen"]).items()}
-    except FileNotFoundError as error:
-        raise MissingError(f"{path}: the settings are missing; `git checkout -- {Path(path).name}`") from error
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: no settings of {name} in it; `python -m studies tune-baseline {name}`") from error
 
 
