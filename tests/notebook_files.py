@@ -60,6 +60,13 @@ def write_notebook(folder: Path, stem: str = "01_chapter", body: str = BODY, par
     return path
 
 
+def own_project(folder: Path, monkeypatch) -> Path:
+    """Make an empty folder the project, for the length of a test."""
+    for name, place in (("ROOT", ""), ("NOTEBOOKS", "notebooks"), ("PROFILES", "notebooks/profiles")):
+        monkeypatch.setattr(paths, name, folder / place)
+    return folder
+
+
 def write_profile(folder: Path, name: str, text: str) -> Path:
     """Write ``<folder>/notebooks/profiles/<name>.yml``."""
     path = folder / "notebooks" / "profiles" / f"{name}.yml"

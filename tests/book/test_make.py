@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from notebook_files import write_notebook, write_profile
+from notebook_files import own_project, write_notebook, write_profile
 
 from pnet.book import profiles
 from pnet.common import paths
@@ -19,9 +19,7 @@ ROOT = paths.ROOT
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A project with one notebook."""
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
-    monkeypatch.setattr(paths, "PROFILES", tmp_path / "notebooks" / "profiles")
+    own_project(tmp_path, monkeypatch)
     write_notebook(tmp_path)
     return tmp_path
 

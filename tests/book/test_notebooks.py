@@ -7,7 +7,7 @@ import sys
 
 import nbformat
 import pytest
-from notebook_files import BODY, write_notebook, write_profile
+from notebook_files import BODY, own_project, write_notebook, write_profile
 
 from pnet.book import colab, execute, notebooks, profiles
 from pnet.common import paths
@@ -19,10 +19,7 @@ ROOT = paths.ROOT
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """An empty project that the runner takes for its own."""
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
-    monkeypatch.setattr(paths, "PROFILES", tmp_path / "notebooks" / "profiles")
-    return tmp_path
+    return own_project(tmp_path, monkeypatch)
 
 
 # Reading

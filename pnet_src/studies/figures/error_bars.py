@@ -1,7 +1,5 @@
 """Whether error bars hold for every star: by group, as PIT histogram, after other recalibrations, and part by part."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -9,10 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from scipy import stats
 
-from pnet.book.figures import style
+from pnet.book.figures import panels, style
 from pnet.book.names import DATASET_NAMES
 from pnet.common import metrics
-from pnet.common.metrics import Estimate
 from pnet.common.seeds import derive
 from pnet.evaluation import calibration_metrics, scores
 from pnet.evaluation.error_bars import LEVELS, SMALLEST
@@ -77,7 +74,7 @@ def _scatter(ax: Axes, entries: Numbers, robust: Numbers, offset: float, legend:
     ax.axhspan(*GOAL, color=style.COLOURS["truth"], alpha=0.18, linewidth=0)
     ax.axhline(1, color=style.COLOURS["limit"], linewidth=1)
     x = np.array([place for place, _ in entries]) + offset
-    value, reach = _intervals([entry for _, entry in entries])
+    value, reach = panels.intervals([entry for _, entry in entries])
     colour = style.COLOURS["pnet"]
     ax.errorbar(x, value, yerr=reach, fmt="o", markersize=5, color=colour, elinewidth=1.3, label="std")
     blind = np.array([[place + offset, entry.value] for place, entry in robust])
@@ -91,16 +88,6 @@ def _scatter(ax: Axes, entries: Numbers, robust: Numbers, offset: float, legend:
     ax.set_ylabel("std of error / σ")
     if legend:
         ax.legend(loc="upper right", ncols=2, fontsize=8, borderpad=0.2, handletextpad=0.2, columnspacing=0.8)
-
-
-def _intervals(estimates: Sequence[Entry | Estimate]) -> tuple[np.ndarray, np.ndarray]:
-    """Return values and how far their intervals reach down and up, as error bars take them."""
-    value = np.array([each.value for each in estimates])
-    low, high = (
-        [each.value if getattr(each, end) is None else getattr(each, end) for each in estimates]
-        for end in ("low", "high")
-    )
-    return value, np.maximum([value - low, high - value], 0)
 
 
 def _areas(ax: Axes, entries: Numbers, offset: float, seed: int, legend: bool) -> None:
@@ -165,7 +152,7 @@ def coverage(compared: dict[str, Score]) -> Figure:
         for number, (name, (label, colour, marker)) in enumerate(STYLES.items()):
             keys = [key for key in compared if key.startswith(f"{head}{name}.mag.")]
             x = np.array([float(key.rpartition(".")[2]) for key in keys]) + 0.5 + 0.14 * (number - 2)
-            value, reach = _intervals([compared[key].estimate for key in keys])
+            value, reach = panels.intervals([compared[key].estimate for key in keys])
             bars = {"fmt": marker, "markersize": 5, "elinewidth": 1.1, "color": style.COLOURS[colour], "label": label}
             ax.errorbar(x, value, yerr=reach, **bars)
         ax.set(xlabel=LABELS["mag"], ylabel="share of stars inside")

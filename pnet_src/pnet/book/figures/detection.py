@@ -93,8 +93,7 @@ def _baseline_point(ax: Axes, everything: pd.DataFrame, method: str) -> float:
     precision, recall = scores.rates(scores.working(everything, dataset, method))
     if not (precision.n and recall.n):
         return 1.0
-    # Wilson's bounds may miss a value of exactly 0 or 1 by a rounding error; error bars must not be negative
-    across = [[max(0.0, recall.value - recall.low)], [max(0.0, recall.high - recall.value)]]
+    _, across = panels.intervals([recall])
     panels.estimates(
         ax, [recall.value], [precision], xerr=across, fmt="D", capsize=0, zorder=4, color=style.COLOURS[method],
         label=METHOD_NAMES[method],

@@ -22,15 +22,20 @@ TICKS = (0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20, 30, 50, 100, 200, 500)  # of a sc
 MANY = 300  # stars from which on points become small and a median and a spread say more
 
 
-def estimates(ax: Axes, x: Sequence[float], values: "Sequence[Estimate | Entry]", **options) -> None:
-    """Draw estimates with their intervals; `options` are those of `Axes.errorbar`."""
+def intervals(values: "Sequence[Estimate | Entry]") -> tuple[np.ndarray, np.ndarray]:
+    """Return values, (n,), and how far their intervals reach down and up, (2, n), as error bars take them."""
     value = np.array([one.value for one in values])
     low, high = (
         np.array([one.value if getattr(one, end) is None else getattr(one, end) for one in values])
         for end in ("low", "high")
     )
     # a percentile interval of few stars can lie beside the value, and Wilson's miss it by a rounding error
-    reach = np.maximum([value - low, high - value], 0)
+    return value, np.maximum([value - low, high - value], 0)
+
+
+def estimates(ax: Axes, x: Sequence[float], values: "Sequence[Estimate | Entry]", **options) -> None:
+    """Draw estimates with their intervals; `options` are those of `Axes.errorbar`."""
+    value, reach = intervals(values)
     ax.errorbar(x, value, yerr=reach, **{"markersize": 5, "linewidth": 1.4, "elinewidth": 1.2, "capsize": 2, **options})
 
 
