@@ -1,6 +1,6 @@
 """The frame that the Stripe 82 co-add covers, measured against it, and the scores that its independence makes possible.
 
-`scores.compute` gives precision, recall, MAE and coverage for the data set ``coadd`` as for every other. Here: which
+`entries.compute` gives precision, recall, MAE and coverage for the data set ``coadd`` as for every other. Here: which
 false detections are real, and what error of its own the co-add must have for our error bars to hold, since the
 catalogue gives none.
 """

@@ -136,7 +136,7 @@ def false_detections(table: pd.DataFrame, dataset: str = "simulation") -> pd.Dat
     Parameters
     ----------
     table : DataFrame
-        Measurements (`evaluation.COLUMNS`).
+        Measurements (`measurements.COLUMNS`).
     """
     rows = []
     for method, name in METHOD_NAMES.items():
@@ -160,7 +160,7 @@ def real_in_coadd(table: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     table : DataFrame
-        Measurements of the data sets sdss and coadd (`evaluation.COLUMNS`).
+        Measurements of the data sets sdss and coadd (`measurements.COLUMNS`).
     """
     deep = table[(table["dataset"] == "coadd") & table["truth_x"].notna()]
     deep = deep[["truth_x", "truth_y"]].drop_duplicates().set_axis(["x", "y"], axis=1)

@@ -148,7 +148,7 @@ def label(rows: pd.DataFrame, size: float | None = None, edge: float = matching.
     Parameters
     ----------
     rows : DataFrame
-        One method's rows (`evaluation.COLUMNS`, or those of `matching.compare` with ``frame``).
+        One method's rows (`measurements.COLUMNS`, or those of `matching.compare` with ``frame``).
     size : float, optional
         Width and height of the frames in px; the recipe's by default.
     edge : float
@@ -320,7 +320,7 @@ def pair(rows: pd.DataFrame, calibration: Calibration | None, *, seed: int) -> t
     Parameters
     ----------
     rows : DataFrame
-        PNet's measurements on one simulated data set (`evaluation.COLUMNS`).
+        PNet's measurements on one simulated data set (`measurements.COLUMNS`).
     calibration : Calibration, optional
     seed : int
         Of the bootstrap intervals.

@@ -87,7 +87,7 @@ def on_galaxies(rows: pd.DataFrame, size: float | None = None, edge: float = mat
     Parameters
     ----------
     rows : DataFrame
-        Measurements of one method (`evaluation.COLUMNS`), whole frames.
+        Measurements of one method (`measurements.COLUMNS`), whole frames.
     size : float, optional
         Width and height of the frames in px; the recipe's by default.
     edge : float

@@ -65,7 +65,9 @@ SIMULATED = {
 }
 
 
-def of(dataset: str, output: str | os.PathLike, n: int, seed: int, manifest: str, progress: bool = False) -> Source:
+def source_of(
+    dataset: str, output: str | os.PathLike, n: int, seed: int, manifest: str, progress: bool = False
+) -> Source:
     """Return the frames of a data set: the first `n` simulated ones of a run, or those of a manifest of SDSS fields.
 
     Raises

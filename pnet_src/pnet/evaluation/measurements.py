@@ -15,7 +15,7 @@ from pnet.common.errors import ConfigError, DataError, MissingError, PNetError
 from pnet.common.files import atomic_path, read_json, sha256, write_json
 from pnet.common.seeds import derive
 from pnet.evaluation import baselines
-from pnet.evaluation import frames as evaluation_frames
+from pnet.evaluation.frames import Source, source_of
 from pnet.frame import Frame
 from pnet.measure import PNet
 from pnet.sky import limits, matching
@@ -249,7 +249,7 @@ def run(
     seed: int = 2023,
     manifest: str = "sdss-standard",
     methods: tuple[str, ...] = ("pnet", "baselines"),
-    source: Callable[[], evaluation_frames.Source] | None = None,
+    source: Callable[[], Source] | None = None,
     optional: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -298,7 +298,7 @@ def run(
         raise ConfigError(f"dataset is {dataset!r}, allowed are {', '.join(DATASETS)}")
     path = paths.folder_of(output) / "measurements" / f"{dataset}.parquet"
     try:
-        found = source() if source else evaluation_frames.of(dataset, output, frames, seed, manifest, progress)
+        found = source() if source else source_of(dataset, output, frames, seed, manifest, progress)
     except MissingError as error:
         if not optional:
             raise
