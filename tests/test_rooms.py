@@ -1,5 +1,6 @@
 """Imports go down the list of rooms only: no arrow upwards, no circle, and none inside a function that dodges one."""
 
+from pnet.common import paths
 from pnet.common.rooms import ROOMS, imported, modules
 
 MODULES = modules()
@@ -46,3 +47,8 @@ def test_no_circle():
 
     for module in graph:
         walk(module, ())
+
+
+def test_the_book_tells_of_every_room():
+    told = re.findall(r"^\| `(\w+)/?` \|", (paths.ROOT / "book/library.md").read_text(), re.M)
+    assert tuple(told) == ROOMS
