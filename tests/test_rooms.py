@@ -1,5 +1,7 @@
 """Imports go down the list of rooms only: no arrow upwards, no circle, and none inside a function that dodges one."""
 
+import re
+
 from pnet.common import paths
 from pnet.common.rooms import ROOMS, imported, modules
 
