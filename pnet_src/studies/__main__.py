@@ -100,6 +100,8 @@ def bench(
     seed: Seed = 2023,
 ) -> None:
     """Time PNet and the classical baselines on the same frames."""
+    from pnet.common import paths
+    from pnet.common.files import write_json
     from studies import bench as benchmark
 
     content = benchmark.run(output, frames=frames, seed=seed, threads=threads, network=network, training=training)
@@ -108,7 +110,7 @@ def bench(
         if len(text):
             print(text.to_string(index=False), end="\n\n")
     if release:
-        print(benchmark.release(output))
+        write_json(paths.RESULTS / benchmark.FILE, content)
 
 
 @app.command()

@@ -1,38 +1,38 @@
-"""Speed: every method on the same frames in one run, each in a process of its own, with its peak of memory."""
+"""Speed: every method on the same frames in one run, and of the detection net itself its forward pass and training."""
 
-import multiprocessing
+import copy
 import os
-import resource
+import shutil
 import statistics
-import sys
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from pnet.book import tables
 from pnet.common import paths, provenance
-from pnet.common.errors import ConfigError, DataError, MissingError
-from pnet.common.files import read_json, write_json
-from pnet.evaluation import baselines
+from pnet.common.errors import ConfigError, MissingError
+from pnet.common.files import write_json
+from pnet.detection.losses import detection_loss
+from pnet.detection.network import CONFIGS, STRIDE, PhotometryDetectionNet, network_input
+from pnet.detection.targets import Batch
 from pnet.evaluation.ledger import Entry
-from pnet.evaluation.measurements import Measurer
 from pnet.simulation.datasets import make_dataset
 from pnet.simulation.frame_file import read_frame
 from pnet.simulation.recipe import Recipe
+from pnet.sky import background, patches
+from pnet.stars import weights
+from pnet.training.fields import RenderedFields
+from studies import released, speed
 
-# What needs torch is imported after the classical programs were timed: Linux counts a process as no smaller than the
-# one that started it.
 FILE = "bench.json"
-NETWORKS = ("detection_net", "pnet")  # the others run on one thread whatever they are given
 NAMES = {**tables.METHOD_NAMES, "detection_net": "detection net alone", "pnet": "PNet, whole"}
-THREADED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-MIB = 2**20
 QUANTITIES = (  # of a row: key, title, unit
     ("seconds_per_frame", "time for a frame of 512×512 px", "s"),
     ("frames_per_second", "frames of 512×512 px per second", "1/s"),
@@ -70,11 +70,22 @@ COLUMNS = {  # of the tables that pages show, heading: value of a row
         "share of the data sheet's peak": "{share_of_peak:.1%}",
     },
 }
-
-
-def methods() -> tuple[str, ...]:
-    """Return what can be timed here: the detection net, the whole of PNet, and every baseline that is installed."""
-    return (*NETWORKS, *(name for name in baselines.available() if name != "sextractor_default"))
+BATCHES = (1, 4)  # patches at once
+REPEATS = 5  # the median of so many calls is given
+CONFIDENT = 0.3  # cells from which on a change of position matters
+WHOLE = (1489, 2048)  # px; an SDSS frame
+WAYS = {  # layout in memory, autocast to, compiled; the first is what the others are compared with
+    "plain": (torch.contiguous_format, None, False),
+    "channels last": (torch.channels_last, None, False),
+    "channels last, bf16": (torch.channels_last, torch.bfloat16, False),
+    "channels last, compiled": (torch.channels_last, None, True),
+    "channels last, bf16, compiled": (torch.channels_last, torch.bfloat16, True),
+}
+TRAINING = (("compact", 8, 256), ("paper", 8, 256))  # configuration, fields in a batch, px
+STEPS = 3  # of training; their median is given
+# Dense bf16 peak in FLOP/s by the name that CUDA gives a device, from NVIDIA's data sheets.
+PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "T4": 65e12}
+PRODUCT = {"cuda": 8192, "cpu": 2048}  # side of the matrices whose product tells what a device can do in practice
 
 
 def run(
@@ -97,10 +108,8 @@ def run(
     seed : int
     threads : sequence of int, optional
         Threads that the networks are timed with; by default one, and as many as there are cores.
-    network : bool
-        Also time the detection net's forward pass in several ways (`bench_network.forward`).
-    training : bool
-        Also time steps of its training (`bench_network.training`).
+    network, training : bool
+        Also time the detection net's forward pass in several ways (`forward`), and steps of its training (`train`).
 
     Returns
     -------
@@ -113,17 +122,15 @@ def run(
     threads = sorted({1, provenance.machine()["cores"]} if threads is None else set(threads))
     if not threads or threads[0] < 1:
         raise ConfigError(f"threads are {threads}, each must be at least 1")
-    files = make_dataset(folder / "simulation", Recipe.load(), "test", frames, seed)
+    files = [str(file) for file in make_dataset(folder / "simulation", Recipe.load(), "test", frames, seed)]
     content: dict[str, Any] = {"rows": [], "forward": [], "training": []}
-    for name in methods():
-        for count in threads if name in NETWORKS else (1,):
-            content["rows"].append(in_process(time_method, count, name, [str(file) for file in files], seed, count))
-    from studies import bench_network
-
+    for name in speed.methods():
+        for count in threads if name in speed.NETWORKS else (1,):
+            content["rows"].append(speed.in_process(speed.time_method, count, name, files, seed, count))
     for count in threads if network else ():
-        content["forward"] += in_process(bench_network.forward, count, str(files[0]), count)
+        content["forward"] += speed.in_process(forward, count, files[0], count)
     if training:
-        content["training"] = in_process(bench_network.training, threads[-1], threads[-1], seed)
+        content["training"] = speed.in_process(train, threads[-1], threads[-1], seed)
     command = f"python -m studies bench --frames {frames} --seed {seed}" + (" --training" if training else "")
     devices = sorted({row["device"] for row in content["rows"]})
     content = provenance.record(command, seed, ", ".join(devices), load=round(os.getloadavg()[0], 1), **content)
@@ -131,106 +138,7 @@ def run(
     return content
 
 
-def in_process(function, threads: int, *arguments: Any) -> Any:
-    """Call a function in a fresh process: its memory is its own, and so is its number of threads.
-
-    Raises
-    ------
-    DataError
-        If the process dies, as when memory runs out.
-    """
-    # a spawned process reads the number of threads when it imports numpy
-    with mock.patch.dict(os.environ, dict.fromkeys(THREADED, str(threads))):
-        try:
-            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                return pool.submit(function, *arguments).result()
-        except BrokenProcessPool as error:
-            raise DataError(f"bench: the process of {function.__name__}{arguments[:1]} died: {error}") from error
-
-
-def time_method(name: str, files: Sequence[str], seed: int, threads: int) -> dict[str, Any]:
-    """Time one method on frames.
-
-    Parameters
-    ----------
-    name : str
-        Of `methods`.
-    files : sequence of str
-        Simulated frames.
-    seed : int
-    threads : int
-        Of torch.
-
-    Returns
-    -------
-    dict
-        A row, see `run`. ``seconds_per_frame`` is the median: another process that starts in between spoils single
-        frames. ``peak_mib`` is that of `peak_memory`.
-    """
-    images = [read_frame(file)[0] for file in files]
-    measurer, version, device = _measurer(name, seed, threads)
-    measurer(images[0])  # loads, compiles and caches what is done once
-    seconds, processor = [], _processor_seconds()
-    for image in images:
-        start = time.perf_counter()
-        measurer(image)
-        seconds.append(time.perf_counter() - start)
-    processor = _processor_seconds() - processor
-    median = statistics.median(seconds)
-    return {
-        "method": name,
-        "version": version,
-        "threads": threads,
-        "device": device,
-        "precision": "float32" if name in NETWORKS else "",
-        "frames": len(images),
-        "seconds": round(sum(seconds), 3),
-        "seconds_per_frame": round(median, 4),
-        "frames_per_second": round(1 / median, 3),
-        "cpu_seconds_per_frame": round(processor / len(images), 4),
-        "peak_mib": round(peak_memory() / MIB),
-    }
-
-
-def _measurer(name: str, seed: int, threads: int) -> tuple[Measurer, str, str]:
-    """Return the measurer, its version and its device."""
-    if name not in NETWORKS:
-        baseline = baselines.named(name)
-        return baseline, baseline.version(), "cpu"
-    import torch
-
-    torch.set_num_threads(threads)
-    if name == "pnet":
-        from pnet.measure import PNet
-
-        model = PNet.load()
-        device = next(model.detection.parameters()).device.type
-        return (lambda frame: model.measure(frame, seed=seed)), "released weights", device
-    from pnet.detection.predict import detect
-    from pnet.measure import CONFIDENCE
-    from pnet.stars import weights
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, _ = weights.load("detection", "released", device)
-    return (lambda frame: detect(model, frame, CONFIDENCE)), "released weights", device
-
-
-def _processor_seconds() -> float:
-    """Return the seconds of processor time that this process and its finished children have taken."""
-    used = os.times()
-    return used.user + used.system + used.children_user + used.children_system
-
-
-def peak_memory() -> int:
-    """Return the largest resident set so far, in bytes, of this process or of a program that it started.
-
-    The larger of the two, not their sum: Linux counts a program as no smaller than the process that started it.
-    """
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-
-
-def read(path: str | os.PathLike = paths.RESULTS / FILE) -> dict[str, Any]:
+def read(path: Path | None = None) -> dict[str, Any]:
     """Read what `run` wrote, by default the released run.
 
     Raises
@@ -238,44 +146,20 @@ def read(path: str | os.PathLike = paths.RESULTS / FILE) -> dict[str, Any]:
     MissingError, DataError
         If there is no such file, or it is something else.
     """
-    try:
-        content = read_json(path)
-    except FileNotFoundError as error:
-        raise MissingError(f"{path}: nothing was timed here; `make bench` does") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
-        raise DataError(f"{path}: not the result of `make bench`")
+    path = path or paths.RESULTS / FILE
+    content = released.checked(path, "make bench", rows=list)
+    if content is None:
+        raise MissingError(f"{path}: nothing was timed here; `make bench` does")
     return content
 
 
-def release(output: str | os.PathLike) -> Path:
-    """Copy a run's ``bench.json`` into ``results/`` and return the copy.
-
-    Raises
-    ------
-    MissingError, DataError
-        As `read`.
-    """
-    content = read(paths.folder_of(output) / FILE)
-    write_json(paths.RESULTS / FILE, content)
-    return paths.RESULTS / FILE
-
-
-def entries(content: Mapping[str, Any] | None = None, source: str = "released") -> list[Entry]:
-    """Return ledger entries of a run, by default of the released one.
+def entries(content: Mapping[str, Any]) -> list[Entry]:
+    """Return ledger entries of a run that `read` read.
 
     Keys are ``bench.<method>.<what>`` for one thread, with ``.<n>_threads`` after it for more.
-
-    Parameters
-    ----------
-    content : mapping, optional
-        From `run` or `read`.
-    source : {"released", "live"}
     """
-    content = read() if content is None else content
     kept = {name: content[name] for name in ("command", "commit", "date", "device", "seed") if name in content}
-    common = {"source": source, "provenance": kept}
+    common = {"source": "released", "provenance": kept}
     found = []
     for row in content["rows"]:
         more = f".{row['threads']}_threads" if row["threads"] > 1 else ""
@@ -304,13 +188,186 @@ def table(content: Mapping[str, Any], part: str = "rows") -> pd.DataFrame:
     if part == "rows":
         rows = sorted(rows, key=lambda row: row["seconds_per_frame"])
         rows = [row | {"method": NAMES.get(row["method"], row["method"])} for row in rows]
-    known = [{key: value for key, value in row.items() if value is not None} for row in rows]
-    found = pd.DataFrame({heading: _text(pattern, row) for heading, pattern in COLUMNS[part].items()} for row in known)
+    found = pd.DataFrame({heading: _text(pattern, row) for heading, pattern in COLUMNS[part].items()} for row in rows)
     return found.loc[:, (found != tables.NO_VALUE).any()] if len(found) else found
 
 
 def _text(pattern: str, row: Mapping[str, Any]) -> str:
     try:
         return pattern.format_map(row)
-    except KeyError:
+    except (KeyError, TypeError):  # the row has no such value, or None
         return tables.NO_VALUE
+
+
+# The detection net
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _seconds(call: Callable[[], Any], device: torch.device, repeats: int) -> float:
+    """Return the median seconds of a call, after one that does not count."""
+
+    def complete() -> float:
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    complete()
+    return statistics.median(complete() for _ in range(repeats))
+
+
+def _evaluated(network: nn.Module, chunks: Sequence[Tensor], dtype: torch.dtype | None) -> list[dict[str, Tensor]]:
+    """Return the last stack's output for each chunk, without gradients, under autocast to `dtype` if one is given."""
+    # no_grad and not inference_mode: compiled code must not see inference tensors made outside of it
+    with torch.no_grad(), torch.autocast(chunks[0].device.type, dtype=dtype, enabled=dtype is not None):
+        return [network(chunk)[-1] for chunk in chunks]
+
+
+def forward(file: str, threads: int) -> list[dict[str, Any]]:
+    """Time the released detection net's forward pass on a frame in several `WAYS`, and on a frame as large as SDSS's.
+
+    Parameters
+    ----------
+    file : str
+        A simulated frame of 512×512 px.
+    threads : int
+        Of torch.
+
+    Returns
+    -------
+    list of dict
+        way, threads, device, shape, batch, seconds_per_patch (for 512×512 px), patches_per_second, speed_up (against
+        the first way with the same batch), confidence_change (largest change of a cell's confidence) and
+        position_change (px, root mean square over cells above 0.3); ``reason`` instead where a way does not work here.
+    """
+    torch.set_num_threads(threads)
+    device = _device()
+    model, _ = weights.load("detection", "released", device.type)
+    image, rms = background.subtracted(read_frame(file)[0])
+    one = network_input(torch.from_numpy(image)[None], torch.tensor([rms]), model.config.inputs).to(device)
+    no_compiler = device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++")))
+    networks = {way: copy.deepcopy(model).to(memory_format=layout) for way, (layout, _, _) in WAYS.items()}
+    if not no_compiler:
+        networks |= {way: torch.compile(networks[way]) for way, (_, _, compiled) in WAYS.items() if compiled}
+    rows: list[dict[str, Any]] = []
+    for batch in BATCHES:
+        plain: tuple[float, dict[str, Tensor]] | None = None
+        for way, (layout, dtype, compiled) in WAYS.items():
+            row = {"way": way, "threads": threads, "device": device.type, "shape": _shape(one), "batch": batch}
+            if compiled and no_compiler:
+                rows.append(row | {"reason": "not available: no C++ compiler"})
+                continue
+            chunk = one.expand(batch, -1, -1, -1).contiguous(memory_format=layout)
+            call = partial(_evaluated, networks[way], [chunk], dtype)
+            try:
+                (output,) = call()
+                seconds = _seconds(call, device, REPEATS) / batch
+            except Exception as error:  # the compiler raises whatever it meets; its other ways still count
+                if not compiled:
+                    raise
+                rows.append(row | {"reason": f"not available: {type(error).__name__}"})
+                continue
+            plain = plain or (seconds, output)
+            rows.append(row | _speed(seconds, plain[0]) | _change(output, plain[1]))
+    return rows + _whole_frame(networks["channels last"], threads, device)
+
+
+def _shape(inputs: Tensor) -> str:
+    return "×".join(map(str, inputs.shape[-2:]))
+
+
+def _speed(seconds: float, first: float) -> dict[str, float]:
+    return {"seconds_per_patch": seconds, "patches_per_second": 1 / seconds, "speed_up": first / seconds}
+
+
+def _change(output: dict[str, Tensor], reference: dict[str, Tensor]) -> dict[str, float | None]:
+    """Return how far an output is from the reference: in confidence, and in px where there is a star."""
+    confidence, expected = (torch.sigmoid(each["heatmap"].float()) for each in (output, reference))
+    stars = expected[:, 0] > CONFIDENT
+    shift = STRIDE * (output["offset"].float() - reference["offset"].float()).movedim(1, -1)[stars]
+    return {
+        "confidence_change": float((confidence - expected).abs().max()),
+        "position_change": float(shift.square().mean().sqrt()) if stars.any() else None,
+    }
+
+
+def _whole_frame(model: PhotometryDetectionNet, threads: int, device: torch.device) -> list[dict[str, Any]]:
+    """Time a frame as large as SDSS's as one image, and as overlapping patches."""
+    # empty sky: the time of a convolution does not depend on what it sees
+    pixels = torch.randn(1, *WHOLE, generator=torch.Generator().manual_seed(0))
+    height, width = (-(-side // model.multiple) * model.multiple for side in WHOLE)
+    padded = nn.functional.pad(pixels, (0, width - WHOLE[1], 0, height - WHOLE[0]))
+    tiles = torch.stack([torch.from_numpy(tile.cut(pixels[0].numpy())) for tile in patches.split(WHOLE)])
+    frames = WHOLE[0] * WHOLE[1] / patches.SIZE**2
+    rows = []
+    for dtype, word in ((None, ""), (torch.bfloat16, ", bf16")):
+        first = None
+        for way, images, batch in (("SDSS frame in patches", tiles, 4), ("SDSS frame at once", padded, 1)):
+            inputs = network_input(images, torch.ones(len(images)), model.config.inputs).to(device)
+            chunks = inputs.to(memory_format=torch.channels_last).split(batch)
+            seconds = _seconds(partial(_evaluated, model, chunks, dtype), device, 2) / frames
+            first = first or seconds
+            shape = f"{len(chunks)} × {batch} × {_shape(inputs)}" if batch > 1 else _shape(inputs)
+            row = {"way": way + word, "threads": threads, "device": device.type, "shape": shape, "batch": batch}
+            rows.append(row | _speed(seconds, first))
+    return rows
+
+
+def train(threads: int, seed: int) -> list[dict[str, Any]]:
+    """Time training steps (forward, loss, backward, Adam) of the configurations on the device at hand, in bfloat16.
+
+    Parameters
+    ----------
+    threads : int
+        Of torch.
+    seed : int
+        Of the rendered batch, the same for every step: data is timed apart.
+
+    Returns
+    -------
+    list of dict
+        config, device, threads, precision, batch, size (px), steps, seconds_per_step, images_per_second,
+        seconds_per_batch_rendered, tflop_per_step (counted by torch), tflops_per_second, share_of_product (against the
+        rate of a large bf16 matrix product on the same device) and, for devices of `PEAK`, share_of_peak; peak_gib on
+        CUDA.
+    """
+    torch.set_num_threads(threads)
+    device = _device()
+    cuda = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if cuda else "cpu"
+    peak = next((value for key, value in PEAK.items() if key in name.replace("-", " ").split()), None)
+    side = PRODUCT[device.type]
+    left, right = torch.randn(2, side, side, device=device).bfloat16()
+    product = 2 * side**3 / _seconds(lambda: left @ right, device, REPEATS)
+    rows = []
+    for config, batch, size in TRAINING:
+        torch.manual_seed(seed)
+        model = PhotometryDetectionNet(CONFIGS[config]).to(device, memory_format=torch.channels_last).train()
+        fields = RenderedFields(Recipe.load(), batch, size)
+        step = partial(_step, model, torch.optim.Adam(model.parameters(), lr=1e-4), fields.batch(seed, device))
+        with FlopCounterMode(display=False) as counter:
+            step()
+        flop = counter.get_total_flops()
+        if cuda:
+            torch.cuda.reset_peak_memory_stats(device)
+        seconds = _seconds(step, device, STEPS)
+        row = {"config": config, "device": name, "threads": threads, "precision": "bf16", "batch": batch, "size": size}
+        row |= {"steps": STEPS, "seconds_per_step": seconds, "images_per_second": batch / seconds}
+        row |= {"tflop_per_step": flop / 1e12, "tflops_per_second": flop / seconds / 1e12}
+        row |= {"share_of_product": flop / seconds / product, "share_of_peak": flop / seconds / peak if peak else None}
+        row |= {"peak_gib": torch.cuda.max_memory_allocated(device) / 2**30} if cuda else {}
+        rendered = _seconds(partial(fields.batch, seed, device), device, 1)
+        rows.append(row | {"seconds_per_batch_rendered": rendered})
+    return rows
+
+
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    with torch.autocast(batch.image.device.type, dtype=torch.bfloat16):
+        loss = detection_loss(model, batch)["loss"]
+    loss.backward()
+    optimizer.step()

@@ -17,9 +17,10 @@ Bins are of the *predicted* magnitude: the guarantee needs groups that are known
 import contextlib
 import io
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,14 +28,11 @@ from scipy import stats
 
 from pnet.book.tables import number, percent
 from pnet.common import metrics
-from pnet.common.errors import ConfigError, DataError
+from pnet.common.errors import DataError
 from pnet.common.metrics import Estimate
 from pnet.evaluation import calibration_metrics, error_bars
 from pnet.evaluation.scores import Score
 from pnet.stars.error_scale import best_ratio, checked
-
-if TYPE_CHECKING:
-    from sklearn.isotonic import IsotonicRegression
 
 METHODS = {
     "raw": "as the network says",
@@ -62,10 +60,6 @@ class Bins:
         A bin with fewer than `smallest` stars is joined with the smaller of its neighbours.
         """
         edges = [float(edge) for edge in edges]
-        if len(edges) < 2 or (np.diff(edges) <= 0).any():
-            raise ConfigError(f"edges are {edges}, at least two rising values are needed")
-        if smallest < 1:
-            raise ConfigError(f"smallest is {smallest}, a bin needs at least 1 star")
         index = np.clip(np.searchsorted(edges, mean, side="right") - 1, 0, len(edges) - 2)
         bins = [np.flatnonzero(index == number) for number in range(len(edges) - 1)]
         notes = []
@@ -81,25 +75,42 @@ class Bins:
 
 
 @dataclass(frozen=True)
-class Ratios:
-    """One factor on σ for each bin of predicted magnitude, or a single one.
+class Scaled(ABC):
+    """A recalibration whose intervals are a factor times σ, which depends on the bin and on the level.
 
     Parameters
     ----------
     edges : tuple of float
-        Inner edges of the bins, rising; the first and the last bin are open.
-    ratios : tuple of float
-        One a bin.
-    spread : float
-        How much ln(ratio) truly differs between bins, as a standard deviation; 0 where it does not.
+        Inner edges of the bins of predicted magnitude, rising; the first and the last bin are open.
+    values : tuple
+        What was fitted, one item a bin.
     notes : tuple of str
-        Which bins had too few stars and were joined.
+        Which of the wanted bins had too few stars and were joined.
     """
 
     edges: tuple[float, ...]
-    ratios: tuple[float, ...]
-    spread: float = 0.0
+    values: tuple[Any, ...]
     notes: tuple[str, ...] = ()
+
+    @abstractmethod
+    def half_width(self, bins: np.ndarray, sigma: np.ndarray, level: float) -> np.ndarray:
+        """Return the half-width of the interval of probability `level` (0 to 1) for stars of these bins and σ."""
+
+    def interval(self, mean: np.ndarray, sigma: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return lower and upper bound of the recalibrated central interval of probability `level`."""
+        half = self.half_width(np.searchsorted(self.edges, mean, side="right"), sigma, level)
+        return mean - half, mean + half
+
+    def proportions(self, mean: np.ndarray, sigma: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return expected and observed proportions, for a calibration curve; on the grid of uncertainty-toolbox."""
+        expected = np.linspace(0, 1, 100)
+        bins, error = np.searchsorted(self.edges, mean, side="right"), np.abs(truth - mean)
+        inner = [float(np.mean(error <= self.half_width(bins, sigma, level))) for level in expected[1:-1]]
+        return expected, np.array([0.0, *inner, 1.0])
+
+
+class Ratios(Scaled):
+    """One factor on σ for each bin of predicted magnitude, or a single one."""
 
     @classmethod
     def fit(cls, mean: np.ndarray, sigma: np.ndarray, truth: np.ndarray, bins: Bins) -> "Ratios":
@@ -114,6 +125,7 @@ class Ratios:
         centre = np.average(logs, weights=weight)
         excess = np.sum(weight * (logs - centre) ** 2) - (len(logs) - 1)
         scale = weight.sum() - np.sum(weight**2) / weight.sum()
+        # how much ln(ratio) truly differs between bins
         variance = max(0.0, float(excess / scale)) if scale > 0 else 0.0
         if variance > 0:
             total = 1 / (variance + 1 / weight)
@@ -121,27 +133,43 @@ class Ratios:
             logs = (weight * logs + centre / variance) / (weight + 1 / variance)
         else:
             logs = np.full(len(logs), np.log(best_ratio(mean, sigma, truth)))
-        return cls(bins.edges, tuple(np.exp(logs).tolist()), float(np.sqrt(variance)), bins.notes)
+        return cls(bins.edges, tuple(np.exp(logs).tolist()), bins.notes)
 
-    def apply(self, mean: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-        """Return the recalibrated standard deviations of stars with these predicted magnitudes."""
-        return np.array(self.ratios)[np.searchsorted(self.edges, mean, side="right")] * sigma
+    def half_width(self, bins: np.ndarray, sigma: np.ndarray, level: float) -> np.ndarray:
+        """Return that of a Gaussian of the recalibrated σ."""
+        return stats.norm.ppf(0.5 + level / 2) * (np.array(self.values)[bins] * sigma)
 
-    def interval(self, mean: np.ndarray, sigma: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return lower and upper bound of the recalibrated central interval of probability `level`."""
-        half = stats.norm.ppf(0.5 + _probability(level) / 2) * self.apply(mean, sigma)
-        return mean - half, mean + half
 
-    def proportions(self, mean: np.ndarray, sigma: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return expected and observed proportions, for a calibration curve."""
-        return metrics.toolbox().get_proportion_lists_vectorized(mean, self.apply(mean, sigma), truth)
+class Conformal(Scaled):
+    """Split-conformal intervals; the values are validation stars' |truth − mean| / σ, rising, one array a bin."""
+
+    @classmethod
+    def fit(cls, mean: np.ndarray, sigma: np.ndarray, truth: np.ndarray, bins: Bins) -> "Conformal":
+        """Sort the scores of validation stars into their bins."""
+        score = np.abs(truth - mean) / sigma
+        return cls(bins.edges, tuple(np.sort(score[i]) for i in bins.members), bins.notes)
+
+    def factors(self, level: float) -> np.ndarray:
+        """Return each bin's half-width in units of σ: the ⌈(n + 1) level⌉-th smallest score.
+
+        Infinite where n is too small for the level: below 19 stars nothing shorter is sure to hold 95 %.
+        """
+        found = []
+        for scores in self.values:
+            rank = math.ceil((len(scores) + 1) * level - 1e-9)  # 19 · 0.95 is not quite an integer to a computer
+            found.append(scores[rank - 1] if rank <= len(scores) else math.inf)
+        return np.array(found)
+
+    def half_width(self, bins: np.ndarray, sigma: np.ndarray, level: float) -> np.ndarray:
+        """Return that of `factors`."""
+        return self.factors(level)[bins] * sigma
 
 
 @dataclass(frozen=True)
 class Isotonic:
-    """A rising map from wanted to nominal proportion, by uncertainty-toolbox. It has no single σ."""
+    """A rising map from wanted to nominal proportion, scikit-learn's by uncertainty-toolbox. It has no single σ."""
 
-    model: "IsotonicRegression"
+    model: Any
 
     @classmethod
     def fit(cls, mean: np.ndarray, sigma: np.ndarray, truth: np.ndarray) -> "Isotonic":
@@ -151,73 +179,13 @@ class Isotonic:
             return cls(metrics.toolbox().iso_recal(expected, observed))
 
     def interval(self, mean: np.ndarray, sigma: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return lower and upper bound of the recalibrated central interval of probability `level`."""
-        levels = np.array([float(_probability(level))])
-        bounds = metrics.toolbox().get_prediction_interval(mean, sigma, levels, recal_model=self.model)
+        """Return the bounds, as `Scaled.interval`."""
+        bounds = metrics.toolbox().get_prediction_interval(mean, sigma, np.array([level]), recal_model=self.model)
         return bounds.lower, bounds.upper
 
     def proportions(self, mean: np.ndarray, sigma: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return expected and observed proportions, for a calibration curve."""
+        """Return expected and observed proportions, as `Scaled.proportions`."""
         return metrics.toolbox().get_proportion_lists_vectorized(mean, sigma, truth, recal_model=self.model)
-
-
-@dataclass(frozen=True)
-class Conformal:
-    """Split-conformal intervals by bins of the predicted magnitude.
-
-    Parameters
-    ----------
-    edges : tuple of float
-        Inner edges of the bins, rising; the first and the last bin are open.
-    scores : tuple of ndarray
-        Validation stars' |truth − mean| / σ, rising, one array a bin.
-    notes : tuple of str
-        Which of the wanted bins had too few stars and were joined.
-    """
-
-    edges: tuple[float, ...]
-    scores: tuple[np.ndarray, ...]
-    notes: tuple[str, ...] = ()
-
-    @classmethod
-    def fit(cls, mean: np.ndarray, sigma: np.ndarray, truth: np.ndarray, bins: Bins) -> "Conformal":
-        """Sort the scores of validation stars into their bins."""
-        score = np.abs(truth - mean) / sigma
-        return cls(bins.edges, tuple(np.sort(score[i]) for i in bins.members), bins.notes)
-
-    def factors(self, level: float) -> np.ndarray:
-        """Return each bin's half-width of the interval in units of σ: the ⌈(n + 1) level⌉-th smallest score.
-
-        Infinite where n is too small for the level: below 19 stars nothing shorter is sure to hold 95 %.
-        """
-        _probability(level)
-        found = []
-        for values in self.scores:
-            rank = math.ceil((len(values) + 1) * level - 1e-9)  # 19 · 0.95 is not quite an integer to a computer
-            found.append(values[rank - 1] if rank <= len(values) else math.inf)
-        return np.array(found)
-
-    def interval(self, mean: np.ndarray, sigma: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return lower and upper bound of the interval that holds at least `level` of the stars of each bin."""
-        half = self.factors(level)[np.searchsorted(self.edges, mean, side="right")] * sigma
-        return mean - half, mean + half
-
-    def proportions(self, mean: np.ndarray, sigma: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return expected and observed proportions, for a calibration curve; on the grid of uncertainty-toolbox."""
-        expected = np.linspace(0, 1, 100)
-        bins = np.searchsorted(self.edges, mean, side="right")
-        score = np.abs(truth - mean) / sigma
-        inner = [float(np.mean(score <= self.factors(level)[bins])) for level in expected[1:-1]]
-        return expected, np.array([0.0, *inner, 1.0])
-
-
-Recalibration = Ratios | Isotonic | Conformal
-
-
-def _probability(level: float) -> float:
-    if not 0 < level < 1:
-        raise ConfigError(f"level is {level}, it must lie between 0 and 1")
-    return level
 
 
 def _known(rows: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, np.ndarray]:
@@ -227,7 +195,7 @@ def _known(rows: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, np
     return known, *(np.asarray(values, dtype=float) for values in (known["mag"], sigma, known["truth_mag"]))
 
 
-def fit(rows: pd.DataFrame, data: str) -> dict[str, Recalibration]:
+def fit(rows: pd.DataFrame, data: str) -> dict[str, Scaled | Isotonic]:
     """Fit every kind of recalibration to validation stars (`error_bars.stars_of`), by the methods of `METHODS`.
 
     Raises
@@ -249,7 +217,7 @@ def fit(rows: pd.DataFrame, data: str) -> dict[str, Recalibration]:
         raise DataError(f"validation stars of {data}: {error}") from error
 
 
-def compare(fitted: Mapping[str, Recalibration], rows: pd.DataFrame, seed: int) -> dict[str, Score]:
+def compare(fitted: Mapping[str, Scaled | Isotonic], rows: pd.DataFrame, seed: int) -> dict[str, Score]:
     """Return the coverage, by method of recalibration, of stars that had no part in the fit.
 
     Keys are ``<what>.<method>`` with the methods of `METHODS`: ``coverage_68``, ``coverage_95``, their values for
@@ -278,11 +246,9 @@ def compare(fitted: Mapping[str, Recalibration], rows: pd.DataFrame, seed: int) 
         area = metrics.toolbox().metrics_calibration.miscalibration_area_from_proportions(
             *how.proportions(mean, sigma, truth)
         )
-        result[f"miscalibration_area.{name}"] = Score(
-            Estimate(float(area), n=len(rows)),
-            f"miscalibration area, {title}",
-            limit=calibration_metrics.perfect(len(rows), seed=seed).value,
-        )
+        area = Estimate(float(area), n=len(rows))
+        floor = calibration_metrics.perfect(len(rows), seed=seed).value
+        result[f"miscalibration_area.{name}"] = Score(area, f"miscalibration area, {title}", limit=floor)
     return result
 
 
@@ -296,9 +262,8 @@ def table(compared: Mapping[str, Score]) -> pd.DataFrame:
         for level in error_bars.LEVELS:
             what = f"coverage_{100 * level:.0f}"
             share = compared[f"{what}.{name}"].estimate
-            row[f"inside {100 * level:.0f} % (95 %)"] = (
-                f"{100 * share.value:.1f} ({100 * share.low:.1f} … {100 * share.high:.1f}) %"
-            )
+            value, low, high = (f"{100 * each:.1f}" for each in (share.value, share.low, share.high))
+            row[f"inside {100 * level:.0f} % (95 %)"] = f"{value} ({low} … {high}) %"
             bins = {key: score for key, score in compared.items() if key.startswith(f"{what}.{name}.mag.")}
             if bins:
                 worst = max(bins, key=lambda key: abs(bins[key].estimate.value - bins[key].limit))

@@ -19,26 +19,28 @@ FOLDER = paths.RESULTS / "studies"
 SHARES = ("precision", "recall", "ap", "pairs_found", "coverage_68", "flagged", "flagged_sigma")  # in percent
 
 
-def read(name: str, folder: Path = FOLDER) -> dict[str, Any] | None:
-    """Return what ``python -m studies <name>`` wrote, None where it has not been made.
+def checked(path: Path, command: str, **kinds: type) -> dict[str, Any] | None:
+    """Return what a command wrote into a JSON file, which must hold these keys of these types; None without a file.
 
     Raises
     ------
     DataError
         If the file is something else.
     """
-    path = folder / f"{name}.json"
     try:
         content = read_json(path)
-        if not all(
-            isinstance(content[key], kind) for key, kind in (("rows", list), ("columns", dict), ("provenance", dict))
-        ):
-            raise TypeError("rows, columns or provenance")
+        if not all(isinstance(content[key], kind) for key, kind in kinds.items()):
+            raise TypeError(", ".join(kinds))
         return content
     except FileNotFoundError:
         return None
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: not the result of `python -m studies {name}`: {error!r}") from error
+        raise DataError(f"{path}: not the result of `{command}`: {error!r}") from error
+
+
+def read(name: str, folder: Path = FOLDER) -> dict[str, Any] | None:
+    """Return what ``python -m studies <name>`` wrote, None where it has not been made; DataError as `checked`."""
+    return checked(folder / f"{name}.json", f"python -m studies {name}", rows=list, columns=dict, provenance=dict)
 
 
 def table(content: dict[str, Any]) -> pd.DataFrame:
