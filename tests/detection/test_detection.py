@@ -13,6 +13,7 @@ from pnet.simulation.datasets import make_dataset
 from pnet.simulation.recipe import Recipe
 from pnet.sky import render
 from pnet.sky.psf import Aureole, Optics
+from pnet.training import fields
 from pnet.training.fields import FrameFields, RenderedFields, prepare
 from pnet.training.sets import TrainingSet
 
@@ -157,13 +158,15 @@ def test_bad_training_data_is_refused():
         FrameFields([prepare(frame, empty)], 2, 128)
 
 
-def test_a_tiny_net_learns_to_find_bright_stars():
+def test_a_tiny_net_learns_to_find_bright_stars(monkeypatch):
     """The loss must fall and the peak of the heat map must move onto the star: the path from data to gradient is
     whole."""
+    monkeypatch.setattr(fields, "FAINT", 18.0)
+    monkeypatch.setattr(fields, "FAINTEST", 18.0)
     torch.manual_seed(derive(1, "weights"))
     model = network.PhotometryDetectionNet(network.CONFIGS["tiny"])
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
-    source = RenderedFields(Recipe.load(), 4, 128, faint=18.0)
+    source = RenderedFields(Recipe.load(), 4, 128)
     values = []
     for step in range(60):
         optimizer.zero_grad()

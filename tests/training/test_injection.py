@@ -16,7 +16,6 @@ from pnet.sky import render
 from pnet.sky.psf import pixel_psf
 from pnet.sky.stamps import aperture_flux, gaussian_width
 from pnet.training import injection, real_sky
-from pnet.training.fields import FAINT
 
 SEEING, SIZE, SKY, GAIN, READ = 1.3, 400, 300.0, 4.0, 5.0
 ZERO_POINT = 30.0
@@ -76,10 +75,6 @@ def test_seeing_follows_from_the_width(recipe, seeing):
 
 
 def test_an_extended_source_is_a_negative_and_stars_are_ignored(sky):
-    galaxies = sky.sources[sky.sources["role"] == "galaxy"]
-    assert len(galaxies) == 1
-    assert np.hypot(galaxies["x"] - GALAXY[0], galaxies["y"] - GALAXY[1]).item() < 1
-
     def distance(position):
         return np.hypot(*(sky.ignored - np.float32(position)).T).min()
 
@@ -168,18 +163,10 @@ def test_real_stars_keep_weight_zero_and_the_galaxy_one(sky, recipe):
             assert trained == on_galaxy, (x, y)
 
 
-def test_stars_on_real_ones_and_faint_ones_are_ignored(source):
-    faint = injection.InjectedFields(source.skies, source.recipe, 6, 256, faint=22.0)
-    batch = faint.batch(2, torch.device("cpu"))
-    mag = ZERO_POINT - 2.5 * torch.log10(batch.flux)
-    added = batch.flux > 1.5
-    assert batch.ignored[added & (mag > FAINT)].all()
-    spoilt = injection.InjectedFields([_spoilt(source.skies[0])], source.recipe, 2, 256).batch(2, torch.device("cpu"))
-    assert spoilt.ignored.all()
-
-
-def _spoilt(sky):
-    return replace(sky, contamination=np.full_like(sky.contamination, np.inf))
+def test_stars_on_real_ones_are_ignored(sky, recipe):
+    spoilt = replace(sky, contamination=np.full_like(sky.contamination, np.inf))
+    batch = injection.InjectedFields([spoilt], recipe, 2, 256).batch(2, torch.device("cpu"))
+    assert (batch.flux > 1.5).any() and batch.ignored.all()
 
 
 def test_same_seed_same_batch(source):
@@ -204,9 +191,9 @@ def test_saturated_stars_bleed_and_masked_ones_are_filled(sky, recipe):
 
 
 def test_errors_say_what_is_allowed(sky, recipe, tmp_path):
-    with pytest.raises(ConfigError, match="skies is empty"):
+    with pytest.raises(ConfigError, match="frames is empty"):
         injection.InjectedFields([], recipe, 2)
-    with pytest.raises(DataError, match="fewer than a cut-out"):
+    with pytest.raises(DataError, match="smaller than a cut-out"):
         injection.InjectedFields([sky], recipe, 2, size=1024)
 
 

@@ -5,7 +5,9 @@ widths already come within 5 to 40 % of the Cramér-Rao bound, each in its own r
 differences, in units of the error that is to be expected, tell the network what to add.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -35,8 +37,27 @@ KNOTS = 20  # PSF widths in the table of aperture corrections
 POGSON = 2.5 / np.log(10)
 
 
+class Rows:
+    """Base of dataclasses of tensors, or of other Rows, with one row a star."""
+
+    def __getitem__(self, chosen) -> Self:
+        return type(self)(**{name: value[chosen] for name, value in vars(self).items()})
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the rows on another device."""
+        return type(self)(**{name: value.to(device) for name, value in vars(self).items()})
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Return the rows of all parts in one."""
+        columns = {name: [getattr(part, name) for part in parts] for name in vars(parts[0])}
+        return cls(
+            **{name: torch.cat(c) if isinstance(c[0], Tensor) else type(c[0]).join(c) for name, c in columns.items()}
+        )
+
+
 @dataclass
-class Stamps:
+class Stamps(Rows):
     """Cut-outs of stars and what the frame knows.
 
     Parameters
@@ -65,18 +86,6 @@ class Stamps:
 
     def __len__(self) -> int:
         return len(self.dx)
-
-    def __getitem__(self, chosen) -> "Stamps":
-        return Stamps(**{name: value[chosen] for name, value in vars(self).items()})
-
-    def to(self, device: torch.device | str) -> "Stamps":
-        """Return the stamps on another device."""
-        return Stamps(**{name: value.to(device) for name, value in vars(self).items()})
-
-    @classmethod
-    def join(cls, parts: "list[Stamps]") -> "Stamps":
-        """Return the stamps of all parts in one."""
-        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__})
 
 
 @dataclass

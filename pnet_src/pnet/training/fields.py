@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,18 +29,8 @@ BAD_COLUMNS = 0.15  # share of the fields that have one
 
 @dataclass(frozen=True)
 class Exposures:
-    """Conditions of the rendered frames of a batch, an array (n,) each.
-
-    Parameters
-    ----------
-    recipe : Recipe
-    seeing : ndarray
-        Arcsec.
-    gain, read_noise, sky : ndarray
-        Electrons in an ADU, and in a pixel.
-    zero_point : ndarray
-        Magnitude of one electron.
-    """
+    """Conditions of the rendered frames of a batch, an array (n,) each: `seeing` in arcsec; `gain` in electrons in an
+    ADU; `read_noise` and `sky` in electrons in a pixel; `zero_point`, the magnitude of one electron."""
 
     recipe: Recipe
     seeing: np.ndarray
@@ -66,16 +57,16 @@ class Exposures:
 
     def read_out(self, light: torch.Tensor, seed: int) -> torch.Tensor:
         """Return ADU of (N, H, W) electrons expected from everything but the sky, where every exposure has its part."""
-
-        def of_each(values: np.ndarray) -> torch.Tensor:
-            repeated = np.repeat(values, len(light) // len(values))
-            return torch.as_tensor(repeated, dtype=torch.float32, device=light.device)
-
+        repeats = len(light) // len(self.gain)
+        sky, gain, read_noise = (
+            torch.as_tensor(np.repeat(values, repeats), dtype=torch.float32, device=light.device)
+            for values in (self.sky, self.gain, self.read_noise)
+        )
         return render.read_out(
-            light + of_each(self.sky)[:, None, None],
-            gain=of_each(self.gain),
-            read_noise=of_each(self.read_noise),
-            well_capacity=torch.full((len(light),), float(self.recipe.well_capacity), device=light.device),
+            light + sky[:, None, None],
+            gain=gain,
+            read_noise=read_noise,
+            well_capacity=torch.full_like(gain, float(self.recipe.well_capacity)),
             saturation=self.recipe.saturation,
             generator=torch.Generator(device=light.device).manual_seed(seed),
         )
@@ -88,12 +79,11 @@ class RenderedFields:
     Parameters
     ----------
     recipe : Recipe
+        Density and magnitudes of the stars, conditions, optics and aureole.
     batch_size : int
         Fields in a batch.
     size : int
         Width of a field in pixels.
-    faint : float
-        Stars down to this magnitude are drawn; those fainter than FAINT are `ignored`.
     pairs : float
         Share of the stars that get a partner.
     """
@@ -101,13 +91,11 @@ class RenderedFields:
     recipe: Recipe
     batch_size: int
     size: int = 256
-    faint: float = FAINTEST
     pairs: float = PAIRS
 
     def batch(self, seed: int, device: torch.device) -> Batch:
-        """Return one batch."""
-        recipe, rng = self.recipe, np.random.default_rng(seed)
-        n = self.batch_size
+        """Return one batch; stars fainter than FAINT are `ignored`."""
+        recipe, rng, n = self.recipe, np.random.default_rng(seed), self.batch_size
         grid = sorted({*recipe.seeing, *(round(s + 0.05, 3) for s in recipe.seeing), 0.9, 0.95, 1.9, 2.0})
         exposures = Exposures.draw(recipe, grid, n, rng)
         seeing, sigma = exposures.seeing, exposures.sigma
@@ -115,8 +103,7 @@ class RenderedFields:
         sources["flux"] = 10 ** (0.4 * (exposures.zero_point[sources["field"]] - sources["mag"]))
         sources["ignored"] = sources["mag"] > FAINT
         image = torch.zeros(n, self.size, self.size, device=device)
-        stars = stars_of(sources, device)
-        render.add_stars(image, stars, list(seeing), pixel_scale=recipe.pixel_scale, optics=recipe.optics)
+        add_stars(image, sources, seeing, recipe)
         self._add_galaxies(image, exposures.zero_point, seeing, rng)
         if recipe.aureole is not None:
             image = render.scatter(image, recipe.aureole)
@@ -140,22 +127,21 @@ class RenderedFields:
         counts = rng.poisson(rng.uniform(paper.stars[0], 1.8 * paper.stars[1], n) * area)
         field = np.repeat(np.arange(n), counts)
         low = paper.magnitudes[0] - 0.3
-        high = min(FAINT, self.faint)
-        steep = draw_magnitudes(FieldKind(paper.stars, (low, high), paper.slope, None), len(field), rng)
-        mag = np.where(rng.random(n)[field] < 0.5, steep, rng.uniform(low, high, len(field)))
+        steep = draw_magnitudes(FieldKind(paper.stars, (low, FAINT), paper.slope, None), len(field), rng)
+        mag = np.where(rng.random(n)[field] < 0.5, steep, rng.uniform(low, FAINT, len(field)))
         # In every other field the counts go on below what is asked for.
         fainter = np.repeat(np.arange(n), rng.poisson(counts * rng.choice([0, 1.5], n)))
         field = np.concatenate([field, fainter])
-        mag = np.concatenate([mag, rng.uniform(high, self.faint, len(fainter))])
+        mag = np.concatenate([mag, rng.uniform(FAINT, FAINTEST, len(fainter))])
         x, y = rng.uniform(-0.5, self.size - 0.5, (2, len(field)))
+        stars = pd.DataFrame({"field": field, "x": x, "y": y, "mag": mag})
         # Chance makes pairs of a few px from one star in thirty, and it is there that a star is lost or misplaced.
-        twin = np.flatnonzero(rng.random(len(field)) < self.pairs)
-        distance, angle = rng.uniform(*PAIR_DISTANCE, len(twin)), rng.uniform(0, 2 * np.pi, len(twin))
-        other = mag[twin] + rng.uniform(-PAIR_DIFFERENCE, PAIR_DIFFERENCE, len(twin))
-        x = np.concatenate([x, x[twin] + distance * np.cos(angle)])
-        y = np.concatenate([y, y[twin] + distance * np.sin(angle)])
-        mag = np.concatenate([mag, np.clip(other, low, self.faint)])
-        return pd.DataFrame({"field": np.concatenate([field, field[twin]]), "x": x, "y": y, "mag": mag})
+        twins = stars[rng.random(len(stars)) < self.pairs].copy()
+        distance, angle = rng.uniform(*PAIR_DISTANCE, len(twins)), rng.uniform(0, 2 * np.pi, len(twins))
+        twins["x"] += distance * np.cos(angle)
+        twins["y"] += distance * np.sin(angle)
+        twins["mag"] = (twins["mag"] + rng.uniform(-PAIR_DIFFERENCE, PAIR_DIFFERENCE, len(twins))).clip(low, FAINTEST)
+        return pd.concat([stars, twins], ignore_index=True)
 
     def _add_galaxies(self, image: torch.Tensor, zero_point: np.ndarray, seeing: np.ndarray, rng) -> None:
         """Add the galaxies that the fields' area holds to images of expected electrons, in place."""
@@ -166,7 +152,7 @@ class RenderedFields:
                 flux = 10 ** (0.4 * (zero_point[index] - galaxy["mag"]))
                 shift = (galaxy["x"] - column, galaxy["y"] - row)
                 stamp = galaxy_stamp(galaxy, flux, *shift, float(seeing[index]), recipe.pixel_scale, GALAXY_SIZE)
-                where = [torch.tensor([value], device=image.device) for value in (index, column, row)]
+                where = torch.tensor([[index], [column], [row]], device=image.device)
                 render.add_stamps(image, torch.from_numpy(stamp).to(image.device)[None], *where)
 
     def _add_cosmic_rays(self, image: torch.Tensor, rng) -> None:
@@ -187,66 +173,45 @@ class RenderedFields:
 def batch_of(image: torch.Tensor, sigma: Sequence[float], fwhm: Sequence[float], sources: pd.DataFrame) -> Batch:
     """Return images, the noise and PSF width of each, and a table of sources (field, x, y, flux, ignored) as a batch on
     the images' device."""
-
-    def tensor(values, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        return torch.as_tensor(np.array(values), dtype=dtype, device=image.device)
-
-    return Batch(
-        image=image,
-        sigma=tensor(sigma),
-        fwhm=tensor(fwhm),
-        field=tensor(sources["field"], torch.long),
-        ignored=tensor(sources["ignored"].astype(bool), torch.bool),
-        **{name: tensor(sources[name]) for name in ("x", "y", "flux")},
-    )
+    types = {"field": torch.long, "x": torch.float32, "y": torch.float32, "flux": torch.float32, "ignored": torch.bool}
+    sigma, fwhm = (torch.as_tensor(np.array(v), dtype=torch.float32, device=image.device) for v in (sigma, fwhm))
+    return Batch(image, sigma, fwhm, **_tensors(sources, types, image.device))
 
 
-def stars_of(sources: pd.DataFrame, device: torch.device) -> render.Stars:
-    """Return the columns field, x, y and flux of a table as the renderer takes them."""
+def add_stars(image: torch.Tensor, stars: pd.DataFrame, seeing: Sequence[float], recipe: Recipe) -> None:
+    """Add the stars of a table (field, x, y, flux) to (B, H, W) images in place, without their aureole."""
     types = {"field": torch.long, "x": torch.float64, "y": torch.float64, "flux": torch.float32}
-    columns = (torch.as_tensor(np.array(sources[name]), dtype=kind, device=device) for name, kind in types.items())
-    return render.Stars(*columns)
+    added = render.Stars(**_tensors(stars, types, image.device))
+    render.add_stars(image, added, list(seeing), pixel_scale=recipe.pixel_scale, optics=recipe.optics)
 
 
-@dataclass(frozen=True)
-class CutOut:
-    """A square window of a frame, mirrored at random.
+def _tensors(table: pd.DataFrame, types: dict[str, torch.dtype], device: torch.device) -> dict[str, torch.Tensor]:
+    return {name: torch.as_tensor(np.array(table[name]), dtype=kind, device=device) for name, kind in types.items()}
+
+
+def cut_out(
+    images: Sequence[np.ndarray], points: np.ndarray, size: int, rng: np.random.Generator
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Cut a random square window of `size` px from (H, W) arrays of one frame, mirrored at random along x and y.
 
     Bleeding runs along columns, so a transposed image would be one that no camera makes: it is mirrored only.
 
-    Parameters
-    ----------
-    left, top, size : int
-        In pixels.
-    mirrored : tuple of bool
-        Along x and along y.
+    Returns
+    -------
+    list of ndarray, (size, size)
+    ndarray, (N, 2)
+        Positions (x, y) of the frame as they are in the window; they may lie outside.
     """
-
-    left: int
-    top: int
-    size: int
-    mirrored: tuple[bool, bool]
-
-    @classmethod
-    def draw(cls, shape: tuple[int, int], size: int, rng: np.random.Generator) -> "CutOut":
-        """Draw one from a frame of this shape."""
-        top, left = (int(rng.integers(side - size + 1)) for side in shape)
-        return cls(left, top, size, (rng.random() < 0.5, rng.random() < 0.5))
-
-    def image(self, frame: np.ndarray) -> np.ndarray:
-        """Cut an (H, W) array."""
-        part = frame[self.top : self.top + self.size, self.left : self.left + self.size]
-        return np.ascontiguousarray(np.flip(part, [1 - axis for axis in (0, 1) if self.mirrored[axis]]))
-
-    def positions(self, points: np.ndarray) -> np.ndarray:
-        """Return (N, 2) positions (x, y) of the frame as they are in the cut-out; they may lie outside."""
-        moved = points - np.array([self.left, self.top], points.dtype)
-        return np.where(self.mirrored, np.array(self.size - 1, points.dtype) - moved, moved)
+    top, left = (int(rng.integers(side - size + 1)) for side in images[0].shape)
+    mirrored = (rng.random() < 0.5, rng.random() < 0.5)
+    axes = [1 - axis for axis in (0, 1) if mirrored[axis]]
+    parts = [np.flip(image[top : top + size, left : left + size], axes) for image in images]
+    moved = points - np.array([left, top], points.dtype)
+    return parts, np.where(mirrored, np.array(size - 1, points.dtype) - moved, moved)
 
 
-@dataclass
-class PreparedFrame:
-    """A frame ready to be cut: electrons without sky, its noise, PSF width in pixels, and its sources."""
+class PreparedFrame(NamedTuple):
+    """A frame ready to be cut: (H, W) electrons without sky, noise of an empty pixel, PSF width in pixels, sources."""
 
     image: np.ndarray
     sigma: float
@@ -258,13 +223,21 @@ def prepare(frame: Frame, sources: pd.DataFrame) -> PreparedFrame:
     """Subtract the sky of a frame; `sources` may have a boolean column ``ignored`` (default: stars fainter than
     FAINT)."""
     image, rms = background.subtracted(frame)
-    sources = sources.copy()
+    star = sources["kind"] == "star"
     if "ignored" not in sources:
-        sources["ignored"] = (sources["kind"] == "star") & (sources["mag"] > FAINT)
+        sources = sources.assign(ignored=star & (sources["mag"] > FAINT))
     # Galaxies are empty sky to a network that looks for point sources.
-    sources = sources[(sources["kind"] == "star") | sources["ignored"]]
-    fwhm = (frame.seeing if frame.seeing else 1.4) / frame.pixel_scale
-    return PreparedFrame(image, rms, fwhm, sources.reset_index(drop=True))
+    sources = sources[star | sources["ignored"]].reset_index(drop=True)
+    return PreparedFrame(image, rms, (frame.seeing or 1.4) / frame.pixel_scale, sources)
+
+
+def check_size(images: Sequence[np.ndarray], size: int) -> None:
+    """Raise ConfigError if there is no frame to cut from, DataError if one is smaller than a cut-out."""
+    if not images:
+        raise ConfigError("frames is empty: there is nothing to train on")
+    for image in images:
+        if min(image.shape) < size:
+            raise DataError(f"a frame of {image.shape} pixels is smaller than a cut-out of {size}")
 
 
 class FrameFields:
@@ -284,12 +257,8 @@ class FrameFields:
     """
 
     def __init__(self, frames: Sequence[PreparedFrame], batch_size: int, size: int = 256):
-        if not frames:
-            raise ConfigError("frames is empty: there is nothing to train on")
-        for frame in frames:
-            if min(frame.image.shape) < size:
-                raise DataError(f"a frame of {frame.image.shape} pixels is smaller than a cut-out of {size}")
-        self.frames, self.batch_size, self.size = list(frames), batch_size, size
+        check_size([frame.image for frame in frames], size)
+        self.frames, self.batch_size, self.size = frames, batch_size, size
 
     def batch(self, seed: int, device: torch.device) -> Batch:
         """Return one batch of cut-outs."""
@@ -297,12 +266,11 @@ class FrameFields:
         images, parts, chosen = [], [], []
         for index in range(self.batch_size):
             frame = self.frames[rng.integers(len(self.frames))]
-            cut = CutOut.draw(frame.image.shape, self.size, rng)
-            points = cut.positions(frame.sources[["x", "y"]].to_numpy(float))
+            (image,), points = cut_out([frame.image], frame.sources[["x", "y"]].to_numpy(float), self.size, rng)
             inside = ((points > -0.5) & (points < self.size - 0.5)).all(axis=1)
             rest = frame.sources.loc[inside, ["flux", "ignored"]]
             parts.append(rest.assign(field=index, x=points[inside, 0], y=points[inside, 1]))
-            images.append(cut.image(frame.image))
+            images.append(image)
             chosen.append(frame)
         image = torch.from_numpy(np.stack(images)).to(device)
         return batch_of(image, [f.sigma for f in chosen], [f.fwhm for f in chosen], pd.concat(parts))
@@ -310,9 +278,7 @@ class FrameFields:
 
 def concatenate(batches: Sequence[Batch]) -> Batch:
     """Join batches of equal field size into one."""
-    shift = np.cumsum([0] + [len(batch.image) for batch in batches])
-    joined = {
-        name: torch.cat([getattr(batch, name) for batch in batches])
-        for name in ("image", "sigma", "fwhm", "x", "y", "flux", "ignored")
-    }
-    return Batch(field=torch.cat([b.field + int(s) for b, s in zip(batches, shift, strict=False)]), **joined)
+    joined = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in vars(batches[0])}
+    before = np.cumsum([0, *(len(batch.image) for batch in batches[:-1])])
+    joined["field"] = torch.cat([batch.field + int(n) for batch, n in zip(batches, before, strict=True)])
+    return Batch(**joined)

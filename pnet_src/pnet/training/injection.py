@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from scipy import ndimage
 
-from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.common.errors import MissingError
 from pnet.detection.targets import Batch
 from pnet.sdss.files import fetch
 from pnet.sdss.frame import read_frame
@@ -16,7 +16,7 @@ from pnet.sdss.manifest import Manifest
 from pnet.sdss.psf import PIXEL
 from pnet.simulation.recipe import FieldKind, Recipe, draw_magnitudes
 from pnet.sky import background, render
-from pnet.training.fields import FAINT, CutOut, batch_of, stars_of
+from pnet.training.fields import FAINT, add_stars, batch_of, check_size, cut_out
 from pnet.training.real_sky import BLOCK, SEEING_STEP, RealSky, prepare
 
 CONTAMINATION = 0.03  # an injected star is ignored if real light within a FWHM exceeds this share of its own
@@ -37,11 +37,8 @@ class InjectedFields:
     skies : sequence of RealSky
     recipe : Recipe
         Density and magnitudes of the stars, optics and aureole.
-    batch_size : int
-    size : int
-        Width of a cut-out in pixels.
-    faint : float
-        Stars down to this magnitude are added; those fainter than `fields.FAINT` are ignored.
+    batch_size, size : int
+        See `fields.FrameFields`.
 
     Raises
     ------
@@ -49,56 +46,47 @@ class InjectedFields:
         If there is no frame, or one is smaller than a cut-out.
     """
 
-    def __init__(
-        self, skies: Sequence[RealSky], recipe: Recipe, batch_size: int, size: int = 256, faint: float = FAINT
-    ):
-        if not skies:
-            raise ConfigError("skies is empty: there is no frame to inject stars into")
-        for sky in skies:
-            if min(sky.image.shape) < size:
-                raise DataError(f"frame {sky.name}: {sky.image.shape} pixels are fewer than a cut-out of {size}")
-        self.skies, self.recipe, self.batch_size, self.size, self.faint = list(skies), recipe, batch_size, size, faint
+    def __init__(self, skies: Sequence[RealSky], recipe: Recipe, batch_size: int, size: int = 256):
+        check_size([sky.image for sky in skies], size)
+        self.skies, self.recipe, self.batch_size, self.size = skies, recipe, batch_size, size
 
     def batch(self, seed: int, device: torch.device) -> Batch:
         """Return one batch of cut-outs with stars."""
         rng = np.random.default_rng(seed)
         skies = [self.skies[rng.integers(len(self.skies))] for _ in range(self.batch_size)]
-        cuts = [CutOut.draw(sky.image.shape, self.size, rng) for sky in skies]
+        cuts = [cut_out([sky.image, sky.contamination], sky.ignored, self.size, rng) for sky in skies]
+        image, contamination = (np.stack([parts[which] for parts, _ in cuts]) for which in (0, 1))
         stars = pd.concat([self._stars(index, sky, rng) for index, sky in enumerate(skies)], ignore_index=True)
-        column, row = (np.clip(np.rint(stars[name].to_numpy()), 0, self.size - 1).astype(int) for name in ("x", "y"))
-        contamination = np.stack([cut.image(sky.contamination) for cut, sky in zip(cuts, skies, strict=True)])
-        spoilt_by = contamination[stars["field"], row, column]
+        column, row = np.rint(stars[["x", "y"]].to_numpy()).clip(0, self.size - 1).astype(int).T
         # Noise alone is no contamination: three times that of the aperture is allowed in any case.
         noise = np.array([3 * sky.sigma * np.sqrt(np.pi) * sky.fwhm for sky in skies])[stars["field"]]
-        stars["ignored"] = (stars["mag"] > FAINT) | (spoilt_by > np.maximum(CONTAMINATION * stars["flux"], noise))
-        real = [self._ignored(index, cut, sky) for index, (cut, sky) in enumerate(zip(cuts, skies, strict=True))]
-        image = np.stack([cut.image(sky.image) for cut, sky in zip(cuts, skies, strict=True)])
+        stars["ignored"] = contamination[stars["field"], row, column] > np.maximum(CONTAMINATION * stars["flux"], noise)
         light = self._light(stars, skies, rng, device)
         image = self._expose(torch.from_numpy(image).to(device), light, skies, rng, seed)
         sigma = np.array([sky.sigma for sky in skies])
         # Stars leave their wings in the estimate of the sky, as in `RenderedFields`.
         level = torch.as_tensor(rng.normal(0, 0.03, len(skies)) * sigma, dtype=torch.float32, device=device)
+        real = [self._ignored(index, points) for index, (_, points) in enumerate(cuts)]
         sources = pd.concat([stars, *real], ignore_index=True)
         return batch_of(image - level[:, None, None], sigma, [sky.fwhm for sky in skies], sources)
 
-    def _ignored(self, index: int, cut: CutOut, sky: RealSky) -> pd.DataFrame:
-        """Return the ignored positions of a cut-out."""
-        points, last = cut.positions(sky.ignored), self.size - 1
-        # A block whose centre is cut off still covers pixels at the border.
+    def _ignored(self, index: int, points: np.ndarray) -> pd.DataFrame:
+        """Return the ignored positions of a cut-out; a block whose centre is cut off still covers pixels at the
+        border."""
+        last = self.size - 1
         points = points[((points > -BLOCK / 2) & (points < last + BLOCK / 2)).all(axis=1)].clip(0, last)
         return pd.DataFrame({"field": index, "x": points[:, 0], "y": points[:, 1], "flux": 1.0, "ignored": True})
 
     def _stars(self, index: int, sky: RealSky, rng: np.random.Generator) -> pd.DataFrame:
-        """Draw the stars of one cut-out; densities and magnitudes as in `RenderedFields`."""
+        """Draw the stars of one cut-out; densities and magnitudes as in `RenderedFields`, down to FAINT."""
         paper = self.recipe.fields["paper"]
         area = (self.size / self.recipe.size) ** 2
         n = rng.poisson(rng.uniform(paper.stars[0], 1.5 * paper.stars[1]) * area)
         low = paper.magnitudes[0] - 0.3
-        steep = draw_magnitudes(FieldKind(paper.stars, (low, self.faint), paper.slope, None), n, rng)
-        mag = np.where(rng.random(n) < 0.5, steep, rng.uniform(low, self.faint, n))
+        steep = draw_magnitudes(FieldKind(paper.stars, (low, FAINT), paper.slope, None), n, rng)
+        mag = np.where(rng.random(n) < 0.5, steep, rng.uniform(low, FAINT, n))
         x, y = rng.uniform(-0.5, self.size - 0.5, (2, n))
-        flux = 10 ** (0.4 * (sky.zero_point - mag))
-        return pd.DataFrame({"field": index, "x": x, "y": y, "mag": mag, "flux": flux})
+        return pd.DataFrame({"field": index, "x": x, "y": y, "flux": 10 ** (0.4 * (sky.zero_point - mag))})
 
     def _light(self, stars: pd.DataFrame, skies: list[RealSky], rng: np.random.Generator, device) -> torch.Tensor:
         """Return the expected electrons of the added stars, (B, S, S)."""
@@ -107,9 +95,8 @@ class InjectedFields:
         share = seeing / SEEING_STEP - below  # of the wider one of the two PSFs
         light = torch.zeros(len(skies), self.size, self.size, device=device)
         for node, weight in ((below, 1 - share), (below + 1, share)):
-            added = stars_of(stars.assign(flux=stars["flux"] * weight[stars["field"]]), device)
-            grid = [round(float(value), 2) for value in node * SEEING_STEP]
-            render.add_stars(light, added, grid, pixel_scale=skies[0].pixel_scale, optics=self.recipe.optics)
+            added = stars.assign(flux=stars["flux"] * weight[stars["field"]])
+            add_stars(light, added, (node * SEEING_STEP).round(2), self.recipe)
         return light if self.recipe.aureole is None else render.scatter(light, self.recipe.aureole)
 
     def _expose(
@@ -117,26 +104,21 @@ class InjectedFields:
     ) -> torch.Tensor:
         """Add the stars' light with its photon noise; saturate what is too bright."""
         device = image.device
+        level, well = torch.tensor([(sky.sky, sky.full_well) for sky in skies], device=device).T
+        before = image + level[:, None, None]
         generator = torch.Generator(device=device).manual_seed(seed)
-        level = torch.tensor([sky.sky for sky in skies], dtype=torch.float32, device=device)[:, None, None]
-        well = torch.tensor([sky.full_well for sky in skies], dtype=torch.float32, device=device)
-        before = image + level
         total = before + torch.poisson(light.clamp(min=0), generator=generator)
         # Real pixels above the full well are interpolated ones: they have nothing to spill.
         spilling = torch.maximum(well, before.amax(dim=(1, 2)))
         total = render.bleed(total, spilling)
-        filled = rng.random(len(skies)) < 0.5
-        for index in np.flatnonzero(filled):
+        for index in np.flatnonzero(rng.random(len(skies)) < 0.5):
             full = (total[index] >= 0.999 * spilling[index]) & (before[index] < 0.999 * spilling[index])
             if bool(full.any()):
-                total[index] = torch.from_numpy(_filled(total[index], full)).to(device)
-        return total - level
-
-
-def _filled(image: torch.Tensor, full: torch.Tensor) -> np.ndarray:
-    """Return an image whose saturated pixels, a pixel wider, are filled as masked ones are."""
-    wider = ndimage.binary_dilation(full.cpu().numpy(), np.ones((3, 3)))
-    return background.filled(image.cpu().numpy(), wider, wider)
+                # a pixel wider, as masked ones are
+                wider = ndimage.binary_dilation(full.cpu().numpy(), np.ones((3, 3)))
+                filled = background.filled(total[index].cpu().numpy(), wider, wider)
+                total[index] = torch.from_numpy(filled).to(device)
+        return total - level[:, None, None]
 
 
 def fields(manifest: str | os.PathLike, batch_size: int, size: int = 256) -> InjectedFields:
@@ -149,7 +131,7 @@ def fields(manifest: str | os.PathLike, batch_size: int, size: int = 256) -> Inj
     manifest : str or path
         As for `Manifest.load`.
     batch_size, size : int
-        See `InjectedFields`.
+        See `fields.FrameFields`.
 
     Raises
     ------
@@ -163,11 +145,11 @@ def fields(manifest: str | os.PathLike, batch_size: int, size: int = 256) -> Inj
             f"manifest {manifest}: no field of train without catalogue, so no real sky to inject stars into; "
             "`pnet sdss-download --manifest sdss-standard` gets the manifest that has some"
         )
-    report = fetch(loaded, fields=names, roles=("frame-g", "psField", "fpM-g"), progress=False)
+    roles = ("frame-g", "psField", "fpM-g")
+    report = fetch(loaded, fields=names, roles=roles, progress=False)
     recipe, skies = Recipe.load(), []
     for name in names:
-        files = {role: report.path(name, role) for role in ("frame-g", "psField", "fpM-g")}
-        frame = read_frame(files["frame-g"], psfield=files["psField"], fpm=files["fpM-g"])
+        frame = read_frame(*(report.path(name, role) for role in roles))
         # One renderer serves a batch: frames differ from SDSS's nominal pixel by less than 0.1 %.
         frame.pixel_scale = PIXEL
         skies.append(prepare(frame, recipe))

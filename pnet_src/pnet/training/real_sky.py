@@ -9,7 +9,6 @@ neither star nor sky: the heat map is not trained there.
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import sep
 import torch
 from scipy import ndimage
@@ -42,39 +41,31 @@ class RealSky:
 
     Parameters
     ----------
-    name : str
     image : ndarray, (H, W), float32
         Electrons, sky subtracted.
     contamination : ndarray, (H, W), float32
         Electrons of real sources within a FWHM of each pixel; infinite on masked pixels.
     ignored : ndarray, (N, 2), float32
         Positions (x, y) around which the heat map is not trained.
-    sources : DataFrame
-        What SEP found: x, y (px), mag, radius (half-light, px) and ``role``: 'ignored' or 'galaxy' (a negative).
     sigma, sky : float
         Noise of an empty pixel and median sky, electrons.
     seeing : float
         FWHM in arcsec of the atmosphere whose rendered PSF is as wide as the frame's stars.
-    zero_point, full_well, pixel_scale : float
-        Magnitude of one electron; electrons at which pixels saturate; arcsec.
+    fwhm : float
+        Of the PSF in pixels, the telescope's own blur included.
+    zero_point, full_well : float
+        Magnitude of one electron; electrons at which pixels saturate.
     """
 
-    name: str
     image: np.ndarray
     contamination: np.ndarray
     ignored: np.ndarray
-    sources: pd.DataFrame
     sigma: float
     sky: float
     seeing: float
+    fwhm: float
     zero_point: float
     full_well: float
-    pixel_scale: float
-
-    @property
-    def fwhm(self) -> float:
-        """FWHM of the PSF in pixels, the telescope's own blur included."""
-        return float(np.hypot(self.seeing, 0.2) / self.pixel_scale)
 
 
 def prepare(frame: Frame, recipe: Recipe) -> RealSky:
@@ -88,62 +79,38 @@ def prepare(frame: Frame, recipe: Recipe) -> RealSky:
     image, sigma = background.subtracted(frame)
     mask = frame.mask if frame.interpolated is None else frame.mask & ~frame.interpolated
     objects, segments = _extract(image, sigma, mask)
-    counts, error, _ = sep.sum_circle(image, objects["x"], objects["y"], APERTURE, err=sigma)
-    radius, bad = sep.flux_radius(
-        image, objects["x"], objects["y"], np.full(len(objects), APERTURE), 0.5, normflux=counts, subpix=5
-    )
-    lone = np.ones(len(objects), bool)
-    if len(objects) > 1:
-        positions = np.column_stack([objects["x"], objects["y"]])
-        lone = cKDTree(positions).query(positions, k=2)[0][:, 1] >= ALONE
-    sources = pd.DataFrame(
-        {
-            "x": objects["x"],
-            "y": objects["y"],
-            "flux": counts,
-            "mag": frame.magnitude(counts),
-            "radius": radius,
-            "peak": objects["peak"],
-            "signal": counts / error,
-            "alone": (objects["flag"] == 0) & (bad == 0) & lone,
-        }
-    )
+    x, y, peak = (objects[name] for name in ("x", "y", "peak"))
+    counts, error, _ = sep.sum_circle(image, x, y, APERTURE, err=sigma)
+    radius, bad = sep.flux_radius(image, x, y, np.full(len(x), APERTURE), 0.5, normflux=counts, subpix=5)
+    positions = np.column_stack([x, y])
+    alone = (objects["flag"] == 0) & (bad == 0) & (cKDTree(positions).query(positions, k=2)[0][:, 1] >= ALONE)
+    signal, mag = counts / error, frame.magnitude(counts)
+    too_bright = mag < TOO_BRIGHT
     sky = float(np.median(frame.image[~frame.mask]))
     full_well = float(min(FULL_WELL * frame.gain, frame.saturation))
-    bright = sources["alone"] & (sources["signal"] > 3 * SIGNAL) & (sources["peak"] + sky < 0.8 * full_well)
+    bright = alone & (signal > 3 * SIGNAL) & (peak + sky < 0.8 * full_well)
     if bright.sum() < 5:
         raise DataError(
             f"frame {frame.name}: {bright.sum()} bright lone sources; at least 5 are needed to know its PSF"
         )
-    stellar = _half_sample_mode(sources["radius"][bright].to_numpy())
-    stars = sources[bright & ((sources["radius"] / stellar - 1).abs() < 0.05)]
-    width = _median_width(image, stars, start=stellar / 1.18)
-    galaxy = (
-        sources["alone"]
-        & (sources["signal"] > SIGNAL)
-        & (sources["radius"] > EXTENDED * stellar)
-        & (sources["mag"] > TOO_BRIGHT)
-    ).to_numpy()
-    sources["role"] = np.where(galaxy, "galaxy", "ignored")
-    seeing = seeing_of_width(width, frame.pixel_scale, recipe)
+    stellar = _half_sample_mode(radius[bright])
+    stars = bright & (np.abs(radius / stellar - 1) < 0.05)
+    seeing = seeing_of_width(_median_width(image, positions[stars], stellar / 1.18), frame.pixel_scale, recipe)
     fwhm = float(np.hypot(seeing, 0.2) / frame.pixel_scale)
-    too_bright = (sources["mag"] < TOO_BRIGHT).to_numpy()
+    galaxy = alone & (signal > SIGNAL) & (radius > EXTENDED * stellar) & (mag > TOO_BRIGHT)
     doubtful = np.append(False, ~galaxy & ~too_bright)[segments]
-    for index in np.flatnonzero(too_bright):
-        _add_core(doubtful, image, segments, index + 1, objects[index])
-    points = np.concatenate([_blocks(doubtful | mask), sources.loc[~galaxy, ["x", "y"]].to_numpy(np.float32)])
+    doubtful |= image > np.append(np.inf, np.where(too_bright, CORE_SHARE * peak, np.inf))[segments]
+    _add_discs(doubtful, x[too_bright], y[too_bright])
     return RealSky(
-        name=frame.name,
-        image=image,
+        image,
         contamination=_contamination(image, segments > 0, mask, fwhm),
-        ignored=points.astype(np.float32),
-        sources=sources,
+        ignored=np.concatenate([_blocks(doubtful | mask), positions[~galaxy]]).astype(np.float32),
         sigma=sigma,
         sky=sky,
         seeing=seeing,
+        fwhm=fwhm,
         zero_point=frame.zero_point,
         full_well=full_well,
-        pixel_scale=frame.pixel_scale,
     )
 
 
@@ -169,46 +136,40 @@ def _half_sample_mode(values: np.ndarray) -> float:
     return float(values.mean())
 
 
-def _median_width(image: np.ndarray, stars: pd.DataFrame, start: float) -> float:
-    """Return the median Gaussian width of stars in pixels."""
-    x, y = (torch.from_numpy(stars[name].to_numpy(np.float64, copy=True)) for name in ("x", "y"))
-    column, row = torch.floor(x + 0.5).long(), torch.floor(y + 0.5).long()
-    stamps = cut_stamps(torch.from_numpy(image)[None], torch.zeros_like(column), column, row, WIDTH_STAMP)
-    dx, dy = (x - column).float(), (y - row).float()
+def _median_width(image: np.ndarray, positions: np.ndarray, start: float) -> float:
+    """Return the median Gaussian width in pixels of stars at (N, 2) positions (x, y)."""
+    places = torch.from_numpy(positions.astype(np.float64))
+    middle = torch.floor(places + 0.5).long()
+    stamps = cut_stamps(torch.from_numpy(image)[None], torch.zeros(len(places)).long(), *middle.T, WIDTH_STAMP)
+    dx, dy = (places - middle).float().T
     dx, dy = gaussian_moments(stamps, dx, dy, torch.full_like(dx, start))
     return float(gaussian_width(stamps, dx, dy, start).median())
 
 
-def rendered_width(seeing: float, pixel_scale: float, recipe: Recipe) -> float:
-    """Return the Gaussian width in pixels of a rendered star, measured like those of a frame."""
-    table = render.psf_table(seeing, pixel_scale, recipe.optics, None, "cpu")
-    centre = torch.zeros(1)
-    return float(gaussian_width(render.sample_psf(table, centre, centre, WIDTH_STAMP), centre, centre))
-
-
 def seeing_of_width(width: float, pixel_scale: float, recipe: Recipe) -> float:
     """Return the atmosphere's FWHM in arcsec for which a rendered star has this Gaussian width in pixels."""
+    centre = torch.zeros(1)
+
+    def rendered(seeing: float) -> float:
+        table = render.psf_table(round(seeing, 2), pixel_scale, recipe.optics, None, "cpu")
+        return float(gaussian_width(render.sample_psf(table, centre, centre, WIDTH_STAMP), centre, centre))
+
     # A Gaussian of this width is a little wider than the atmosphere alone: walk down from there.
     upper = max(0.6, round(2.4 * width * pixel_scale / SEEING_STEP) * SEEING_STEP)
-    high, low = rendered_width(round(upper, 2), pixel_scale, recipe), np.inf
-    while upper > 0.6:
-        low = rendered_width(round(upper - SEEING_STEP, 2), pixel_scale, recipe)
-        if low <= width:
-            break
+    high, low = rendered(upper), np.inf
+    while upper > 0.6 and (low := rendered(upper - SEEING_STEP)) > width:
         upper, high = upper - SEEING_STEP, low
     return float(upper - SEEING_STEP * (high - width) / (high - low))
 
 
-def _add_core(area: np.ndarray, image: np.ndarray, segments: np.ndarray, label: int, star: np.void) -> None:
-    """Add the pixels that belong to a bright star itself to `area`; its spikes and its halo are empty sky."""
-    reach = int(np.ceil(CORE_RADIUS))
-    rows = slice(max(0, min(star["ymin"], int(star["y"]) - reach)), max(star["ymax"], int(star["y"]) + reach) + 1)
-    columns = slice(max(0, min(star["xmin"], int(star["x"]) - reach)), max(star["xmax"], int(star["x"]) + reach) + 1)
-    row, column = np.ogrid[rows, columns]
-    light, segment = image[rows, columns], segments[rows, columns] == label
-    row, column = row[: light.shape[0]], column[:, : light.shape[1]]
-    disc = (column - star["x"]) ** 2 + (row - star["y"]) ** 2 <= CORE_RADIUS**2
-    area[rows, columns] |= disc | (segment & (light > CORE_SHARE * star["peak"]))
+def _add_discs(area: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
+    """Add the pixels within CORE_RADIUS of the positions to `area`, in place."""
+    axis = np.arange(-CORE_RADIUS, CORE_RADIUS + 1)
+    row, column = np.rint(y)[:, None, None] + axis[:, None], np.rint(x)[:, None, None] + axis
+    disc = (column - x[:, None, None]) ** 2 + (row - y[:, None, None]) ** 2 <= CORE_RADIUS**2
+    row, column = (values[disc].astype(int) for values in np.broadcast_arrays(row, column))
+    inside = (row >= 0) & (row < area.shape[0]) & (column >= 0) & (column < area.shape[1])
+    area[row[inside], column[inside]] = True
 
 
 def _contamination(image: np.ndarray, sources: np.ndarray, mask: np.ndarray, fwhm: float) -> np.ndarray:

@@ -17,7 +17,7 @@ from pnet.sky.matching import match
 from pnet.sky.psf import Aureole
 from pnet.sky.stamps import gaussian_width
 from pnet.stars.cutouts import INNER, frame_stamps
-from pnet.stars.inputs import WIDTH_STAMP, Stamps
+from pnet.stars.inputs import WIDTH_STAMP, Rows, Stamps
 from pnet.training.fields import Exposures
 
 FIELDS = 16  # rendered "frames" in a batch: stars of one frame share seeing, sky and gain
@@ -35,7 +35,7 @@ DETECTED, REFINED = 0.08, 0.02
 
 
 @dataclass
-class StampBatch:
+class StampBatch(Rows):
     """Stamps, the true total flux (N,) in electrons of their stars, and the true x and y (N,) in pixels from the
     stamps' middle."""
 
@@ -43,19 +43,6 @@ class StampBatch:
     flux: Tensor
     x: Tensor
     y: Tensor
-
-    def __getitem__(self, chosen) -> "StampBatch":
-        return StampBatch(**{name: value[chosen] for name, value in vars(self).items()})
-
-    def to(self, device: torch.device | str) -> "StampBatch":
-        """Return the batch on another device."""
-        return StampBatch(**{name: value.to(device) for name, value in vars(self).items()})
-
-    @classmethod
-    def join(cls, batches: "list[StampBatch]") -> "StampBatch":
-        """Return all batches in one."""
-        rest = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("flux", "x", "y"))
-        return cls(Stamps.join([batch.stamps for batch in batches]), *rest)
 
 
 @dataclass
@@ -75,34 +62,29 @@ class RenderedStamps:
     batch_size: int
     position_error: float = DETECTED
 
-    def __post_init__(self):
-        low, high = min(self.recipe.seeing) - 0.1, max(self.recipe.seeing) + 0.2
-        self._seeing = [round(s, 3) for s in np.arange(low, high, SEEING_STEP)]
-
     def batch(self, seed: int, device: torch.device) -> StampBatch:
         """Return one batch."""
         recipe, rng = self.recipe, np.random.default_rng(seed)
         each = -(-self.batch_size // FIELDS)  # what is over is cut off at the end
-        exposures = Exposures.draw(recipe, self._seeing, FIELDS, rng)
-        zero_point = exposures.zero_point
+        grid = np.arange(min(recipe.seeing) - 0.1, max(recipe.seeing) + 0.2, SEEING_STEP)
+        exposures = Exposures.draw(recipe, [round(seeing, 3) for seeing in grid], FIELDS, rng)
         low, high = recipe.fields["paper"].magnitudes
         mag = rng.uniform(low - 0.3, high + 0.7, (FIELDS, each))
-        flux = 10 ** (0.4 * (zero_point[:, None] - mag))
 
         def tensor(values) -> Tensor:
             return torch.as_tensor(np.asarray(values).reshape(-1), dtype=torch.float32, device=device)
 
+        flux = tensor(10 ** (0.4 * (exposures.zero_point[:, None] - mag)))
         # The stamp is cut around the pixel that the detection points at.
         dx, dy = (tensor(rng.uniform(-0.5, 0.5, (FIELDS, each))) for _ in range(2))
         x, y = (d + tensor(rng.normal(0, self.position_error, (FIELDS, each))) for d in (dx, dy))
         expected, widths, known = [], [], []
         zero = torch.zeros(1, device=device)
-        for index, fwhm in enumerate(exposures.seeing):
-            part = slice(index * each, (index + 1) * each)
+        stars = (values.reshape(FIELDS, each) for values in (x, y, flux))
+        for fwhm, zero_point, *star, total in zip(exposures.seeing, exposures.zero_point, *stars, strict=True):
             table = self._table(fwhm, device)
-            light = render.sample_psf(table, x[part], y[part], WIDTH_STAMP) * tensor(flux)[part, None, None]
-            other, taken_off = self._neighbours(rng, each, float(zero_point[index]), fwhm, device)
-            expected.append(light + other)
+            other, taken_off = self._neighbours(rng, each, zero_point, fwhm, device)
+            expected.append(render.sample_psf(table, *star, WIDTH_STAMP) * total[:, None, None] + other)
             known.append(taken_off)
             widths.append(float(gaussian_width(render.sample_psf(table, zero, zero, WIDTH_STAMP), zero, zero)))
         adu = exposures.read_out(torch.cat(expected), seed)
@@ -113,26 +95,22 @@ class RenderedStamps:
         # how much.
         scatter = np.where(rng.random(FIELDS) < 0.5, 0.0, 10 ** rng.uniform(*WIDTH_SCATTER, FIELDS))
         measured = np.array(widths) * (1 + rng.normal(0, np.hypot(WIDTH_ERROR, scatter / 5)))
-        own = np.repeat(measured, each) * (1 + np.repeat(scatter, each) * rng.normal(0, 1, FIELDS * each))
+        own = measured[:, None] * (1 + scatter[:, None] * rng.normal(0, 1, (FIELDS, each)))
         # The estimate from a handful of stars: none in every other uniform frame, up to 0.7 % in the rest.
         mistaken = np.where(rng.random(FIELDS) < 0.5, 0.0, rng.normal(0, 0.003, FIELDS))
         noticed = np.hypot(scatter * (1 + rng.normal(0, 0.15, FIELDS)), mistaken)
         electrons = adu * gain[:, None, None] - level[:, None, None]
-        batch = StampBatch(
-            Stamps(
-                pixels=electrons - torch.cat(known),
-                dx=dx,
-                dy=dy,
-                sigma=sigma,
-                psf_width=tensor(own),
-                psf_scatter=tensor(np.repeat(noticed, each)),
-                saturated=_inner(adu).amax(dim=(1, 2)) >= recipe.saturation,
-            ),
-            tensor(flux),
-            x,
-            y,
+        rim = (WIDTH_STAMP - INNER) // 2
+        stamps = Stamps(
+            pixels=electrons - torch.cat(known),
+            dx=dx,
+            dy=dy,
+            sigma=sigma,
+            psf_width=tensor(own),
+            psf_scatter=tensor(np.repeat(noticed, each)),
+            saturated=adu[:, rim:-rim, rim:-rim].amax(dim=(1, 2)) >= recipe.saturation,
         )
-        return batch[: self.batch_size]
+        return StampBatch(stamps, flux, x, y)[: self.batch_size]
 
     def _table(self, seeing: float, device: torch.device) -> Tensor:
         """Return the PSF with its aureole, wide enough for neighbours at the distance FAR."""
@@ -149,26 +127,20 @@ class RenderedStamps:
         mag = rng.uniform(self.recipe.fields["paper"].magnitudes[0], FAINTEST, len(has))
         # The wings of the model are those of the nearest seeing in its table.
         wrong = seeing + rng.choice([-SEEING_STEP, 0, SEEING_STEP])
-
-        def stamps(table: Tensor, flux: np.ndarray, error: float) -> Tensor:
-            at = [
-                torch.as_tensor(distance * part + rng.normal(0, 1, len(has)) * error, dtype=torch.float32).to(device)
-                for part in (np.cos(angle), np.sin(angle))
-            ]
-            amount = torch.as_tensor(flux, dtype=torch.float32, device=device)
-            return render.sample_psf(table, *at, WIDTH_STAMP) * amount[:, None, None]
-
         flux = 10 ** (0.4 * (zero_point - mag))
         found = flux * (1 + rng.normal(0, FLUX_ERROR, len(has))) * (mag < SUBTRACTED)
-        chosen = torch.from_numpy(has).to(device)
-        light[chosen] = stamps(self._table(seeing, device), flux, 0.0)
-        taken_off[chosen] = stamps(self._table(wrong, device), found, PLACE_ERROR)
+        for images, width, amount, error in ((light, seeing, flux, 0.0), (taken_off, wrong, found, PLACE_ERROR)):
+            x, y, amount = (
+                torch.as_tensor(values, dtype=torch.float32, device=device)
+                for values in (
+                    distance * np.cos(angle) + rng.normal(0, 1, len(has)) * error,
+                    distance * np.sin(angle) + rng.normal(0, 1, len(has)) * error,
+                    amount,
+                )
+            )
+            stars = render.sample_psf(self._table(width, device), x, y, WIDTH_STAMP) * amount[:, None, None]
+            images[torch.from_numpy(has).to(device)] = stars
         return light, taken_off
-
-
-def _inner(pixels: Tensor) -> Tensor:
-    margin = (pixels.shape[-1] - INNER) // 2
-    return pixels[:, margin : margin + INNER, margin : margin + INNER]
 
 
 class FrameStars:
@@ -195,11 +167,10 @@ class FrameStars:
             counted = truth["counted"].to_numpy(bool)
             used = (source >= 0) & (counted[source] if len(truth) else False)
             stamps = frame_stamps(frame, detections)[torch.from_numpy(np.flatnonzero(used))]
-            chosen, found = truth.iloc[source[used]], detections[used]
+            chosen, middle = truth.iloc[source[used]], np.floor(detections.loc[used, ["x", "y"]].to_numpy(float) + 0.5)
             rows.append(chosen)
-            values = [chosen["flux"].to_numpy(float, copy=True)]
-            values += [(chosen[axis].to_numpy(float) - np.floor(found[axis].to_numpy(float) + 0.5)) for axis in "xy"]
-            batches.append(StampBatch(stamps, *(torch.from_numpy(value).float() for value in values)))
+            values = (chosen["flux"].to_numpy(float), *(chosen[["x", "y"]].to_numpy(float) - middle).T)
+            batches.append(StampBatch(stamps, *(torch.tensor(value, dtype=torch.float32) for value in values)))
         if not sum(len(batch.flux) for batch in batches):
             raise ConfigError("frames hold no counted star that was detected: there is nothing to train on")
         self.stars = StampBatch.join(batches)
