@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from pnet.evaluation import measurements as evaluation
+from pnet.evaluation import measurements
+from pnet.evaluation.frames import Source
 from pnet.frame import Frame
 from pnet.sky import limits
 
@@ -32,18 +33,9 @@ def truth(rng, n: int = 40) -> pd.DataFrame:
 class Noisy:
     """A measurer that knows the truth and adds noise of known size.
 
-    Parameters
-    ----------
-    scatter : float
-        Errors in units of `LIMIT`.
-    loss : float
-        Probability of not finding a star.
-    false : int
-        False detections per frame, of low confidence.
-    offset : float
-        Added to every magnitude and to x.
-    bars : float
-        Error bars in units of the true scatter; 0 for none.
+    `scatter` is the size of errors in units of `LIMIT`, `loss` the probability of not finding a star, `false` the
+    number of false detections per frame (of low confidence), `offset` is added to every magnitude and to x, and `bars`
+    are error bars in units of the true scatter, 0 for none.
     """
 
     def __init__(self, truths, rng, *, scatter=1.0, loss=0.02, false=1, offset=0.0, bars=1.0):
@@ -52,17 +44,10 @@ class Noisy:
 
     def __call__(self, measured: Frame) -> pd.DataFrame:
         stars = self.truths[measured.name]
-        stars = stars[self.rng.random(len(stars)) >= self.loss]
+        stars = stars[self.rng.random(len(stars)) >= self.loss].reset_index(drop=True)
         n, sigma = len(stars), self.scatter * LIMIT
-        noise = sigma * self.rng.standard_normal((3, n))
-        table = pd.DataFrame(
-            {
-                "x": stars["x"].to_numpy() + noise[0] + self.offset,
-                "y": stars["y"].to_numpy() + noise[1],
-                "confidence": self.rng.uniform(0.35, 1.0, n),
-                "mag": stars["mag"].to_numpy() + noise[2] + self.offset,
-            }
-        )
+        table = stars[["x", "y", "mag"]] + sigma * self.rng.standard_normal((3, n)).T + [self.offset, 0, self.offset]
+        table["confidence"] = self.rng.uniform(0.35, 1.0, n)
         if self.bars:
             table["mag_net"] = table["mag"] + 2 * sigma * self.rng.standard_normal(n)
             table["mag_err"] = self.bars * sigma
@@ -72,6 +57,11 @@ class Noisy:
         wrong["confidence"], wrong["mag"] = self.rng.uniform(0.05, 0.6, self.false), 19.5
         table = pd.concat([table, wrong], ignore_index=True)
         return table.assign(flux=measured.flux(table["mag"]))
+
+
+def source(truths: dict[str, pd.DataFrame], psf=None) -> Source:
+    """The frames of these names with their truth."""
+    return Source(list(truths), lambda name: (frame(name), truths[name]), psf or psf_at)
 
 
 def psf_at(*_) -> limits.EffectivePSF:
@@ -90,8 +80,7 @@ def table(seed: int = 7, frames: dict[str, int] | None = None, **options) -> pd.
             "pnet": Noisy(truths, rng, **{"scatter": 1.5, **options}),
             "sextractor": Noisy(truths, rng, scatter=3.0, loss=0.1, offset=0.08, bars=0),
         }
-        pairs = ((frame(name), stars) for name, stars in truths.items())
-        parts.append(evaluation.evaluate(pairs, measurers, dataset, psf_at=psf_at, sky_at=lambda _: 270.0))
+        parts.append(measurements.evaluate(source(truths), measurers, dataset))
     result = pd.concat(parts, ignore_index=True)
     known = result["limit_mag"].notna()
     result.loc[known, ["limit_mag", "limit_x", "limit_y"]] = LIMIT

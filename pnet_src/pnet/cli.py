@@ -208,20 +208,14 @@ def calibrate_confidence(
     card: Annotated[str, typer.Argument(help="Card of a detection net, or 'released'.")],
     frames: Annotated[Path, typer.Option(help="Folder with val/ (and train/) of simulated frames.")],
     refiner: Weights = "released",
-    method: Annotated[str, typer.Option(help="platt or isotonic.")] = "platt",
     seed: Seed = 2023,
     quiet: Quiet = False,
 ) -> None:
     """Fit the probability of a star to the confidence on validation frames and keep it on the card."""
-    from tqdm import tqdm
-
     from pnet.evaluation import confidence
 
-    def bar(files):
-        return tqdm(files, desc="calibrate the confidence", disable=not progress(quiet))
-
     result, before, after = confidence.calibrate_card(
-        card, frames, refiner=refiner, method=method, seed=seed, progress=bar
+        card, frames, refiner=refiner, seed=seed, progress=progress(quiet)
     )
     print(f"{result.n} detections, {result.n_stars} of them stars, in {result.data}")
     print(f"expected calibration error {before.error.value:.4f}, calibrated (cross-validated) {after.error.value:.4f}")

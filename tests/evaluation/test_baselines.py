@@ -9,7 +9,7 @@ from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.evaluation import baselines, measurements, scores
 from pnet.evaluation.baselines import common, photutils_psf
 from pnet.evaluation.baselines import sextractor as sextractor_module
-from pnet.evaluation.frames import read_simulated
+from pnet.evaluation.frames import Source, read_simulated
 from pnet.frame import Frame
 from pnet.sky import matching
 
@@ -241,13 +241,12 @@ def test_settings_that_are_not_there(tmp_path):
 @psfex
 def test_psf_fits_are_nearer_to_the_limit_on_real_frames(shared):
     files = sorted((shared / "skymaker" / "val").glob("paper-*.fits"))[:4]
-    frames = measurements.frames_from(files, read_simulated)
     measurers = {
         "sextractor": baselines.SExtractor(),
         "psfex": baselines.PSFEx(),
         "photutils": baselines.Photutils(),
     }
-    table = measurements.evaluate(frames, measurers, "simulation")
+    table = measurements.evaluate(Source(files, read_simulated), measurers, "simulation")
     ratio = {}
     for method in measurers:
         stars = scores.matched(scores.select(table, "simulation", method), "mag")
@@ -261,9 +260,8 @@ def test_psf_fits_are_nearer_to_the_limit_on_real_frames(shared):
 def test_two_implementations_agree_on_real_frames(shared):
     """SExtractor's numbers on test/paper-* are in shared/README.md; here a few frames, against SEP."""
     files = sorted((shared / "skymaker" / "test").glob("paper-*.fits"))[:8]
-    frames = measurements.frames_from(files, read_simulated)
     measurers = {"sextractor": baselines.SExtractor(), "sep": baselines.Sep()}
-    table = measurements.evaluate(frames, measurers, "simulation")
+    table = measurements.evaluate(Source(files, read_simulated), measurers, "simulation")
     for method in measurers:
         precision, recall = scores.rates(table[table["method"] == method])
         assert precision.value > 0.99 and recall.value > 0.97

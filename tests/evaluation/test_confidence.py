@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from pnet import cli
 from pnet.common import paths
-from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.common.errors import DataError, MissingError
 from pnet.evaluation import confidence
 from pnet.stars import weights
-from pnet.stars.confidence import KEY, METHODS, Calibration, of_card
+from pnet.stars.confidence import KEY, Calibration, of_card
 
 
 def drawn(rng, n=20000, slope=0.6, intercept=1.5):
@@ -31,19 +31,10 @@ def test_platt_finds_the_map_that_made_the_data(rng):
     assert np.abs(fitted.apply(values) - truth).max() < 0.02
 
 
-def test_isotonic_follows_a_map_of_another_shape(rng):
-    values = rng.uniform(0.01, 1.0, 30000)
-    truth = np.where(values < 0.5, 0.2, 0.9)
-    fitted = confidence.fit(values, rng.random(30000) < truth, "isotonic")
-    assert fitted.apply([0.25, 0.75]) == pytest.approx([0.2, 0.9], abs=0.04)
-    assert np.all(np.diff(fitted.apply(np.linspace(0, 1, 200))) >= 0)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_a_calibration_survives_a_card(method, rng):
+def test_a_calibration_survives_a_card(rng):
     values, star, _ = drawn(rng, 500)
-    fitted = confidence.fit(values, star, method, threshold=0.62, data="30 frames")
-    again = Calibration.from_dict(json.loads(json.dumps(fitted.as_dict())))
+    fitted = confidence.fit(values, star, threshold=0.62, data="30 frames")
+    again = Calibration.from_dict(json.loads(json.dumps(fitted.as_dict())) | {"method": "platt"})
     assert again == fitted and again.threshold == 0.62
     assert of_card({KEY: fitted.as_dict()}) == fitted and of_card({}) is None
     assert np.isnan(again.apply([np.nan])).all()
@@ -69,7 +60,7 @@ def test_a_probability_that_is_right_has_a_small_error_and_a_wrong_one_has_not(r
     wrong = confidence.reliability(values, star, seed=1)
     assert right.error.value < 0.02 < 0.2 < wrong.error.value
     detections = pd.DataFrame({"confidence": values, "is_star": star, "frame": rng.integers(0, 20, 5000)})
-    after = confidence.cross_validated(detections, "platt")
+    after = confidence.cross_validated(detections)
     assert np.isfinite(after).all() and np.abs(after - truth).max() < 0.06
 
 
@@ -90,37 +81,29 @@ def test_fates_of_detections():
 
 
 @pytest.mark.parametrize(
-    "values, star, method, error, message",
+    "values, star, message",
     [
-        ([0.5] * 40, [1] * 40, "platt", DataError, "10 others"),
-        ([0.5] * 40, [1] * 20 + [0] * 20, "magic", ConfigError, "magic"),
-        ([0.9] * 20 + [0.1] * 20, [0] * 20 + [1] * 20, "platt", DataError, "falls"),
-        ([0.5, np.nan], [1, 0], "platt", DataError, "confidence"),
+        ([0.5] * 40, [1] * 40, "10 others"),
+        ([0.9] * 20 + [0.1] * 20, [0] * 20 + [1] * 20, "falls"),
+        ([0.5, np.nan], [1, 0], "confidence"),
     ],
 )
-def test_what_cannot_be_calibrated_is_said(values, star, method, error, message):
-    with pytest.raises(error, match=message):
-        confidence.fit(np.array(values), np.array(star), method)
+def test_what_cannot_be_calibrated_is_said(values, star, message):
+    with pytest.raises(DataError, match=message):
+        confidence.fit(np.array(values), np.array(star))
 
 
 def test_bad_cards_are_refused():
-    for content in ({}, {"method": "platt", "n": 5}, {"method": "platt", "n": 1, "n_stars": 1, "slope": "steep"}):
+    for content in ({}, {"n": 5}, {"n": 1, "n_stars": 1, "slope": "steep", "intercept": 0.0}):
         with pytest.raises(DataError, match="confidence_calibration"):
             Calibration.from_dict(content)
-    with pytest.raises(ConfigError, match="magic"):
-        Calibration("magic", 1, 1)
     with pytest.raises(DataError, match="rising"):
-        Calibration("platt", 1, 1, slope=-1.0)
-    with pytest.raises(DataError, match="knots"):
-        Calibration("isotonic", 1, 1, knots=(0.1, 0.5), values=(0.9, 0.2))
-
-
-def test_a_folder_without_validation_frames_is_named(tmp_path):
-    with pytest.raises(MissingError, match="val/paper"):
-        confidence.validation_frames(tmp_path)
+        Calibration(1, 1, slope=-1.0, intercept=0.0)
 
 
 def test_validation_frames_are_never_those_of_the_test(tmp_path):
+    with pytest.raises(MissingError, match="val/paper"):
+        confidence.validation_frames(tmp_path)
     for name in ("val/paper-1", "train/realistic-1", "test/paper-1", "test/realistic-1", "train/paper-1"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / f"{name}.fits").touch()
@@ -136,7 +119,7 @@ def test_a_card_is_rewritten_with_its_calibration(tmp_path, rng, monkeypatch):
     rows = rows[rows["method"] == "pnet"].assign(frame=lambda t: "train/realistic-" + t["frame"])
     files = [tmp_path / "train" / f"realistic-{i}.fits" for i in range(3)]
     monkeypatch.setattr(confidence, "validation_frames", lambda folder: files)
-    monkeypatch.setattr(confidence, "from_frames", lambda model, files, refiner, progress: rows)
+    monkeypatch.setattr(confidence, "from_frames", lambda *_: rows)
     before = json.loads(card.read_text())
     result, raw, _ = confidence.calibrate_card(card, tmp_path, refiner=None)
     after = json.loads(card.read_text())
@@ -156,7 +139,7 @@ def test_a_card_is_rewritten_with_its_calibration(tmp_path, rng, monkeypatch):
 def test_scores_of_the_confidence():
     rows = table(frames={"simulation": 10}, false=3)
     rows = rows[rows["method"] == "pnet"]
-    fitted = Calibration("platt", 100, 80, 0.8, 0.4, threshold=0.5)
+    fitted = Calibration(100, 80, 0.8, 0.4, threshold=0.5)
     plain = confidence.compute(rows, "simulation", "pnet", 1, {})
     assert set(plain) == {"confidence_error", "confidence_brier"}
     record = {KEY: fitted.as_dict()}
@@ -176,10 +159,10 @@ def test_the_command_says_what_it_did(tmp_path, monkeypatch):
     def calibrate(card, folder, **options):
         asked.update(options, card=card, folder=folder)
         worth = confidence.reliability(np.array([0.5, 0.5]), np.array([0, 1]), seed=1)
-        return Calibration("platt", 40, 30, threshold=0.61, data="3 frames val/paper-*"), worth, worth
+        return Calibration(40, 30, 1.0, 0.0, 0.61, "3 frames val/paper-*"), worth, worth
 
     monkeypatch.setattr(confidence, "calibrate_card", calibrate)
     result = CliRunner().invoke(cli.app, ["calibrate-confidence", "a.json", "--frames", str(tmp_path), "--quiet"])
     assert result.exit_code == 0, result.output
     assert "40 detections, 30 of them stars, in 3 frames val/paper-*" in result.output and "0.61" in result.output
-    assert asked["card"] == "a.json" and asked["folder"] == tmp_path and asked["method"] == "platt"
+    assert asked["card"] == "a.json" and asked["folder"] == tmp_path

@@ -3,11 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from measured import Noisy, frame, psf_at, table, truth
+from measured import Noisy, source, table, truth
 
 from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.common.files import read_json
-from pnet.evaluation import measurements as evaluation
+from pnet.evaluation import measurements
+from pnet.evaluation.frames import Source
 from pnet.simulation import datasets
 from pnet.simulation.frame_file import read_frame
 
@@ -19,10 +20,8 @@ def measured():
 
 def test_the_table_holds_what_the_measurers_said(rng):
     truths = {"a": truth(rng), "b": truth(rng)}
-    noisy = Noisy(truths, rng, loss=0.0, false=0)
-    pairs = [(frame(name), stars) for name, stars in truths.items()]
-    rows = evaluation.evaluate(pairs, {"pnet": noisy}, "simulation", psf_at=psf_at)
-    assert rows.columns.tolist() == list(evaluation.COLUMNS)
+    rows = measurements.evaluate(source(truths), {"pnet": Noisy(truths, rng, loss=0.0, false=0)}, "simulation")
+    assert rows.columns.tolist() == list(measurements.COLUMNS)
     assert rows.groupby("frame").size().to_dict() == {"a": 40, "b": 40}
     assert rows["status"].value_counts().to_dict() == {"matched": 74, "ignored": 6}
     assert (rows["mag"] - rows["truth_mag"]).abs().max() < 0.06
@@ -34,14 +33,13 @@ def test_pnet_is_recorded_down_to_a_confidence_of_one_percent(rng):
     truths = {"a": truth(rng, 4)}
 
     def low(measured):
-        found = Noisy(truths, rng, loss=0.0, false=0)(measured)
-        return found.assign(confidence=[0.009, 0.01, 0.5, 0.9])
+        return Noisy(truths, rng, loss=0.0, false=0)(measured).assign(confidence=[0.009, 0.01, 0.5, 0.9])
 
-    rows = evaluation.evaluate([(frame("a"), truths["a"])], {"pnet": low, "sep": low}, "simulation", psf_at=psf_at)
+    rows = measurements.evaluate(source(truths), {"pnet": low, "sep": low}, "simulation")
     assert rows.groupby("method")["confidence"].count().to_dict() == {"pnet": 3, "sep": 4}
 
 
-def test_a_frame_that_fails_names_itself(rng):
+def test_a_frame_or_file_that_fails_names_itself(rng, tmp_path):
     truths = {"good": truth(rng), "bad": truth(rng)}
     noisy = Noisy(truths, rng)
 
@@ -50,41 +48,22 @@ def test_a_frame_that_fails_names_itself(rng):
             raise ValueError("no such luck")
         return noisy(measured)
 
-    pairs = [(frame(name), stars) for name, stars in truths.items()]
     with pytest.raises(DataError, match="frame bad: sep failed: ValueError: no such luck"):
-        evaluation.evaluate(pairs, {"sep": fragile}, "simulation", psf_at=psf_at)
+        measurements.evaluate(source(truths), {"sep": fragile}, "simulation")
     with pytest.raises(DataError, match="frame good: pnet failed: detections: column.*confidence"):
-        evaluation.evaluate(pairs, {"pnet": lambda f: noisy(f).drop(columns="confidence")}, "sdss", psf_at=psf_at)
+        measurements.evaluate(source(truths), {"pnet": lambda f: noisy(f).drop(columns="confidence")}, "sdss")
     with pytest.raises(DataError, match="frame good: the limit failed"):
-        evaluation.evaluate(pairs, {"pnet": noisy}, "sdss", psf_at=lambda *_: None)
-
-
-def test_a_file_that_fails_names_itself(tmp_path):
+        measurements.evaluate(source(truths, lambda *_: None), {"pnet": noisy}, "sdss")
     path = tmp_path / "broken.fits"
     path.write_bytes(b"SIMPLE  =                    T")
-    reader = evaluation.frames_from([path], read_frame)
     with pytest.raises(DataError, match="broken.fits"):
-        list(reader)
-
-
-@pytest.mark.parametrize(
-    "measurers, dataset, message",
-    [({}, "sdss", "measurers"), ({"magic": None}, "sdss", "magic"), ({"pnet": None}, "moon", "dataset")],
-)
-def test_unknown_names_are_refused(measurers, dataset, message):
-    with pytest.raises(ConfigError, match=message):
-        evaluation.evaluate([], measurers, dataset)
-
-
-def test_no_frames_is_an_error():
-    with pytest.raises(DataError, match="no frame"):
-        evaluation.evaluate([], {"pnet": lambda f: f}, "sdss")
+        list(Source([path], read_frame))
 
 
 def test_files_come_back_as_they_were(tmp_path, measured):
     path = tmp_path / "simulation.parquet"
-    evaluation.write(measured, path, {"command": "c", "seed": 1})
-    again, record = evaluation.read(path)
+    measurements.write(measured, path, {"command": "c", "seed": 1})
+    again, record = measurements.read(path)
     pd.testing.assert_frame_equal(again, measured)
     assert record["command"] == "c" and len(record["frames"]) == 5
 
@@ -92,41 +71,36 @@ def test_files_come_back_as_they_were(tmp_path, measured):
 def test_half_a_result_is_not_taken_for_whole(tmp_path, measured):
     path = tmp_path / "sdss.parquet"
     with pytest.raises(MissingError, match="pnet evaluate --dataset sdss"):
-        evaluation.read(path)
-    evaluation.write(measured, path, {})
-    path.with_suffix(".json").unlink()
-    with pytest.raises(MissingError, match="sdss.json"):
-        evaluation.read(path)
-    evaluation.write(measured, path, {})
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataError, match="SHA-256"):
-        evaluation.read(path)
-    evaluation.write(measured.drop(columns="limit_x"), path, {})
-    with pytest.raises(DataError, match="limit_x"):
-        evaluation.read(path)
-    evaluation.write(measured, path, {})
-    path.with_suffix(".json").write_text("{")
-    with pytest.raises(DataError, match="cannot be read"):
-        evaluation.read(path)
+        measurements.read(path)
+    for rows, spoil, error, message in (
+        (measured, lambda: path.with_suffix(".json").unlink(), MissingError, "sdss.json"),
+        (measured, lambda: path.write_bytes(path.read_bytes()[:-100]), DataError, "SHA-256"),
+        (measured.drop(columns="limit_x"), lambda: None, DataError, "limit_x"),
+        (measured, lambda: path.with_suffix(".json").write_text("{"), DataError, "cannot be read"),
+    ):
+        measurements.write(rows, path, {})
+        spoil()
+        with pytest.raises(error, match=message):
+            measurements.read(path)
 
 
 def test_a_run_of_the_baseline_on_rendered_frames(tmp_path):
     datasets.simulate(tmp_path, counts={"test": 2}, seed=3, engine="renderer", progress=False)
     options = {"frames": 1, "seed": 3, "methods": ("baseline",), "progress": False}
-    record = evaluation.run("simulation", tmp_path, **options)
-    rows, written = evaluation.read(tmp_path / "measurements" / "simulation.parquet")
-    assert written == record and evaluation.run("simulation", tmp_path, **options) == record, "done is done"
-    assert evaluation.run("simulation", tmp_path, **options | {"frames": 2})["date"] >= record["date"]
-    assert len(evaluation.read(tmp_path / "measurements" / "simulation.parquet")[1]["frames"]) == 2
+    record = measurements.run("simulation", tmp_path, **options)
+    rows, written = measurements.read(tmp_path / "measurements" / "simulation.parquet")
+    assert written == record and measurements.run("simulation", tmp_path, **options) == record, "done is done"
+    assert measurements.run("simulation", tmp_path, **options | {"frames": 2})["date"] >= record["date"]
+    assert len(measurements.read(tmp_path / "measurements" / "simulation.parquet")[1]["frames"]) == 2
     assert rows["frame"].nunique() == 1 and record["engine"] == "renderer"
     matched = rows[rows["status"] == "matched"]
     assert len(matched) > 5 and np.hypot(matched["x"] - matched["truth_x"], matched["y"] - matched["truth_y"]).max() < 1
     assert record["command"].startswith("python -m pnet evaluate --dataset simulation")
     assert str(tmp_path) not in record["command"]  # released results name no machine
     with pytest.raises(ConfigError, match="methods"):
-        evaluation.run("simulation", tmp_path, methods=("magic",))
+        measurements.run("simulation", tmp_path, methods=("magic",))
     with pytest.raises(ConfigError, match="dataset"):
-        evaluation.run("moon", tmp_path, methods=("baseline",))
+        measurements.run("moon", tmp_path, methods=("baseline",))
 
 
 def test_data_that_cannot_be_had_leave_a_record_of_why_and_no_older_measurement(tmp_path, measured):
@@ -134,10 +108,10 @@ def test_data_that_cannot_be_had_leave_a_record_of_why_and_no_older_measurement(
         raise MissingError("no SDSS here; `get it`")
 
     path = tmp_path / "measurements" / "coadd.parquet"
-    evaluation.write(measured, path, {})
+    measurements.write(measured, path, {})
     with pytest.raises(MissingError, match="get it"):
-        evaluation.run("coadd", tmp_path, source=fails)
-    record = evaluation.run("coadd", tmp_path, source=fails, optional=True)
+        measurements.run("coadd", tmp_path, source=fails)
+    record = measurements.run("coadd", tmp_path, source=fails, optional=True)
     assert record == {"available": False, "reason": "no SDSS here; `get it`"} == read_json(path.with_suffix(".json"))
     with pytest.raises(MissingError, match="no SDSS here"):
-        evaluation.read(path)
+        measurements.read(path)

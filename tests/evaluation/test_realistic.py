@@ -7,9 +7,7 @@ from measured import frame
 
 from pnet.common import programs
 from pnet.common.errors import DataError
-from pnet.evaluation import contaminants as realistic
-from pnet.evaluation import frames as evaluation_frames
-from pnet.evaluation import measurements as evaluation
+from pnet.evaluation import contaminants, frames
 from pnet.simulation import datasets
 from pnet.sky import catalogue, matching
 
@@ -32,7 +30,7 @@ def test_a_faint_neighbour_does_not_exclude_a_bright_star():
             (200, 60, 20.5, "star"),
         ]
     )
-    counted = realistic.mark_counted(table, frame("a"))["counted"]
+    counted = contaminants.mark_counted(table, frame("a"))["counted"]
     assert counted.tolist() == [True, False, False, False, True, False, True, False, False]
     assert catalogue.mark_counted(table, frame("a"))["counted"].sum() == 1  # the rule of the simple frames
 
@@ -43,8 +41,8 @@ def test_isolation_equals_a_loop_over_all_pairs(rng):
         not any(i != j and np.hypot(x[i] - x[j], y[i] - y[j]) <= 10 and mag[j] < mag[i] + 2.5 for j in range(40))
         for i in range(40)
     ]
-    assert realistic.isolated(x, y, mag).tolist() == wanted
-    assert realistic.isolated(x[:1], y[:1], mag[:1]).tolist() == [True]
+    assert contaminants.isolated(x, y, mag).tolist() == wanted
+    assert contaminants.isolated(x[:1], y[:1], mag[:1]).tolist() == [True]
 
 
 @pytest.fixture
@@ -61,7 +59,7 @@ def rows():
             (4, 150, 18.5, "galaxy"),
         ]
     )
-    truth = realistic.mark_counted(truth, frame("a"))
+    truth = contaminants.mark_counted(truth, frame("a"))
     found = truth.drop(index=2)[["x", "y", "mag", "flux"]].assign(confidence=[0.99, 0.9, 0.6, 0.5, 0.4, 0.8])
     false = pd.DataFrame({"x": [200.0], "y": [200.0], "mag": 21.0, "flux": 1.0, "confidence": 0.7})
     table = matching.compare(truth, pd.concat([found, false]), (256, 256))
@@ -69,7 +67,7 @@ def rows():
 
 
 def test_rates_by_hand(rows):
-    at = realistic.rates(rows, size=256)
+    at = contaminants.rates(rows)
     assert (at["recall"].value, at["recall"].n) == (pytest.approx(2 / 3), 3)
     assert (at["precision_galaxies_ignored"].value, at["precision_galaxies_ignored"].n) == (pytest.approx(2 / 3), 3)
     assert at["precision"].value == pytest.approx(2 / 4)  # the galaxy of 18.5 mag; the one in the border is left out
@@ -77,18 +75,18 @@ def test_rates_by_hand(rows):
 
 
 def test_the_sweep_and_the_choice(rows):
-    table = realistic.sweep(rows, size=256, thresholds=np.array([0.3, 0.65, 0.75]))
+    table = contaminants.sweep(rows, thresholds=np.array([0.3, 0.65, 0.75]))
     assert table["precision"].tolist() == pytest.approx([2 / 4, 2 / 3, 1.0])
     assert table["recall"].tolist() == pytest.approx([2 / 3] * 3)
     for threshold, precision in zip(table["threshold"], table["precision"], strict=True):
-        assert realistic.rates(matching.at_threshold(rows, threshold), size=256)["precision"].value == precision
-    chosen = realistic.choose_threshold(rows, size=256)
+        assert contaminants.rates(matching.at_threshold(rows, threshold))["precision"].value == precision
+    chosen = contaminants.choose_threshold(rows)
     assert 0.7 < chosen <= 0.9  # above the false one, and not so high that a star is lost
     nothing = rows[rows["x"].isna()]
     with pytest.raises(DataError, match="no threshold"):
-        realistic.choose_threshold(nothing, size=256)
+        contaminants.choose_threshold(nothing)
     with pytest.raises(DataError, match="2 methods"):
-        realistic.rates(pd.concat([rows, rows.assign(method="sep")]), size=256)
+        contaminants.rates(pd.concat([rows, rows.assign(method="sep")]))
 
 
 def test_frames_with_galaxies_have_their_own_folder(tmp_path, monkeypatch):
@@ -111,8 +109,8 @@ def test_a_folder_of_frames_without_galaxies_is_passed_over(tmp_path, monkeypatc
 
 def test_a_frame_is_made_read_and_marked(tmp_path):
     datasets.simulate(tmp_path, counts={"test": 1}, seed=3, kind="realistic", engine="renderer", progress=False)
-    source = evaluation_frames.simulated("realistic", tmp_path, 5, 3)
-    ((made, truth),) = evaluation.frames_from(source.items, source.reader)
+    source = frames.simulated("realistic", tmp_path, 5, 3)
+    ((made, truth),) = source
     assert source.details["engine"] == "renderer" and made.meta["FIELDKIN"] == "realistic"
     assert (truth["kind"] == "galaxy").any() and truth["counted"].any()
     assert truth.loc[truth["counted"], "mag"].between(13, 20).all()

@@ -19,7 +19,7 @@ from studies import conditions, detection_tables, error_tables, recalibrations, 
 from studies.figures import error_bars as figures
 from studies.figures import stress
 
-FITTED = Calibration("platt", 100, 80, 0.8, 0.4, threshold=0.5)
+FITTED = Calibration(100, 80, 0.8, 0.4, threshold=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def drawings(measured, ledger, compared):
     bounds = (0.97, 0.98)
 
     def sweep(table, threshold):
-        return reliability.threshold_sweep(contaminants.sweep(table, size=256), threshold, bounds)
+        return reliability.threshold_sweep(contaminants.sweep(table), threshold, bounds)
 
     return {
         "diagram": (lambda: reliability.diagram({"a": pair, "b": pair}, FITTED), lambda: reliability.diagram({})),

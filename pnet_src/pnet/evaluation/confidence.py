@@ -9,43 +9,39 @@ depends on what a field holds: a probability from validation frames holds for fi
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from pnet.common import metrics, paths, provenance
-from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.common.errors import DataError, MissingError
 from pnet.common.files import read_json, write_json
 from pnet.common.metrics import Estimate
 from pnet.detection.predict import detect_image
 from pnet.evaluation import contaminants, scores
 from pnet.evaluation.frames import read_realistic
+from pnet.evaluation.measurements import FLOOR
 from pnet.evaluation.scores import Score
 from pnet.simulation.datasets import list_frames
-from pnet.simulation.recipe import Recipe
 from pnet.sky import background, matching
 from pnet.stars import weights
-from pnet.stars.confidence import KEY, METHODS, Calibration, logit
+from pnet.stars.confidence import KEY, Calibration, logit, of_card
 from pnet.stars.error_scale import scales_of
 from pnet.stars.refine import refine
 
-FLOOR = 0.01  # detections are recorded from here on
 EDGES = np.concatenate([[FLOOR], np.arange(0.1, 1.01, 0.1)])  # bins of the reliability diagram
 WHOLE = np.linspace(0.0, 1.0, 11)  # bins of a probability, which has no floor
 LEAST = 10  # detections of each kind below which a fit says nothing
+FOLDS = 5  # groups of frames of the cross-validation
 
 
 def fit(
-    confidence: np.ndarray,
-    is_star: np.ndarray,
-    method: str = "platt",
-    *,
-    threshold: float | None = None,
-    data: str = "validation",
+    confidence: np.ndarray, is_star: np.ndarray, *, threshold: float | None = None, data: str = "validation"
 ) -> Calibration:
     """Fit a calibration to detections of known fate.
 
@@ -53,38 +49,26 @@ def fit(
     ----------
     confidence : ndarray, (N,)
     is_star : ndarray, (N,), bool
-    method : {"platt", "isotonic"}
     threshold, data
         Kept with the result.
 
     Raises
     ------
-    ConfigError
-        If the method is unknown.
     DataError
         If there are fewer than `LEAST` stars or others, or the share of stars does not rise with the confidence.
     """
-    if method not in METHODS:
-        raise ConfigError(f"method is {method!r}, allowed are {', '.join(METHODS)}")
+    from sklearn.linear_model import LogisticRegression  # a second that only a fit needs
+
     confidence, star = metrics.flat(confidence=confidence, is_star=is_star)
-    star = star.astype(bool)
     n, stars = star.size, int(star.sum())
     if min(stars, n - stars) < LEAST:
         raise DataError(f"a calibration needs {LEAST} stars and {LEAST} others at least, got {stars} and {n - stars}")
-    if method == "platt":
-        from sklearn.linear_model import LogisticRegression  # a second that only a fit needs
-
-        # no penalty: two parameters, and what they are must not depend on the number of detections
-        model = LogisticRegression(C=np.inf).fit(logit(confidence)[:, None], star)
-        slope, intercept = float(model.coef_[0, 0]), float(model.intercept_[0])
-        if not slope > 0:
-            raise DataError(f"the share of stars falls with the confidence (slope {slope:.3g}); nothing to calibrate")
-        return Calibration("platt", n, stars, slope, intercept, threshold=threshold, data=data)
-    from sklearn.isotonic import IsotonicRegression
-
-    model = IsotonicRegression(y_min=0.0, y_max=1.0, increasing=True, out_of_bounds="clip").fit(confidence, star)
-    knots, values = model.X_thresholds_.tolist(), model.y_thresholds_.tolist()
-    return Calibration("isotonic", n, stars, knots=tuple(knots), values=tuple(values), threshold=threshold, data=data)
+    # no penalty: two parameters, and what they are must not depend on the number of detections
+    model = LogisticRegression(C=np.inf).fit(logit(confidence)[:, None], star.astype(bool))
+    slope, intercept = float(model.coef_[0, 0]), float(model.intercept_[0])
+    if not slope > 0:
+        raise DataError(f"the share of stars falls with the confidence (slope {slope:.3g}); nothing to calibrate")
+    return Calibration(n, stars, slope, intercept, threshold, data)
 
 
 @dataclass(frozen=True)
@@ -120,17 +104,13 @@ def reliability(confidence: np.ndarray, is_star: np.ndarray, *, seed: int, edges
         Of the bins; what lies outside counts for the outermost.
     """
     confidence, star = metrics.flat(confidence=confidence, is_star=is_star)
-    index = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, len(edges) - 2)
-    rows = []
-    for i in range(len(edges) - 1):
-        member = index == i
-        if member.any():
-            share = metrics.rate(int(star[member].sum()), int(member.sum()))
-            rows.append(
-                (edges[i], edges[i + 1], confidence[member].mean(), share.value, share.low, share.high, share.n)
-            )
-    columns = ["low", "high", "mean", "share", "share_low", "share_high", "n"]
     bins = len(edges) - 1
+    index = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, bins - 1)
+    rows = []
+    for i in np.unique(index):
+        share = metrics.rate(int(star[index == i].sum()), int((index == i).sum()))
+        mean = confidence[index == i].mean()
+        rows.append((edges[i], edges[i + 1], mean, share.value, share.low, share.high, share.n))
 
     def expected_error(each: np.ndarray, stars: np.ndarray, where: np.ndarray, axis: int = -1) -> np.ndarray:
         gap = stars - each
@@ -139,33 +119,28 @@ def reliability(confidence: np.ndarray, is_star: np.ndarray, *, seed: int, edges
 
     error = metrics.bootstrap(expected_error, confidence, star, index.astype(float), seed=seed)
     brier = float(np.mean((confidence - star) ** 2)) if star.size else np.nan
+    columns = ["low", "high", "mean", "share", "share_low", "share_high", "n"]
     return Reliability(pd.DataFrame(rows, columns=columns), error, brier)
 
 
-def label(rows: pd.DataFrame, size: float | None = None, edge: float = matching.EDGE) -> pd.DataFrame:
+def label(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the detections of a measurement table with their fate: confidence, is_star, frame.
 
     Parameters
     ----------
     rows : DataFrame
-        One method's rows (`measurements.COLUMNS`, or those of `matching.compare` with ``frame``).
-    size : float, optional
-        Width and height of the frames in px; the recipe's by default.
-    edge : float
-        Detections nearer to the border are left out, px.
+        One method's rows on simulated frames (`measurements.COLUMNS`, or those of `matching.compare` with ``frame``).
+        Detections in the border are left out.
     """
-    last = (Recipe.load().size if size is None else size) - 1 - edge
-    known = rows["confidence"].ge(FLOOR) & rows["x"].between(edge, last) & rows["y"].between(edge, last)
-    found = rows.loc[known, ["frame", "confidence"]].reset_index(drop=True)
-    return found.assign(is_star=(rows.loc[known, "truth_kind"] == "star").to_numpy())
+    known = rows[rows["confidence"].ge(FLOOR) & contaminants.inside(rows, "x", "y")]
+    return known[["frame", "confidence"]].assign(is_star=known["truth_kind"] == "star").reset_index(drop=True)
 
 
 def from_frames(
     model: Any,
-    files: Iterable[str | os.PathLike],
+    files: Sequence[str | os.PathLike],
     refiner: tuple[Any, Mapping[str, Any]] | None = None,
-    *,
-    progress: Callable[[Iterable], Iterable] | None = None,
+    progress: bool = False,
 ) -> pd.DataFrame:
     """Return what a detection net finds on simulated frames beside their lists, down to `FLOOR`.
 
@@ -173,12 +148,10 @@ def from_frames(
     ----------
     model : PhotometryDetectionNet
         In evaluation mode.
-    files : iterable of path
+    files : sequence of path
         Validation frames, plain or with galaxies.
     refiner : (network, card), optional
         Refinement step, as from `weights.load`; without it positions and fluxes are those of the map.
-    progress : callable, optional
-        Wraps the iterable, such as ``tqdm``.
 
     Returns
     -------
@@ -187,7 +160,7 @@ def from_frames(
         ``mag`` is the net's own magnitude.
     """
     parts = []
-    for file in progress(files) if progress else files:
+    for file in tqdm(files, desc="calibrate the confidence", disable=not progress):
         frame, truth = read_realistic(file)
         subtracted = background.subtracted(frame)
         found = detect_image(model, *subtracted, FLOOR)
@@ -197,8 +170,6 @@ def from_frames(
         rows = matching.compare(truth, found, frame.shape, mask=frame.mask)
         # frames of two splits may bear one name
         parts.append(rows.assign(frame=f"{Path(file).parent.name}/{frame.name}", method="pnet"))
-    if not parts:
-        raise MissingError("no validation frames were given")
     return pd.concat(parts, ignore_index=True)
 
 
@@ -226,9 +197,8 @@ def calibrate_card(
     folder: str | os.PathLike,
     *,
     refiner: str | os.PathLike | None = "released",
-    method: str = "platt",
     seed: int = 2023,
-    progress: Callable[[Iterable], Iterable] | None = None,
+    progress: bool = False,
 ) -> tuple[Calibration, Reliability, Reliability]:
     """Calibrate the confidence of a detection net and keep the result on its card, which is rewritten atomically.
 
@@ -244,11 +214,8 @@ def calibrate_card(
         See `validation_frames`.
     refiner : str or path, optional
         Weights of the refinement step, as in `weights.resolve`; None for the map's positions.
-    method : {"platt", "isotonic"}
     seed : int
         Of the bootstrap intervals.
-    progress : callable, optional
-        Wraps the iterable of frames.
 
     Returns
     -------
@@ -257,61 +224,42 @@ def calibrate_card(
     before, after : Reliability
     """
     path = weights.resolve("detection", card)
-    model, _ = weights.load("detection", path)
     files = validation_frames(folder)
     step = weights.load("refiner", refiner) if refiner else None
-    rows = from_frames(model, files, step, progress=progress)
-    detections = label(rows)
+    rows = from_frames(weights.load("detection", path)[0], files, step, progress)
     galaxies = rows[rows["frame"].str.contains("/realistic-")]
     threshold = contaminants.choose_threshold(galaxies) if len(galaxies) else None
     counts = pd.Series([f"{file.parent.name}/{file.name.split('-')[0]}" for file in files]).value_counts()
     data = ", ".join(f"{n} frames {name}-*" for name, n in sorted(counts.items()))
+    detections = label(rows)
     confidence, star = detections["confidence"].to_numpy(), detections["is_star"].to_numpy()
-    result = fit(confidence, star, method, threshold=threshold, data=data)
+    result = fit(confidence, star, threshold=threshold, data=data)
     before = reliability(confidence, star, seed=seed)
-    after = reliability(cross_validated(detections, method), star, seed=seed, edges=WHOLE)
-    errors = {
-        name: [each.error.value, each.error.low, each.error.high]
-        for name, each in (("before", before), ("after", after))
-    }
+    after = reliability(cross_validated(detections), star, seed=seed, edges=WHOLE)
+    errors = {name: [e.value, e.low, e.high] for name, e in (("before", before.error), ("after", after.error))}
     content = read_json(path)
     content[KEY] = {**result.as_dict(), "expected_calibration_error": errors}
-    command = (
-        f"python -m pnet calibrate-confidence {paths.shown(card)} --frames {paths.shown(folder)} --method {method}"
-    )
-    content["confidence_calibrated"] = provenance.record(
-        f"{command} --seed {seed}",
-        seed,
-        "cpu",
-        frames=[f"{file.parent.name}/{file.name}" for file in files],
-        found_by={"detection": content["sha256"]} | ({"refiner": step[1]["sha256"]} if step else {}),
-    )
+    command = f"python -m pnet calibrate-confidence {paths.shown(card)} --frames {paths.shown(folder)} --seed {seed}"
+    frames = [f"{file.parent.name}/{file.name}" for file in files]
+    found_by = {"detection": content["sha256"]} | ({"refiner": step[1]["sha256"]} if step else {})
+    content["confidence_calibrated"] = provenance.record(command, seed, "cpu", frames=frames, found_by=found_by)
     write_json(path, content)
     return result, before, after
 
 
-def cross_validated(detections: pd.DataFrame, method: str, folds: int = 5) -> np.ndarray:
-    """Return each detection's probability from a calibration that was fitted to other frames.
+def cross_validated(detections: pd.DataFrame) -> np.ndarray:
+    """Return each detection's probability, (N,), from a calibration fitted to the other of `FOLDS` groups of frames.
 
-    Parameters
-    ----------
-    detections : DataFrame
-        As from `label`.
-    method : {"platt", "isotonic"}
-    folds : int
-        Groups of frames.
+    `detections` is as from `label`.
     """
-    group = pd.factorize(detections["frame"])[0] % folds
+    group = pd.factorize(detections["frame"])[0] % FOLDS
     result = np.full(len(detections), np.nan)
-    for fold in range(folds):
-        held = group == fold
-        if held.any():
-            others = detections[~held]
-            result[held] = fit(others["confidence"], others["is_star"], method).apply(detections["confidence"][held])
+    for fold in np.unique(group):
+        others = detections[group != fold]
+        result[group == fold] = fit(others["confidence"], others["is_star"]).apply(
+            detections["confidence"][group == fold]
+        )
     return result
-
-
-# --- numbers for the ledger ---
 
 
 def pair(rows: pd.DataFrame, calibration: Calibration | None, *, seed: int) -> tuple[Reliability, Reliability | None]:
@@ -341,14 +289,13 @@ def compute(table: pd.DataFrame, dataset: str, method: str, seed: int, record: M
     """
     if method != "pnet" or dataset not in scores.SIMULATED:
         return {}
-    fitted = Calibration.from_dict(record[KEY]) if record.get(KEY) else None
+    fitted = of_card(record)
     found: dict[str, Score] = {}
-    whats = {"confidence": "of the confidence", "probability": "of the calibrated probability"}
-    for (name, what), known in zip(whats.items(), pair(table, fitted, seed=seed), strict=True):
-        if known is not None and known.error.n:
-            brier = Estimate(known.brier, n=known.error.n)
+    for name, known in zip(("confidence", "probability"), pair(table, fitted, seed=seed), strict=True):
+        if known is not None and (n := known.error.n):
+            what = f"of the {'calibrated ' if name == 'probability' else ''}{name}"
             found[f"{name}_error"] = Score(known.error, f"expected calibration error {what}", limit=0.0)
-            found[f"{name}_brier"] = Score(brier, f"Brier score {what.replace('calibrated ', '')}")
+            found[f"{name}_brier"] = Score(Estimate(known.brier, n=n), f"Brier score of the {name}")
     if not found or dataset != "realistic" or fitted is None or fitted.threshold is None:
         return found
     rates = contaminants.rates(scores.working(table, dataset, method, fitted.threshold))

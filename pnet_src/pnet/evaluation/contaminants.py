@@ -41,57 +41,40 @@ CONTRAST = 2.5  # mag; a neighbour fainter than a source by more does not exclud
 STEPS = np.round(np.arange(0.05, 0.991, 0.01), 2)  # thresholds that are tried
 
 
-def isolated(
-    x: np.ndarray, y: np.ndarray, mag: np.ndarray, radius: float = catalogue.ISOLATION, contrast: float = CONTRAST
-) -> np.ndarray:
-    """Return which sources have no neighbour within `radius` px that is less than `contrast` mag fainter.
+def isolated(x: np.ndarray, y: np.ndarray, mag: np.ndarray) -> np.ndarray:
+    """Return which sources have no neighbour within 10 px that is less than `CONTRAST` mag fainter, (N,) bool.
 
     A bright star excludes its faint neighbour and is not excluded by it.
     """
     x, y, mag = metrics.flat(x=x, y=y, mag=mag)
     alone = np.ones(len(x), dtype=bool)
-    pairs = cKDTree(np.column_stack([x, y])).query_pairs(radius, output_type="ndarray") if len(x) > 1 else []
-    for one, other in pairs:
-        alone[one] &= mag[other] >= mag[one] + contrast
-        alone[other] &= mag[one] >= mag[other] + contrast
+    if len(x) > 1:
+        pairs = cKDTree(np.column_stack([x, y])).query_pairs(catalogue.ISOLATION, output_type="ndarray")
+        for one, other in (pairs.T, pairs.T[::-1]):
+            alone[one[mag[other] < mag[one] + CONTRAST]] = False
     return alone
 
 
-def mark_counted(
-    table: pd.DataFrame,
-    frame: Frame,
-    *,
-    isolation: float = catalogue.ISOLATION,
-    contrast: float = CONTRAST,
-) -> pd.DataFrame:
-    """As `catalogue.mark_counted`, but only neighbours with more than a tenth of its light exclude a star.
+def inside(rows: pd.DataFrame, x: str, y: str) -> pd.Series:
+    """Return where a position on a simulated frame, of the columns `x` and `y`, lies outside the border of 10 px."""
+    ends = catalogue.EDGE, Recipe.load().size - 1 - catalogue.EDGE
+    return rows[x].between(*ends) & rows[y].between(*ends)
 
-    Parameters
-    ----------
-    table : DataFrame
-        Columns x, y (px from 0), mag, flux (electrons), kind; sources off the frame may be among them.
-    frame : Frame
-    isolation : float
-        Pixels.
-    contrast : float
-        Magnitudes.
-    """
+
+def mark_counted(table: pd.DataFrame, frame: Frame) -> pd.DataFrame:
+    """As `catalogue.mark_counted`, but only neighbours with more than a tenth of its light exclude a star."""
     table = catalogue.mark_counted(table, frame, isolation=0.0)
-    table["counted"] &= isolated(table["x"], table["y"], table["mag"], isolation, contrast)
+    table["counted"] &= isolated(table["x"], table["y"], table["mag"])
     return table
 
 
-def on_galaxies(rows: pd.DataFrame, size: float | None = None, edge: float = matching.EDGE) -> pd.Series:
+def on_galaxies(rows: pd.DataFrame) -> pd.Series:
     """Return where a detection lies on a galaxy that is isolated and not at the edge.
 
     Parameters
     ----------
     rows : DataFrame
-        Measurements of one method (`measurements.COLUMNS`), whole frames.
-    size : float, optional
-        Width and height of the frames in px; the recipe's by default.
-    edge : float
-        Pixels.
+        Measurements of one method (`measurements.COLUMNS`), whole simulated frames.
 
     Raises
     ------
@@ -101,44 +84,37 @@ def on_galaxies(rows: pd.DataFrame, size: float | None = None, edge: float = mat
     if rows["method"].nunique() > 1:
         raise DataError(f"rows of {rows['method'].nunique()} methods were given, one at a time is needed")
     alone = pd.Series(False, index=rows.index)
-    sources = rows[rows["truth_x"].notna()]
-    for _, each in sources.groupby("frame", sort=False):
+    for _, each in rows[rows["truth_x"].notna()].groupby("frame", sort=False):
         alone[each.index] = isolated(each["truth_x"], each["truth_y"], each["truth_mag"])
-    last = (Recipe.load().size if size is None else size) - 1 - edge
-    inside = rows["truth_x"].between(edge, last) & rows["truth_y"].between(edge, last)
-    return (rows["truth_kind"] == "galaxy") & rows["x"].notna() & alone & inside
+    return (rows["truth_kind"] == "galaxy") & rows["x"].notna() & alone & inside(rows, "truth_x", "truth_y")
 
 
-def rates(rows: pd.DataFrame, size: float | None = None) -> dict[str, Estimate]:
+def rates(rows: pd.DataFrame, threshold: float = -np.inf, galaxies: pd.Series | None = None) -> dict[str, Estimate]:
     """Return the recall and the precisions of the module's head.
 
     Parameters
     ----------
     rows : DataFrame
-        Measurements of one method on whole frames, at the threshold wanted (`matching.at_threshold`), with the
-        classical methods' constant magnitude offset taken off.
-    size : float, optional
-        As for `on_galaxies`.
+        Measurements of one method on whole frames, with the classical methods' constant magnitude offset taken off.
+    threshold : float
+        Confidence from which on detections count.
+    galaxies : Series, optional
+        As from `on_galaxies`, where it is known.
     """
-    return _rates(rows, on_galaxies(rows, size), -np.inf)
-
-
-def _rates(rows: pd.DataFrame, galaxies: pd.Series, threshold: float) -> dict[str, Estimate]:
-    """Count what a threshold keeps; `galaxies` from `on_galaxies` for all of `rows`."""
+    galaxies = on_galaxies(rows) if galaxies is None else galaxies
     status, kept = rows["status"], rows["confidence"] >= threshold
     true, false = (int((kept & (status == name)).sum()) for name in (matching.MATCHED, matching.FALSE))
     stars = int(status.isin([matching.MATCHED, matching.MISSED]).sum())
-    galaxies = kept & galaxies
-    listed = galaxies & (rows["mag"] < catalogue.MAGNITUDES[1])
+    listed = kept & galaxies & (rows["mag"] < catalogue.MAGNITUDES[1])
     return {
         "recall": metrics.recall(true, stars - true),
         "precision": metrics.precision(true, false + int(listed.sum())),
         "precision_galaxies_ignored": metrics.precision(true, false),
-        "precision_all_galaxies": metrics.precision(true, false + int(galaxies.sum())),
+        "precision_all_galaxies": metrics.precision(true, false + int((kept & galaxies).sum())),
     }
 
 
-def sweep(rows: pd.DataFrame, size: float | None = None, thresholds: np.ndarray = STEPS) -> pd.DataFrame:
+def sweep(rows: pd.DataFrame, thresholds: np.ndarray = STEPS) -> pd.DataFrame:
     """Return precision and recall of `rates` for several thresholds of the confidence.
 
     Returns
@@ -146,17 +122,16 @@ def sweep(rows: pd.DataFrame, size: float | None = None, thresholds: np.ndarray 
     DataFrame
         threshold, precision, precision_low, precision_high, recall, recall_low, recall_high.
     """
-    found, galaxies = [], on_galaxies(rows, size)
+    found, galaxies = [], on_galaxies(rows)
     for threshold in thresholds:
-        at = _rates(rows, galaxies, threshold)
-        row = {"threshold": float(threshold)}
+        at, row = rates(rows, threshold, galaxies), {"threshold": float(threshold)}
         for name in ("precision", "recall"):
             row |= {name: at[name].value, f"{name}_low": at[name].low, f"{name}_high": at[name].high}
         found.append(row)
     return pd.DataFrame(found)
 
 
-def choose_threshold(rows: pd.DataFrame, size: float | None = None) -> float:
+def choose_threshold(rows: pd.DataFrame) -> float:
     """Return the threshold of the confidence with the largest F1, in the middle of the best ones where several tie.
 
     F1 = 2 · precision · recall / (precision + recall) with the main precision. For validation frames only: on frames
@@ -167,7 +142,7 @@ def choose_threshold(rows: pd.DataFrame, size: float | None = None) -> float:
     DataError
         If no star was found at any threshold.
     """
-    table = sweep(rows, size)
+    table = sweep(rows)
     f1 = 2 * table["precision"] * table["recall"] / (table["precision"] + table["recall"])
     if not f1.notna().any():
         raise DataError("no threshold can be chosen: these frames hold no star that counts and was found")

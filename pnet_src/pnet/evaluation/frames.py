@@ -1,7 +1,8 @@
 """The frames that an evaluation measures, with their truth and their PSF."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from pnet.common.errors import ConfigError, MissingError
+from pnet.common.errors import ConfigError, DataError, MissingError, PNetError
 from pnet.common.files import read_json
 from pnet.evaluation import contaminants
 from pnet.frame import Frame
@@ -17,15 +18,27 @@ from pnet.sdss.catalogue import load_field
 from pnet.sdss.files import Report, fetch
 from pnet.sdss.psf import PSFModel
 from pnet.simulation import datasets
-from pnet.simulation.datasets import find_engine, make_dataset
 from pnet.simulation.frame_file import read_frame
 from pnet.simulation.recipe import Recipe
 from pnet.sky import catalogue, limits
 
+PSFAt = Callable[[Frame, float, float], limits.EffectivePSF]  # of the frame, at (x, y) in px
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Let every error inside say what it happened to, as a `PNetError`."""
+    try:
+        yield
+    except PNetError as error:
+        raise type(error)(f"{what}: {error}") from error
+    except Exception as error:
+        raise DataError(f"{what}: {type(error).__name__}: {error}") from error
+
 
 @dataclass(frozen=True)
 class Source:
-    """Frames to measure.
+    """Frames to measure: an iterable of (Frame, truth), read one at a time; an error names the item.
 
     Parameters
     ----------
@@ -34,15 +47,21 @@ class Source:
     reader : callable
         ``reader(item)`` → (Frame, truth with `counted`).
     psf_at : callable, optional
-        ``psf_at(frame, x, y)`` → `limits.EffectivePSF`; None where the frame's seeing is enough.
+        None where the frame's seeing is enough.
     details : dict
         What the provenance tells of them.
     """
 
     items: Sequence[Any]
     reader: Callable[[Any], tuple[Frame, pd.DataFrame]]
-    psf_at: Callable[[Frame, float, float], limits.EffectivePSF] | None = None
+    psf_at: PSFAt | None = None
     details: dict[str, Any] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[tuple[Frame, pd.DataFrame]]:
+        for item in self.items:
+            with naming(str(item)):
+                read = self.reader(item)
+            yield read
 
 
 def read_simulated(path: str | os.PathLike) -> tuple[Frame, pd.DataFrame]:
@@ -65,9 +84,7 @@ SIMULATED = {
 }
 
 
-def source_of(
-    dataset: str, output: str | os.PathLike, n: int, seed: int, manifest: str, progress: bool = False
-) -> Source:
+def source_of(dataset: str, output: str | os.PathLike, n: int, seed: int, manifest: str, progress: bool) -> Source:
     """Return the frames of a data set: the first `n` simulated ones of a run, or those of a manifest of SDSS fields.
 
     Raises
@@ -99,8 +116,8 @@ def simulated(dataset: str, output: str | os.PathLike, n: int, seed: int) -> Sou
     if (folder / "simulation.json").is_file():
         engine, files = read_json(folder / "simulation.json")["engine"], datasets.frames_of(output, split, kind)
     else:
-        engine = find_engine(kind)
-        files = make_dataset(folder, Recipe.load(), split, n, seed, engine=engine, kind=kind)
+        engine = datasets.find_engine(kind)
+        files = datasets.make_dataset(folder, Recipe.load(), split, n, seed, engine=engine, kind=kind)
     if not files:
         raise MissingError(
             f"{output}: the run made no {split} frames; `python -m pnet simulate` with --{split} makes them"
@@ -108,7 +125,7 @@ def simulated(dataset: str, output: str | os.PathLike, n: int, seed: int) -> Sou
     return Source(files[:n], reader, None, {"engine": engine})
 
 
-def sdss(manifest: str, progress: bool = False) -> Source:
+def sdss(manifest: str, progress: bool) -> Source:
     """Return the fields of a manifest that have a catalogue, downloaded or taken from the mirror.
 
     Raises
@@ -122,14 +139,13 @@ def sdss(manifest: str, progress: bool = False) -> Source:
         raise MissingError(
             f"manifest {manifest}: no field has a photoObj catalogue here; `python -m pnet sdss-download` gets them"
         )
-
     # the place of a mirror is this machine's affair; results that are released must not name it
     where = report.source if report.source.startswith("http") else "a local mirror or files downloaded earlier"
     details = {"source": where, "manifest": manifest}
     return Source(fields, lambda name: load_field(report, name), sdss_psf(report), details)
 
 
-def sdss_psf(report: Report) -> Callable[[Frame, float, float], limits.EffectivePSF]:
+def sdss_psf(report: Report) -> PSFAt:
     """Return SDSS's own PSF at a position, from the frame's psField file where there is one."""
 
     def psf_at(frame: Frame, x: float, y: float) -> limits.EffectivePSF:

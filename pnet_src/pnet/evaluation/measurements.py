@@ -1,8 +1,7 @@
 """Frames with catalogues × measurers → one measurement table (Parquet) with its provenance beside it."""
 
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from pnet.common import paths, provenance
-from pnet.common.errors import ConfigError, DataError, MissingError, PNetError
+from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.common.files import atomic_path, read_json, sha256, write_json
 from pnet.common.seeds import derive
 from pnet.evaluation import baselines
-from pnet.evaluation.frames import Source, source_of
+from pnet.evaluation.frames import Source, naming, source_of
 from pnet.frame import Frame
 from pnet.measure import PNet
 from pnet.sky import limits, matching
@@ -29,55 +28,32 @@ FLOOR = 0.01  # detections are recorded down to this confidence, so that every t
 # program has made its decision with its own detection threshold.
 THRESHOLDS = {"pnet": 0.3} | dict.fromkeys(METHODS[1:], 0.0)
 COLUMNS = (
-    "dataset",
-    "frame",
-    "method",
-    "status",
+    *("dataset", "frame", "method", "status"),
     *(f"truth_{name}" for name in matching.TRUTH_COLUMNS),
     "counted",
     *matching.MEASURED_COLUMNS,
-    "limit_mag",
-    "limit_x",
-    "limit_y",
-    "seeing",
-    "sky",
-    "match_radius",
+    *("limit_mag", "limit_x", "limit_y", "seeing", "sky", "match_radius"),
 )
-_TEXT = ("dataset", "frame", "method", "status", "truth_kind")
+_TYPES = dict.fromkeys(COLUMNS, float) | {"counted": bool}
+_TYPES |= dict.fromkeys(("dataset", "frame", "method", "status", "truth_kind"), "str")
 
 Measurer = Callable[[Frame], pd.DataFrame]
-FrameWithTruth = tuple[Frame, pd.DataFrame]
 
 
 def evaluate(
-    frames: Iterable[FrameWithTruth],
-    measurers: Mapping[str, Measurer],
-    dataset: str,
-    *,
-    radius: float = matching.RADIUS,
-    psf_at: Callable[[Frame, float, float], limits.EffectivePSF] | None = None,
-    sky_at: Callable[[Frame], float | np.ndarray | None] | None = None,
-    progress: Callable[[Iterable], Iterable] | None = None,
+    source: Source, measurers: Mapping[str, Measurer], dataset: str, *, progress: bool = False
 ) -> pd.DataFrame:
     """Measure every frame with every method and put the results beside the truth and the limit.
 
     Parameters
     ----------
-    frames : iterable of (Frame, DataFrame)
-        Frames with their truth (x, y, mag, flux, kind, counted); read lazily, one at a time.
+    source : Source
+        Frames with their truth (x, y, mag, flux, kind, counted).
     measurers : mapping of str to callable
         Method name (of `METHODS`) → ``measurer(frame)`` giving x, y, confidence, flux, mag
-        and, where it has them, mag_err, mag_net, mag_aleatoric, mag_epistemic.
+        and, where it has them, the others of `matching.MEASURED_COLUMNS`.
     dataset : str
         One of `DATASETS`.
-    radius : float
-        Matching radius, px.
-    psf_at : callable, optional
-        PSF for the limit, see `limits.frame_limits`.
-    sky_at : callable, optional
-        ``sky_at(frame)`` in electrons per px where it is known; else it is estimated.
-    progress : callable, optional
-        Wraps the iterable of frames, such as ``tqdm``.
 
     Returns
     -------
@@ -86,52 +62,24 @@ def evaluate(
 
     Raises
     ------
-    ConfigError
-        For an unknown data set or method.
-    DataError
+    PNetError
         Where a frame or a method fails; the message names both.
     """
-    _check_names(measurers, dataset)
     parts = []
-    for frame, truth in progress(frames) if progress else frames:
-        try:
-            bounds = limits.frame_limits(frame, truth, psf_at, sky=sky_at(frame) if sky_at else None)
-        except Exception as error:
-            raise DataError(f"frame {frame.name}: the limit failed: {type(error).__name__}: {error}") from error
+    for frame, truth in tqdm(source, total=len(source.items), desc=f"measure {dataset}", disable=not progress):
+        with naming(f"frame {frame.name}: the limit failed"):
+            bounds = limits.frame_limits(frame, truth, source.psf_at)
         for method, measurer in measurers.items():
-            try:
+            with naming(f"frame {frame.name}: {method} failed"):
                 detections = measurer(frame)
                 if method == "pnet" and "confidence" in detections:
                     detections = detections[detections["confidence"] >= FLOOR]
-                rows = matching.compare(truth, detections, frame.shape, mask=frame.mask, radius=radius)
-            except Exception as error:
-                text = str(error) if isinstance(error, PNetError) else f"{type(error).__name__}: {error}"
-                raise DataError(f"frame {frame.name}: {method} failed: {text}") from error
+                rows = matching.compare(truth, detections, frame.shape, mask=frame.mask)
             # sources come first, in the order of the truth; unmatched detections have no limit
             rows = rows.join(bounds.reindex(range(len(rows))))
-            rows["dataset"], rows["frame"], rows["method"] = dataset, frame.name, method
-            rows["seeing"] = np.nan if frame.seeing is None else frame.seeing
-            parts.append(_typed(rows))
-    if not parts:
-        raise DataError(f"data set {dataset}: there is no frame to measure")
+            rows = rows.assign(dataset=dataset, frame=frame.name, method=method, seeing=frame.seeing)
+            parts.append(rows.reindex(columns=list(COLUMNS)).astype(_TYPES))
     return pd.concat(parts, ignore_index=True)
-
-
-def _check_names(measurers: Mapping[str, Measurer], dataset: str) -> None:
-    if dataset not in DATASETS:
-        raise ConfigError(f"dataset is {dataset!r}, allowed are {', '.join(DATASETS)}")
-    if not measurers:
-        raise ConfigError("measurers is empty, at least one method is needed")
-    unknown = [name for name in measurers if name not in METHODS]
-    if unknown:
-        raise ConfigError(f"method(s) {', '.join(unknown)} unknown, allowed are {', '.join(METHODS)}")
-
-
-def _typed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return `COLUMNS` with the types of the Parquet file, whatever was missing."""
-    rows = rows.reindex(columns=list(COLUMNS))
-    numbers = [name for name in COLUMNS if name not in (*_TEXT, "counted")]
-    return rows.astype({**dict.fromkeys(_TEXT, "str"), "counted": bool, **dict.fromkeys(numbers, float)})
 
 
 def write(table: pd.DataFrame, path: str | os.PathLike, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,8 +110,6 @@ def read(path: str | os.PathLike, columns: Iterable[str] = COLUMNS) -> tuple[pd.
     """
     path = Path(path)
     beside = path.with_suffix(".json")
-    kind = "studies" if path.stem in STUDIES else "pnet evaluate --dataset"
-    command = f"`python -m {kind} {path.stem}` makes them"
     try:
         record = read_json(beside)
         if not record.get("available", True):
@@ -174,35 +120,16 @@ def read(path: str | os.PathLike, columns: Iterable[str] = COLUMNS) -> tuple[pd.
     except (DataError, MissingError):
         raise
     except FileNotFoundError as error:
-        raise MissingError(f"{error.filename}: no measurements here; {command}") from error
+        command = f"python -m {'studies' if path.stem in STUDIES else 'pnet evaluate --dataset'} {path.stem}"
+        raise MissingError(f"{error.filename}: no measurements here; `{command}` makes them") from error
     except (OSError, ValueError, AttributeError) as error:  # pyarrow's and json's errors are ValueErrors or OSErrors
         raise DataError(f"{path}: cannot be read: {error}") from error
-    missing = [name for name in columns if name not in (*table.columns, *matching.LATER_COLUMNS)]
-    if missing:
+    missing = [name for name in columns if name not in table.columns]
+    later = [name for name in missing if name in matching.LATER_COLUMNS]
+    if len(missing) > len(later):
+        missing = (name for name in missing if name not in later)
         raise DataError(f"{path}: column(s) {', '.join(missing)} missing; measure again")
-    later = [name for name in matching.LATER_COLUMNS if name in columns and name not in table.columns]
     return table.assign(**dict.fromkeys(later, np.nan)), record
-
-
-def frames_from(
-    files: Iterable[str | os.PathLike], reader: Callable[[str | os.PathLike], FrameWithTruth]
-) -> Iterator[FrameWithTruth]:
-    """Read frames one at a time; an error names the file.
-
-    Parameters
-    ----------
-    files : iterable of path
-        Or whatever else `reader` takes.
-    reader : callable
-        ``reader(file)`` → (Frame, truth with `counted`).
-    """
-    for path in files:
-        try:
-            yield reader(path)
-        except PNetError as error:
-            raise type(error)(f"{path}: {error}") from error
-        except Exception as error:
-            raise DataError(f"{path}: {type(error).__name__}: {error}") from error
 
 
 def pnet_measurer(
@@ -226,9 +153,8 @@ def pnet_measurer(
     model = PNet.load(detection, refiner, bpnn)
 
     def measure(frame: Frame) -> pd.DataFrame:
-        return model.measure(
-            frame, confidence=FLOOR, seed=derive(seed, "measure", frame.name), bpnn_positions=True
-        ).to_pandas()
+        own = derive(seed, "measure", frame.name)
+        return model.measure(frame, confidence=FLOOR, seed=own, bpnn_positions=True).to_pandas()
 
     measure.provenance = {
         "device": next(model.detection.parameters()).device.type,
@@ -310,10 +236,12 @@ def run(
         "weights": {kind: read_json(weights.resolve(kind, each)).get("sha256") for kind, each in networks.items()},
         "baselines": {name: measurer.version() for name, measurer in classical.items()},
     }
-    known = _known(path)
-    if known.get("settings") == settings:
-        return known
-    start = time.perf_counter()
+    try:
+        known = read(path)[1]
+        if known.get("settings") == settings:
+            return known
+    except (MissingError, DataError):
+        pass  # none here, or not a whole one
     measurers: dict[str, Measurer] = {}
     details: dict[str, Any] = {"device": "cpu"}
     if networks:
@@ -322,37 +250,10 @@ def run(
     if classical:
         measurers |= classical
         details |= {"baseline": next(iter(settings["baselines"].values())), "baselines": settings["baselines"]}
-    seconds = dict.fromkeys(("total", *(f"{name} per frame" for name in measurers)), 0.0)
-
-    def timed(name: str) -> Measurer:
-        def measure(frame: Frame) -> pd.DataFrame:
-            begin = time.perf_counter()
-            result = measurers[name](frame)
-            seconds[f"{name} per frame"] += (time.perf_counter() - begin) / len(found.items)
-            return result
-
-        return measure
-
-    table = evaluate(
-        frames_from(found.items, found.reader),
-        {name: timed(name) for name in measurers},
-        dataset,
-        psf_at=found.psf_at,
-        progress=lambda each: tqdm(each, total=len(found.items), desc=f"measure {dataset}", disable=not progress),
-    )
-    seconds["total"] = time.perf_counter() - start
+    table = evaluate(found, measurers, dataset, progress=progress)
     command = f"python -m pnet evaluate --dataset {dataset}" if source is None else f"python -m studies {dataset}"
     command += f" --output {paths.shown(output)} --seed {seed}"
-    record = provenance.record(command, seed, **details, **found.details, seconds=seconds, settings=settings)
-    return write(table, path, record)
-
-
-def _known(path: Path) -> dict[str, Any]:
-    """Return the record of a whole measurement table; empty where there is none."""
-    try:
-        return read(path)[1]
-    except (MissingError, DataError):
-        return {}
+    return write(table, path, provenance.record(command, seed, **details, **found.details, settings=settings))
 
 
 def unavailable(path: Path, reason: str) -> dict[str, Any]:

@@ -12,63 +12,46 @@ from typing import Any
 import numpy as np
 import scipy
 
-from pnet.common.errors import ConfigError, DataError
+from pnet.common.errors import DataError
 
-METHODS = ("platt", "isotonic")
 KEY = "confidence_calibration"  # the card's field
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A fitted map from confidence to the probability that a detection is a star.
+    """A fitted map from confidence c to the probability p that a detection is a star (Platt 1999).
+
+    logit p = slope · logit c + intercept.
 
     Parameters
     ----------
-    method : {"platt", "isotonic"}
-        logit p = slope · logit c + intercept (Platt 1999), or any rising map (Zadrozny & Elkan 2002).
     n, n_stars : int
         Detections it was fitted on, and how many of them are stars.
     slope, intercept : float
-        Of "platt".
-    knots, values : tuple of float
-        Of "isotonic": confidences, rising, and the probabilities there; straight lines between.
     threshold : float, optional
         Confidence that was chosen for fields with galaxies, see `pnet.evaluation.contaminants.choose_threshold`.
     data : str
         What it was fitted on.
     """
 
-    method: str
     n: int
     n_stars: int
-    slope: float = 1.0
-    intercept: float = 0.0
-    knots: tuple[float, ...] = ()
-    values: tuple[float, ...] = ()
+    slope: float
+    intercept: float
     threshold: float | None = None
     data: str = ""
 
     def __post_init__(self):
-        if self.method not in METHODS:
-            raise ConfigError(f"method is {self.method!r}, allowed are {', '.join(METHODS)}")
         if not (np.isfinite([self.slope, self.intercept]).all() and self.slope > 0):
             raise DataError(f"slope is {self.slope}, intercept {self.intercept}: a rising map is needed")
-        rising = len(self.knots) == len(self.values) and all(
-            np.diff(each).min(initial=0.0) >= 0 for each in (self.knots, self.values)
-        )
-        if self.method == "isotonic" and not (rising and len(self.knots)):
-            raise DataError("an isotonic map needs the same number (1 or more) of knots and values, both rising")
 
     def apply(self, confidence: np.ndarray) -> np.ndarray:
         """Return the probability that detections of these confidences are stars; NaN stays NaN."""
-        confidence = np.asarray(confidence, dtype=float)
-        if self.method == "isotonic":
-            return np.where(np.isnan(confidence), np.nan, np.interp(confidence, self.knots, self.values))
-        return scipy.special.expit(self.slope * logit(confidence) + self.intercept)
+        return scipy.special.expit(self.slope * logit(np.asarray(confidence, dtype=float)) + self.intercept)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what a card keeps."""
-        return {name: value for name, value in asdict(self).items() if value != ()}
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Calibration":
@@ -80,10 +63,8 @@ class Calibration:
             If a value is missing or of another kind.
         """
         try:
-            values = {name: content[name] for name in cls.__dataclass_fields__ if name in content}
-            values |= {name: tuple(map(float, values[name])) for name in ("knots", "values") if name in values}
-            return cls(**values)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            return cls(**{name: content[name] for name in cls.__dataclass_fields__ if name in content})
+        except (TypeError, ValueError) as error:
             raise DataError(f"{KEY} is not a calibration of the confidence: {error!r}") from error
 
 
