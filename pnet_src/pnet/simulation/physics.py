@@ -74,8 +74,8 @@ def measure(frames: Iterable[tuple[Frame, pd.DataFrame]], recipe: Recipe) -> pd.
     stars, pixels = [], []
     for frame, truth in frames:
         light = far_light(frame, truth, recipe)
-        stars.append(measure_stars(frame, truth, recipe, light))
-        pixels.append(measure_sky(frame, truth, light))
+        stars.append(_measure_stars(frame, truth, recipe, light))
+        pixels.append(_measure_sky(frame, truth, light))
     stars = pd.concat(stars, ignore_index=True) if stars else pd.DataFrame()
     pixels = pd.DataFrame(pixels)
     if stars.empty or not pixels["n"].sum():
@@ -87,14 +87,12 @@ def measure(frames: Iterable[tuple[Frame, pd.DataFrame]], recipe: Recipe) -> pd.
         rows.append((f"{axis}_excess", "", *_excess(shift, error), 0.0))
     rows += [("profile", f"{inner}–{outer} px", *_ring(stars, inner)) for inner, outer in RINGS]
     n = int(pixels["n"].sum())
-    weight = pixels["n"] / n
-    sky_error = float(np.sqrt((weight**2 * pixels["sky_error"] ** 2).sum()))
-    rows.append(("sky", "", float((weight * pixels["sky"]).sum()), sky_error, n, 1.0))
-    rows.append(("variance", "", float((weight * pixels["variance"]).sum()), float(np.sqrt(2 / n)), n, 1.0))
+    sky, error, variance = (pixels[name] * (pixels["n"] / n) for name in ("sky", "sky_error", "variance"))
+    rows.append(("sky", "", sky.sum(), np.sqrt((error**2).sum()), n, 1.0))
+    rows.append(("variance", "", variance.sum(), np.sqrt(2 / n), n, 1.0))
     table = pd.DataFrame(rows, columns=["quantity", "bin", "value", "error", "n", "expected"])
     table["deviation"] = table["value"] - table["expected"]
-    table["tolerance"] = [TOLERANCES[name][0] for name in table["quantity"]]
-    table["unit"] = [TOLERANCES[name][1] for name in table["quantity"]]
+    table["tolerance"], table["unit"] = zip(*(TOLERANCES[name][:2] for name in table["quantity"]), strict=True)
     table["ok"] = table["deviation"].abs() <= table["tolerance"] + SIGMAS * table["error"]
     return table[["quantity", "bin", "value", "expected", "deviation", "error", "n", "tolerance", "unit", "ok"]]
 
@@ -115,39 +113,35 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     both["difference"] = both["deviation_a"] - both["deviation_b"]
     both["error"] = np.hypot(both["error_a"], both["error_b"])
     both["ok"] = both["difference"].abs() <= both["tolerance"] + SIGMAS * both["error"]
-    return both[
-        ["quantity", "bin", "deviation_a", "deviation_b", "difference", "error", "tolerance", "unit", "ok"]
-    ].reset_index(drop=True)
+    return both[["quantity", "bin", "deviation_a", "deviation_b", "difference", "error", "tolerance", "unit", "ok"]]
 
 
-def measure_stars(frame: Frame, truth: pd.DataFrame, recipe: Recipe, light: np.ndarray) -> pd.DataFrame:
+def _measure_stars(frame: Frame, truth: pd.DataFrame, recipe: Recipe, light: np.ndarray) -> pd.DataFrame:
     """Fit every isolated bright star of a frame at its true position; `light` is the frame's `far_light`.
 
-    Returns
-    -------
-    DataFrame
-        seeing; flux (over truth), x, y (offset from truth, px) with ``_error``; for each of
-        `RINGS` by its inner radius: share_r (light above the fitted background, over the true flux),
-        model_r, noise_r.
+    The columns are seeing; flux (over truth), x and y (offset from truth, px) with ``_error``; for each of `RINGS` by
+    its inner radius share_r (light above the fitted background, over the true flux), model_r and noise_r.
     """
-    own = _far_stamp(_header(frame, "SEEING"), frame.pixel_scale, recipe.optics, recipe.aureole)
+    spline, _, own = _star(_header(frame, "SEEING"), frame.pixel_scale, recipe.optics, recipe.aureole)
+    offset = np.arange(-HALF, HALF + 1)
     rows = []
     for star in truth[_isolated(frame, truth)].itertuples():
         column, row = int(np.floor(star.x + 0.5)), int(np.floor(star.y + 0.5))
         cut = (slice(row - HALF, row + HALF + 1), slice(column - HALF, column + HALF + 1))
         if frame.mask[cut].any() or frame.image[cut].max() > UNSATURATED * frame.saturation:
             continue
-        profile, slope_x, slope_y = star_stamp(frame, recipe, star.x - column, star.y - row)
+        at = offset - (star.y - row), offset - (star.x - column)
+        profile, slope_y, slope_x = spline(*at), spline(*at, dx=1), spline(*at, dy=1)
         data = frame.image[cut] - (light[cut] - star.flux * own)
         # the expected variance: the observed one would tie weights to noise and bias the flux low
         variance = star.flux * profile + np.median(data) + frame.read_noise**2 + frame.gain**2 / 12
+        # a star that moves by δ changes by −δ times the slope
         terms = np.stack([profile, -star.flux * slope_x, -star.flux * slope_y, np.ones_like(data)]).reshape(4, -1)
         covariance = np.linalg.inv(terms / variance.ravel() @ terms.T)
         flux, dx, dy, background = covariance @ (terms / variance.ravel()) @ data.ravel()
         error = np.sqrt(np.diag(covariance))
         measured = {"seeing": frame.seeing, "flux": flux / star.flux, "flux_error": error[0] / star.flux}
         measured |= {"x": dx, "x_error": error[1], "y": dy, "y_error": error[2]}
-        offset = np.arange(-HALF, HALF + 1)
         radius = np.hypot(offset + column - star.x, (offset + row - star.y)[:, None])
         for inner, outer in RINGS:
             ring = (radius >= inner) & (radius < outer)
@@ -159,14 +153,8 @@ def measure_stars(frame: Frame, truth: pd.DataFrame, recipe: Recipe, light: np.n
     return pd.DataFrame(rows)
 
 
-def measure_sky(frame: Frame, truth: pd.DataFrame, light: np.ndarray) -> dict[str, float]:
-    """Return level and variance of empty pixels over their prediction; `light` is the frame's `far_light`.
-
-    Returns
-    -------
-    dict
-        n (pixels), sky, sky_error, variance (all relative to the prediction; NaN where there is no empty pixel).
-    """
+def _measure_sky(frame: Frame, truth: pd.DataFrame, light: np.ndarray) -> dict[str, float]:
+    """Return the number n of empty pixels, and their sky with its error and their variance over the prediction."""
     sky = float(frame.flux(_header(frame, "BACKMAG"))) * frame.pixel_scale**2  # electrons per pixel
     empty = ~frame.mask & (light < EMPTY_LIGHT * sky)
     # a saturated star bleeds along its columns
@@ -181,12 +169,8 @@ def measure_sky(frame: Frame, truth: pd.DataFrame, light: np.ndarray) -> dict[st
     expected = sky + light[empty]
     residual = frame.image[empty].astype(float) - expected
     predicted = float((expected + frame.read_noise**2 + frame.gain**2 / 12).mean())
-    return {
-        "n": n,
-        "sky": 1 + float(residual.mean()) / sky,
-        "sky_error": float(np.sqrt(predicted / n)) / sky,
-        "variance": float(residual.var()) / predicted,
-    }
+    level, error = 1 + float(residual.mean()) / sky, float(np.sqrt(predicted / n)) / sky
+    return {"n": n, "sky": level, "sky_error": error, "variance": float(residual.var()) / predicted}
 
 
 def rendered(frame: Frame, truth: pd.DataFrame, recipe: Recipe, seed: int) -> Frame:
@@ -197,24 +181,22 @@ def rendered(frame: Frame, truth: pd.DataFrame, recipe: Recipe, seed: int) -> Fr
     frame, truth
         As from `frame_file.read_frame`; stars only, since the truth has no galaxies' shapes.
     recipe : Recipe
-        Optics and aureole; the rest is in the frame.
-    seed : int
+        Optics, aureole and exposure; the rest is in the frame.
+
+    Raises
+    ------
+    DataError
+        If the truth has galaxies, the frame is not square, or its header lacks what is needed.
     """
     if (truth["kind"] != "star").any():
         raise DataError(f"frame {frame.name} has galaxies, whose shapes its truth does not hold; take 'paper' frames")
-    height, width = frame.shape
-    if height != width:
+    size, width = frame.shape
+    if size != width:
         raise DataError(f"frame {frame.name} has shape {frame.shape}; the renderer makes square frames")
-    exposure = recipe.exposure
     conditions = Conditions(
-        seeing=_header(frame, "SEEING"),
-        sky_mag=_header(frame, "BACKMAG"),
-        gain=frame.gain,
-        read_noise=frame.read_noise,
-        size=width,
-        pixel_scale=frame.pixel_scale,
-        exposure=exposure,
-        mag_zero=frame.zero_point - 2.5 * np.log10(exposure * frame.gain),
+        *(_header(frame, "SEEING"), _header(frame, "BACKMAG"), frame.gain, frame.read_noise, size, frame.pixel_scale),
+        exposure=recipe.exposure,
+        mag_zero=frame.zero_point - 2.5 * np.log10(recipe.exposure * frame.gain),
         saturation=frame.saturation / frame.gain,
         well_capacity=_header(frame, "WELLCAP"),
         optics=recipe.optics,
@@ -234,7 +216,7 @@ def radial_profile(frames: Iterable[tuple[Frame, pd.DataFrame]], recipe: Recipe)
         seeing (arcsec), radius (px, middle of the annulus), area (px), value, error, expected (light per pixel over
         the star's total), n (stars).
     """
-    found = [measure_stars(frame, truth, recipe, far_light(frame, truth, recipe)) for frame, truth in frames]
+    found = [_measure_stars(frame, truth, recipe, far_light(frame, truth, recipe)) for frame, truth in frames]
     stars = pd.concat(found, ignore_index=True) if found else pd.DataFrame()
     if stars.empty:
         raise DataError("the frames hold no isolated unsaturated star of 13.5–17.5 mag")
@@ -272,10 +254,7 @@ def _isolated(frame: Frame, truth: pd.DataFrame) -> np.ndarray:
 
 
 def _mean(values, errors) -> tuple[float, float, int]:
-    """Return weighted mean, its standard error and the number of values.
-
-    The error is the larger one of what the errors say and what the scatter says.
-    """
+    """Return weighted mean, standard error (what the errors say or what the scatter says, the larger) and number."""
     values, weights = np.asarray(values, dtype=float), 1 / np.asarray(errors, dtype=float) ** 2
     mean = float((weights * values).sum() / weights.sum())
     stated = float(1 / np.sqrt(weights.sum()))
@@ -297,40 +276,18 @@ def _excess(shifts: np.ndarray, errors: np.ndarray) -> tuple[float, float, int]:
 
 
 def far_light(frame: Frame, truth: pd.DataFrame, recipe: Recipe) -> np.ndarray:
-    """Return the electrons that all sources of a frame send to each pixel, right far from them (positions are rounded).
-
-    Parameters
-    ----------
-    frame : Frame
-    truth : DataFrame
-        x, y (px from 0), flux (electrons).
-    recipe : Recipe
-        Optics and aureole.
-
-    Returns
-    -------
-    ndarray, (H, W)
-    """
+    """Return (H, W) electrons that all sources of a frame (see `measure`) send to each pixel, right far from them, as
+    their positions are rounded to pixels."""
     image = np.zeros((frame.shape[0] + 2 * REACH, frame.shape[1] + 2 * REACH))
     for source in truth.itertuples():
         row, column = int(np.floor(source.y + 0.5)) + REACH, int(np.floor(source.x + 0.5)) + REACH
         if 0 <= row < image.shape[0] and 0 <= column < image.shape[1]:
             image[row, column] += source.flux
-    near = _wings(_header(frame, "SEEING"), frame.pixel_scale, recipe.optics)
-    image = signal.fftconvolve(image, near, mode="same")
+    _, whole, _ = _star(_header(frame, "SEEING"), frame.pixel_scale, recipe.optics, recipe.aureole)
+    image = signal.fftconvolve(image, whole, mode="same")
     if recipe.aureole is not None:
         image = signal.fftconvolve(image, recipe.aureole.kernel(), mode="same")
     return image[REACH:-REACH, REACH:-REACH]
-
-
-def star_stamp(frame: Frame, recipe: Recipe, dx: float, dy: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the (41, 41) light fractions of a star at (dx, dy) px from the stamp's middle, and its slopes in x and y.
-
-    The slopes are by pixel position (1/px): a star that moves by δ changes by −δ times the slope.
-    """
-    spline = _splines(_header(frame, "SEEING"), frame.pixel_scale, recipe.optics, recipe.aureole)
-    axis = np.arange(-HALF, HALF + 1)
-    return spline(axis - dy, axis - dx), spline(axis - dy, axis - dx, dy=1), spline(axis - dy, axis - dx, dx=1)
 
 
 def _header(frame: Frame, card: str) -> float:
@@ -342,27 +299,15 @@ def _header(frame: Frame, card: str) -> float:
 
 
 @lru_cache(maxsize=32)
-def _splines(seeing: float, pixel_scale: float, optics: Optics, aureole: Aureole | None) -> RectBivariateSpline:
-    """Return the PSF as a function of (row, column) offset in px, within reach of a stamp."""
+def _star(
+    seeing: float, pixel_scale: float, optics: Optics, aureole: Aureole | None
+) -> tuple[RectBivariateSpline, np.ndarray, np.ndarray]:
+    """Return a star's PSF as a function of (row, column) offset in px, the whole of it at pixel sampling without its
+    aureole, and what `far_light` gives to the (41, 41) stamp around a source of one electron."""
     table = psf_map(seeing, pixel_scale, optics, aureole)
-    reach = (HALF + 2) * OVERSAMPLING
-    middle = FIELD * OVERSAMPLING // 2
-    axis = np.arange(-reach, reach + 1) / OVERSAMPLING
-    return RectBivariateSpline(
-        axis, axis, table[middle - reach : middle + reach + 1, middle - reach : middle + reach + 1]
-    )
-
-
-@lru_cache(maxsize=32)
-def _wings(seeing: float, pixel_scale: float, optics: Optics) -> np.ndarray:
-    """Return the whole PSF at pixel sampling, star in the middle of a pixel, without aureole."""
-    return pixel_psf(seeing, pixel_scale, size=2 * REACH + 1, optics=optics, aureole=None)
-
-
-@lru_cache(maxsize=32)
-def _far_stamp(seeing: float, pixel_scale: float, optics: Optics, aureole: Aureole | None) -> np.ndarray:
-    """Return what `far_light` gives to the (41, 41) stamp around a source of one electron."""
-    light = _wings(seeing, pixel_scale, optics)
-    if aureole is not None:
-        light = signal.fftconvolve(light, aureole.kernel(), mode="same")
-    return light[REACH - HALF : REACH + HALF + 1, REACH - HALF : REACH + HALF + 1]
+    middle, reach = table.shape[0] // 2, (HALF + 2) * OVERSAMPLING
+    near, axis = slice(middle - reach, middle + reach + 1), np.arange(-reach, reach + 1) / OVERSAMPLING
+    whole = pixel_psf(seeing, pixel_scale, size=2 * REACH + 1, optics=optics, aureole=None)
+    own = whole if aureole is None else signal.fftconvolve(whole, aureole.kernel(), mode="same")
+    stamp = slice(REACH - HALF, REACH + HALF + 1)
+    return RectBivariateSpline(axis, axis, table[near, near]), whole, own[stamp, stamp]
