@@ -4,6 +4,7 @@ import pytest
 from measured import table
 
 from pnet.book import shown
+from pnet.common import paths
 from pnet.common.errors import DataError
 from pnet.evaluation import measurements
 
@@ -56,3 +57,21 @@ def test_every_subject_is_worded_alike(name):
 def test_reasons_and_details_are_said_and_escaped():
     text = shown.notice("selection", "released", RECORD, details="Manifest a<b", reason="no network")
     assert "Manifest a&lt;b. " in text and "(no network)" in text
+
+
+def test_a_chapter_alone_makes_its_frames_and_measures_them_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    asked = []
+    monkeypatch.setattr(measurements, "run", lambda dataset, output, **options: asked.append((dataset, options)))
+    for _ in range(2):
+        shown.measure("build/alone", frames=1, weights={"bpnn": "released"}, seed=5, progress=False)
+    made = list((tmp_path / "build/alone/simulation/test").glob("*.fits"))
+    assert shown.test_frame("build/alone", seed=5) == made[0] and len(made) == 1
+    assert [dataset for dataset, _ in asked] == [*shown.PAPER, *shown.PAPER]
+    assert asked[0][1] == {"frames": 1, "bpnn": "released", "seed": 5, "optional": False, "progress": False}
+
+
+def test_a_frame_to_look_at_is_made_where_there_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    frame = shown.test_frame("build/none", seed=5)
+    assert frame.is_file() and frame.is_relative_to(tmp_path)
