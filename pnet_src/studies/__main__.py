@@ -111,6 +111,7 @@ def bench(
             print(text.to_string(index=False), end="\n\n")
     if release:
         write_json(paths.RESULTS / benchmark.FILE, content)
+        print(paths.RESULTS / benchmark.FILE)
 
 
 @app.command()
@@ -183,7 +184,7 @@ def repeat(
     from studies import repeat as epochs
 
     weights = {"detection": detection, "refiner": refiner, "bpnn": bpnn}
-    record = epochs.run(output, optional=optional, seed=seed, manifest=manifest, **weights)
+    record = epochs.run(output, **weights, seed=seed, manifest=manifest, optional=optional)
     print("repeat: " + (f"not measured: {record['reason']}" if "reason" in record else "measured"))
 
 

@@ -27,6 +27,7 @@ from studies import stripe82
 COVERED = 0.6826894921370859  # of a Gaussian within one σ
 SAME = 1.0  # px
 LARGEST = 0.5  # mag, of an error of the co-add
+DRAWS = 300  # of the bootstrap
 DATASET = "coadd"
 
 
@@ -49,15 +50,13 @@ def source(manifest: str = "sdss-standard", progress: bool = False) -> Source:
     return Source([stripe82.FIELD], lambda name: (frame, truth), sdss_psf(report), details)
 
 
-def offset(truth: pd.DataFrame, other: pd.DataFrame, radius: float = 2.0) -> dict[str, float]:
-    """Return how two catalogues of a frame differ: the median of `truth` minus `other` over stars that both count.
+def offset(truth: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
+    """Return how two catalogues of a frame differ: `truth` minus `other` over stars within 2 px that both count.
 
     Parameters
     ----------
     truth, other : DataFrame
         Columns x, y, mag, counted.
-    radius : float
-        Largest distance of a pair, px.
 
     Returns
     -------
@@ -66,17 +65,15 @@ def offset(truth: pd.DataFrame, other: pd.DataFrame, radius: float = 2.0) -> dic
         median absolute deviation. NaN where there is no pair.
     """
     first, second = (table.loc[table["counted"], ["x", "y", "mag"]].to_numpy(float) for table in (truth, other))
-    difference = np.full((1, 3), np.nan)
-    n = 0
+    difference = np.empty((0, 3))
     if len(first) and len(second):
         distance, index = cKDTree(second[:, :2]).query(first[:, :2])
-        near = distance <= radius
-        n = int(near.sum())
-        difference = first[near] - second[index[near]] if n else difference
-    result: dict[str, float] = {"n": n}
+        near = distance <= matching.RADIUS
+        difference = first[near] - second[index[near]]
+    result: dict[str, float] = {"n": len(difference)}
     for name, values in zip(("x", "y", "mag"), difference.T, strict=True):
-        result[name] = float(np.median(values))
-        result[f"{name}_scatter"] = float(metrics.robust_scatter(values))
+        result[name] = float(np.median(values)) if len(values) else np.nan
+        result[f"{name}_scatter"] = float(metrics.robust_scatter(values)) if len(values) else np.nan
     return result
 
 
@@ -87,33 +84,29 @@ def known(detections: pd.DataFrame, sources: pd.DataFrame, radius: float = match
     return cKDTree(sources[["x", "y"]].to_numpy()).query(detections[["x", "y"]].to_numpy())[0] <= radius
 
 
-def false_detections(table: pd.DataFrame, method: str = "pnet") -> pd.DataFrame:
-    """Return what either catalogue calls a false detection on the field, and which catalogues know it.
+def false_detections(table: pd.DataFrame) -> pd.DataFrame:
+    """Return what either catalogue calls a false detection of PNet's on the field, and which catalogues know it.
 
     Parameters
     ----------
     table : DataFrame
         Measurements of the data sets ``sdss`` (photoObj) and ``coadd`` in one table.
-    method : str
 
     Returns
     -------
     DataFrame
         x, y (px), mag, confidence, in_photoobj, in_coadd (bool: a source of any kind and magnitude within 2 px).
     """
-    names = {"sdss": "in_photoobj", DATASET: "in_coadd"}
-    working = {name: scores.select(table, name, method) for name in names}
-    frames = set(working[DATASET]["frame"])
+    table = table[table["frame"].isin(scores.rows(table, DATASET, "pnet")["frame"])]
     first, second = (
-        rows.loc[(rows["status"] == matching.FALSE) & rows["frame"].isin(frames), ["x", "y", "mag", "confidence"]]
-        for rows in working.values()
+        rows.loc[rows["status"] == matching.FALSE, ["x", "y", "mag", "confidence"]]
+        for rows in (scores.select(table, name, "pnet") for name in ("sdss", DATASET))
     )
     # the same detection in both: the Monte Carlo samples move it a little
     false = pd.concat([first, second[~known(second, first, SAME)]], ignore_index=True)
-    for name, label in names.items():
-        sources = scores.rows(table, name, method)
-        sources = sources[sources["frame"].isin(frames)].dropna(subset=["truth_x", "truth_y"])
-        false[label] = known(false, sources[["truth_x", "truth_y"]].set_axis(["x", "y"], axis=1))
+    for name, label in (("sdss", "in_photoobj"), (DATASET, "in_coadd")):
+        sources = scores.rows(table, name, "pnet")[["truth_x", "truth_y"]].dropna()
+        false[label] = known(false, sources.set_axis(["x", "y"], axis=1))
     return false
 
 
@@ -132,8 +125,8 @@ def own_error(delta: np.ndarray, sigma: np.ndarray) -> float:
     return float(brentq(excess, 0.0, LARGEST)) if excess(LARGEST) < 0 else np.nan
 
 
-def compute(table: pd.DataFrame, method: str = "pnet", *, seed: int) -> dict[str, Score]:
-    """Return the scores by short key.
+def compute(table: pd.DataFrame, *, seed: int) -> dict[str, Score]:
+    """Return PNet's scores by short key.
 
     Parameters
     ----------
@@ -142,23 +135,19 @@ def compute(table: pd.DataFrame, method: str = "pnet", *, seed: int) -> dict[str
     seed : int
         Of the bootstrap intervals.
     """
-    seed = derive(seed, "coadd", method)
-    at = scores.select(table, DATASET, method)
-    if at.empty:
-        return {}
+    seed = derive(seed, "coadd", "pnet")
+    at = scores.select(table, DATASET, "pnet")
     found: dict[str, Score] = {}
-    if (table["dataset"] == "sdss").any():
-        false = false_detections(table, method)
+    if len(at) and (table["dataset"] == "sdss").any():
+        false = false_detections(table)
         doubted = false[~false["in_photoobj"]]
-        found["photoobj_false_real"] = Score(
-            metrics.rate(int(doubted["in_coadd"].sum()), len(doubted)),
-            "share of the detections unknown to photoObj that are a source of the co-add",
-        )
+        real = metrics.rate(int(doubted["in_coadd"].sum()), len(doubted))
+        title = "share of the detections unknown to photoObj that are a source of the co-add"
+        found["photoobj_false_real"] = Score(real, title)
         true = int((at["status"] == matching.MATCHED).sum())
-        neither = int((~false["in_photoobj"] & ~false["in_coadd"]).sum())
-        found["precision_either"] = Score(
-            metrics.precision(true, neither), "precision, false only if in neither photoObj nor the co-add", limit=1.0
-        )
+        precision = metrics.precision(true, int((~doubted["in_coadd"]).sum()))
+        title = "precision, false only if in neither photoObj nor the co-add"
+        found["precision_either"] = Score(precision, title, limit=1.0)
     stars = scores.matched(at, "mag")
     stars = stars.assign(delta=stars["mag"] - stars["truth_mag"])
     if len(stars) < 5:
@@ -185,19 +174,17 @@ def compute(table: pd.DataFrame, method: str = "pnet", *, seed: int) -> dict[str
     return found
 
 
-def _interval(delta: np.ndarray, sigma: np.ndarray, seed: int, draws: int = 300) -> tuple[float, float]:
+def _interval(delta: np.ndarray, sigma: np.ndarray, seed: int) -> tuple[float, float]:
     """Return the 95 % bootstrap interval of `own_error`."""
     rng = np.random.default_rng(seed)
-    values = []
-    for _ in range(draws):
-        index = rng.integers(len(delta), size=len(delta))
-        values.append(own_error(delta[index], sigma[index]))
-    values = np.array(values)[np.isfinite(values)]
-    return tuple(np.quantile(values, [0.025, 0.975])) if len(values) > draws / 2 else (np.nan, np.nan)
+    draws = (rng.integers(len(delta), size=len(delta)) for _ in range(DRAWS))
+    values = np.array([own_error(delta[index], sigma[index]) for index in draws])
+    values = values[np.isfinite(values)]
+    return tuple(np.quantile(values, [0.025, 0.975])) if len(values) > DRAWS / 2 else (np.nan, np.nan)
 
 
-def entries(table: pd.DataFrame, record: Mapping[str, Any], source: str, method: str = "pnet") -> list[Entry]:
-    """Return the ledger's entries, ``coadd.<method>.<what>``.
+def entries(table: pd.DataFrame, record: Mapping[str, Any], source: str) -> list[Entry]:
+    """Return the ledger's entries, ``coadd.pnet.<what>``.
 
     Parameters
     ----------
@@ -207,5 +194,4 @@ def entries(table: pd.DataFrame, record: Mapping[str, Any], source: str, method:
         Provenance of the co-add's measurement.
     source : {"live", "released"}
     """
-    found = compute(table, method, seed=int(record.get("seed", 0)))
-    return entries_of(found, f"{DATASET}.{method}", source, record)
+    return entries_of(compute(table, seed=int(record.get("seed", 0))), f"{DATASET}.pnet", source, record)

@@ -8,6 +8,7 @@ files (`data_manifests/stripe82.yml`), and two DR17 frames of the standard manif
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,16 +45,9 @@ FEWEST = 6  # common stars; an affine transformation has three parameters an axi
 
 @dataclass(frozen=True)
 class Pair:
-    """Two frames that share sky.
+    """Two frames that share sky, each with its celestial WCS and ``meta["psf"]``, a PSFModel or None.
 
-    Parameters
-    ----------
-    name : str
-        As in ``stripe82``.
-    first, second : Frame
-        Each with its celestial WCS and ``meta["psf"]``, a PSFModel or None.
-    reference : DataFrame, optional
-        Catalogue of stars: ra, dec (degrees), mag, mag_err. Where there is one, only its stars count.
+    `reference` is a catalogue of stars: ra, dec (degrees), mag, mag_err. Where there is one, only its stars count.
     """
 
     name: str
@@ -80,11 +74,7 @@ def overlap_pair(manifest: str = "sdss-standard") -> Pair:
 def measure(frame: Frame, measurer: measurements.Measurer) -> pd.DataFrame:
     """Return a frame's detections with their limits and ``good``: isolated, off the edge and not masked.
 
-    Parameters
-    ----------
-    frame : Frame
-    measurer : callable
-        ``measurer(frame)`` → x, y, confidence, flux, mag and what else of `matching.MEASURED_COLUMNS` it has.
+    ``measurer(frame)`` gives x, y, confidence, flux, mag and what else of `matching.MEASURED_COLUMNS` it has.
     """
     found = measurer(frame)
     found = found[found["confidence"] >= CONFIDENCE].reset_index(drop=True)
@@ -133,10 +123,9 @@ def pair_up(pair: Pair, first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFra
     for frame in (pair.first, pair.second):
         if frame.wcs is None:
             raise DataError(f"frame {frame.name}: has no celestial WCS, so its stars cannot be found at another epoch")
-    here, there = first[["x", "y"]].to_numpy(), second[["x", "y"]].to_numpy()
-    expected = here
-    if len(here):
-        expected = pair.second.wcs.all_world2pix(pair.first.wcs.all_pix2world(here, 0), 0)
+    expected, there = first[["x", "y"]].to_numpy(), second[["x", "y"]].to_numpy()
+    if len(expected):
+        expected = pair.second.wcs.all_world2pix(pair.first.wcs.all_pix2world(expected, 0), 0)
     one, two = _mutual(expected, there, FIRST_MATCH)
     if len(one) >= FEWEST:
         shift = there[two] - expected[one]
@@ -145,18 +134,15 @@ def pair_up(pair: Pair, first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFra
         solution = np.linalg.lstsq(design[one][near], shift[near], rcond=None)[0]
         one, two = _mutual(expected + design @ solution, there, matching.RADIUS)
     if len(one) < FEWEST:
-        raise DataError(
-            f"frames {pair.first.name} and {pair.second.name}: {len(one)} common stars; {FEWEST} are needed"
-        )
+        names = f"{pair.first.name} and {pair.second.name}"
+        raise DataError(f"frames {names}: {len(one)} common stars; {FEWEST} are needed")
     parts = [
         table.loc[index, list(MEASURED)].reset_index(drop=True).add_suffix(f"_{epoch}")
         for epoch, table, index in ((1, first, one), (2, second, two))
     ]
-    rows = pd.concat(parts, axis=1).assign(
-        pair=pair.name,
-        frame=f"{pair.first.name} + {pair.second.name}",
-        **{"reference": False, "reference_mag": np.nan, "reference_mag_err": np.nan},
-    )
+    reference = {"reference": False, "reference_mag": np.nan, "reference_mag_err": np.nan}
+    names = f"{pair.first.name} + {pair.second.name}"
+    rows = pd.concat(parts, axis=1).assign(pair=pair.name, frame=names, **reference)
     seen = ((rows["mag_1"] + rows["mag_2"]) / 2).between(*catalogue.MAGNITUDES)
     rows["counted"] = first.loc[one, "good"].to_numpy() & second.loc[two, "good"].to_numpy() & seen
     if pair.reference is not None:
@@ -193,38 +179,17 @@ def _add_reference(rows: pd.DataFrame, pair: Pair) -> None:
 def run(
     output: str | os.PathLike,
     *,
+    detection: str | os.PathLike = "released",
+    refiner: str | os.PathLike = "released",
+    bpnn: str | os.PathLike = "released",
     seed: int = 2023,
     manifest: str = "sdss-standard",
     optional: bool = False,
-    measurer: measurements.Measurer | None = None,
-    **weights: str,
 ) -> dict[str, Any]:
     """Measure both epochs of every pair with PNet and write ``<output>/measurements/repeat.parquet``.
 
-    Parameters
-    ----------
-    output : path
-        Folder of the run.
-    seed : int
-        Of the Monte Carlo samples.
-    manifest : str
-        Where the overlapping DR17 frames are listed.
-    optional : bool
-        Where data is missing, leave a record that says why instead of raising, and no older measurement of this run.
-    measurer : callable, optional
-        PNet with `weights` by default.
-    weights
-        As for `measurements.pnet_measurer`: detection, bpnn and the like.
-
-    Returns
-    -------
-    dict
-        The record beside the table; of data that cannot be had ``available`` (False) and ``reason``.
-
-    Raises
-    ------
-    MissingError
-        If the frames of Stripe 82 cannot be had. Without the overlap the other pair is measured alone.
+    Where a table of the same settings lies there, it returns at once. Parameters, return value and errors are those of
+    `measurements.run`; `manifest` lists the DR17 frames that overlap. Without those the other pair is measured alone.
     """
     path = paths.folder_of(output) / "measurements" / "repeat.parquet"
     try:
@@ -238,18 +203,17 @@ def run(
         pairs.append(overlap_pair(manifest))
     except MissingError as error:
         details["left_out"] = f"overlap not measured: {str(error).splitlines()[0]}"
-    measurer = measurer or measurements.pnet_measurer(seed=seed, **weights)
+    networks = {"detection": detection, "refiner": refiner, "bpnn": bpnn}
+    settings = {"seed": seed, "pairs": [pair.name for pair in pairs], "weights": measurements.hashes(networks)}
+    if known := measurements.known(path, settings, COLUMNS):
+        return known
+    measurer = measurements.pnet_measurer(**networks, seed=seed)
     parts = [pair_up(pair, *(measure(frame, measurer) for frame in (pair.first, pair.second))) for pair in pairs]
     table = pd.concat(parts, ignore_index=True).astype({"pair": "str", "frame": "str"})
-    details = {"device": "cpu", **getattr(measurer, "provenance", {}), **details}
-    options = "".join(f" --{name} {value}" for name, value in weights.items() if value != "released")
+    options = "".join(f" --{kind} {name}" for kind, name in networks.items() if name != "released")
     command = f"python -m studies repeat --output {paths.shown(output)} --seed {seed}{options}"
-    return measurements.write(table, path, provenance.record(command, seed, **details))
-
-
-def read(path: str | os.PathLike) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Read the table that `run` wrote and its provenance; errors as of `measurements.read`."""
-    return measurements.read(path, COLUMNS)
+    record = provenance.record(command, seed, **{"device": "cpu", **measurer.provenance, **details}, settings=settings)
+    return measurements.write(table, path, record)
 
 
 def load(output: str | os.PathLike) -> tuple[pd.DataFrame, dict[str, Any], str]:
@@ -260,6 +224,7 @@ def load(output: str | os.PathLike) -> tuple[pd.DataFrame, dict[str, Any], str]:
     MissingError
         If neither is there.
     """
+    read = partial(measurements.read, columns=COLUMNS)
     table, record, origin = shown.find("measurements/repeat.parquet", output, read)
     if origin == shown.MISSING:
         raise MissingError(

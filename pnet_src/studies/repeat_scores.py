@@ -26,27 +26,22 @@ TITLES = {
     "x_bpnn": "x (BPNN)",
     "y_bpnn": "y (BPNN)",
 }
-QUANTITIES = tuple(TITLES)
-DEGREE = 1  # of the smooth difference: affine for positions, a plane for the zero point
+TERMS = 3  # of the smooth difference, a plane: affine for positions, a zero point that drifts
 CLIP = 3.5  # scatters; what lies beyond (variable stars, proper motion) does not shape the smooth difference
+ROUNDS = 10  # of clipping, at most
 COVERED = 0.6826894921370859  # of a Gaussian within one σ
 ROBUST = metrics.robust_scatter
 
 
-def smooth_residual(
-    values: np.ndarray, x: np.ndarray, y: np.ndarray, *, degree: int = DEGREE, clip: float = CLIP, rounds: int = 10
-) -> np.ndarray:
-    """Return values minus a polynomial of the position that was fitted to all other stars.
+def smooth_residual(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return values minus a plane over the positions that was fitted to all other stars.
+
+    Stars whose residual exceeds `CLIP` scatters (1.4826 median absolute deviations) do not enter the fit.
 
     Parameters
     ----------
-    values : ndarray, (N,)
-    x, y : ndarray, (N,)
-        Positions in pixels.
-    degree : int
-        0 is a constant, 1 a plane, 2 has six terms.
-    clip : float
-        Stars whose residual exceeds this many scatters (1.4826 median absolute deviations) do not enter the fit.
+    values, x, y : ndarray, (N,)
+        Positions are in pixels.
 
     Returns
     -------
@@ -56,41 +51,40 @@ def smooth_residual(
     Raises
     ------
     ConfigError
-        If there are too few stars for the polynomial.
+        If there are too few stars for a plane.
     """
     values, x, y = metrics.flat(values=values, x=x, y=y)
-    terms = (degree + 1) * (degree + 2) // 2
-    if len(values) < 2 * terms:
-        raise ConfigError(f"degree {degree} has {terms} terms; {len(values)} stars are fewer than twice as many")
-    u, v = x / 1000 - 1, y / 1000 - 0.75  # of order one on a frame of SDSS
-    design = np.column_stack([u**i * v**j for i in range(degree + 1) for j in range(degree + 1 - i)])
+    if len(values) < 2 * TERMS:
+        raise ConfigError(f"a plane has {TERMS} terms; {len(values)} stars are fewer than twice as many")
+    # of order one on a frame of SDSS
+    design = np.column_stack([np.ones(len(x)), y / 1000 - 0.75, x / 1000 - 1])
+
+    def residual() -> np.ndarray:
+        return values - design @ np.linalg.lstsq(design[used], values[used], rcond=None)[0]
+
     used = np.ones(len(values), bool)
-    for _ in range(rounds):
-        residual = values - design @ np.linalg.lstsq(design[used], values[used], rcond=None)[0]
-        scatter = metrics.robust_scatter(residual[used])
-        keep = np.abs(residual - np.median(residual[used])) <= clip * scatter
-        if (keep == used).all() or keep.sum() < 2 * terms:
+    for _ in range(ROUNDS):
+        left = residual()
+        keep = np.abs(left - np.median(left[used])) <= CLIP * metrics.robust_scatter(left[used])
+        if (keep == used).all() or keep.sum() < 2 * TERMS:
             break
         used = keep
-    residual = values - design @ np.linalg.lstsq(design[used], values[used], rcond=None)[0]
-    q, _ = np.linalg.qr(design[used])
     leverage = np.zeros(len(values))
-    leverage[used] = (q**2).sum(axis=1)
-    return residual / np.maximum(1 - leverage, 1e-3)
+    leverage[used] = (np.linalg.qr(design[used])[0] ** 2).sum(axis=1)
+    return residual() / np.maximum(1 - leverage, 1e-3)
 
 
-def differences(table: pd.DataFrame, pair: str, quantity: str = "mag", *, degree: int = DEGREE) -> pd.DataFrame:
+def differences(table: pd.DataFrame, pair: str, quantity: str) -> pd.DataFrame:
     """Return the differences between epochs of the stars that count.
 
     Parameters
     ----------
     table : DataFrame
-        From `repeat.read`.
+        `repeat.COLUMNS`.
     pair : str
         As in ``stripe82``.
-    quantity : {"mag", "mag_net", "x", "y", "x_bpnn", "y_bpnn"}
-    degree : int
-        See `smooth_residual`.
+    quantity : str
+        Of `TITLES`.
 
     Returns
     -------
@@ -98,26 +92,22 @@ def differences(table: pd.DataFrame, pair: str, quantity: str = "mag", *, degree
         mag (mean of both epochs), delta (second minus first, the smooth part taken off), sigma (√(σ₁² + σ₂²), NaN where
         the method gives no errors), limit (√ of the two bounds' squares). Empty where the method has no such quantity.
     """
-    if quantity not in QUANTITIES:
-        raise ConfigError(f"quantity is {quantity!r}, allowed are {', '.join(QUANTITIES)}")
-    rows = table[(table["pair"] == pair) & table["counted"]].dropna(subset=[f"{quantity}_1", f"{quantity}_2"])
-    terms = (degree + 1) * (degree + 2) // 2
-    if len(rows) < 2 * terms:
-        return pd.DataFrame({name: pd.Series(dtype=float) for name in ("mag", "delta", "sigma", "limit")})
-    raw = (rows[f"{quantity}_2"] - rows[f"{quantity}_1"]).to_numpy()
-    delta = smooth_residual(raw, rows["x_1"].to_numpy(), rows["y_1"].to_numpy(), degree=degree)
+    first, second = f"{quantity}_1", f"{quantity}_2"
+    rows = table[(table["pair"] == pair) & table["counted"]].dropna(subset=[first, second]).reset_index(drop=True)
+    if len(rows) < 2 * TERMS:
+        return pd.DataFrame(columns=["mag", "delta", "sigma", "limit"], dtype=float)
 
-    def both(name: str) -> np.ndarray:
-        return np.hypot(rows[f"{name}_1"].to_numpy(), rows[f"{name}_2"].to_numpy())
+    def both(name: str) -> pd.Series:
+        return np.hypot(rows[f"{name}_1"], rows[f"{name}_2"])
 
     return pd.DataFrame(
         {
-            "mag": ((rows["mag_1"] + rows["mag_2"]) / 2).to_numpy(),
-            "delta": delta,
+            "mag": (rows["mag_1"] + rows["mag_2"]) / 2,
+            "delta": smooth_residual(rows[second] - rows[first], rows["x_1"], rows["y_1"]),
             "sigma": both(f"{quantity}_err"),
             "limit": both(f"limit_{quantity.split('_')[0]}"),
         }
-    ).reset_index(drop=True)
+    )
 
 
 def compute(table: pd.DataFrame, *, seed: int) -> dict[str, Score]:
@@ -126,13 +116,13 @@ def compute(table: pd.DataFrame, *, seed: int) -> dict[str, Score]:
     Parameters
     ----------
     table : DataFrame
-        From `repeat.read`.
+        `repeat.COLUMNS`.
     seed : int
         Of the bootstrap intervals.
     """
     found: dict[str, Score] = {}
     for pair in table["pair"].unique():
-        for quantity in QUANTITIES:
+        for quantity in TITLES:
             found |= dict(_scores(table, pair, quantity, derive(seed, "repeat", pair, quantity)))
         found |= dict(_against_reference(table, pair, derive(seed, "repeat", pair, "reference")))
         counted = table[(table["pair"] == pair) & table["counted"]]
@@ -152,12 +142,8 @@ def _scores(table: pd.DataFrame, pair: str, quantity: str, seed: int) -> Iterato
         if len(part) < 3:
             continue
         where = f"{pair}, {TITLES[quantity]}, {name} mag"
-        limit = float(part["limit"].median() / np.sqrt(2))
-        found = {
-            "repeatability": _score(
-                ROBUST, part["delta"] / np.sqrt(2), seed, "scatter between epochs / √2", unit, limit
-            )
-        }
+        limit, one = float(part["limit"].median() / np.sqrt(2)), part["delta"] / np.sqrt(2)
+        found = {"repeatability": _score(ROBUST, one, seed, "scatter between epochs / √2", unit, limit)}
         bounded = part[np.isfinite(part["limit"]) & (part["limit"] > 0)]
         if len(bounded) > 2:
             ratio = bounded["delta"] / bounded["limit"]

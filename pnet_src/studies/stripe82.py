@@ -17,11 +17,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import requests
-import yaml
 
 from pnet.common import paths
-from pnet.common.errors import ConfigError, DataError, MissingError
-from pnet.common.files import sha256
+from pnet.common.errors import DataError, MissingError
+from pnet.common.files import read_manifest, sha256
 from pnet.common.fits_file import open_fits, read_columns
 from pnet.frame import Frame
 from pnet.sdss.field import BANDS, FieldId
@@ -34,7 +33,7 @@ from pnet.sky import catalogue
 FIELD = "94-1-12"  # the field that the catalogue was cut out for
 DEPTH = 22.2  # mag; where a single frame of SDSS finds 95 % of the stars, so what is fainter disturbs no star of it
 NEEDED = (
-    *("objid", "ra", "dec", "probpsf", "psfmag_g", "devmag_g", "expmag_g", "fracdev_r"),
+    *("ra", "dec", "probpsf", "psfmag_g", "devmag_g", "expmag_g", "fracdev_r"),
     *("galaxy_bool", "is_saturated"),
 )
 EXPOSURE = 53.907456  # s; what the zero points of tsField are for
@@ -43,18 +42,8 @@ VARIABLE = "STRIPE82_MIRROR"
 
 
 def load() -> dict[str, File]:
-    """Return the files of ``data_manifests/stripe82.yml`` by role.
-
-    Raises
-    ------
-    ConfigError
-        If the manifest is not as the released one.
-    """
-    path = paths.MANIFESTS / "stripe82.yml"
-    try:
-        return {entry["role"]: File(**entry) for entry in yaml.safe_load(path.read_text())["files"]}
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: is no list of Stripe 82 files ({error})") from error
+    """Return the files of ``data_manifests/stripe82.yml`` by role."""
+    return {entry["role"]: File(**entry) for entry in read_manifest(paths.MANIFESTS / "stripe82.yml")["files"]}
 
 
 def folders() -> list[Path]:
@@ -85,32 +74,24 @@ def fetch(roles: Iterable[str]) -> dict[str, Path]:
     Raises
     ------
     ConfigError
-        If a role is unknown.
+        As `folders`.
     MissingError
         If a file can be had neither here nor from its public copy.
     """
-    known, found = load(), {}
+    known, places, found = load(), folders(), {}
     for role in roles:
-        if role not in known:
-            raise ConfigError(f"role is {role!r}; the manifest of Stripe 82 has {', '.join(known)}")
         file = known[role]
-        places = (folder / file.path for folder in folders())
-        here = (place for place in places if place.is_file() and sha256(place) == file.sha256)
-        found[role] = next(here, None) or _download(file)
+        here = [place / file.path for place in places]
+        whole = (path for path in here if path.is_file() and sha256(path) == file.sha256)
+        found[role] = next(whole, here[0])
+        try:
+            retrieve(file.url, found[role], file.sha256)  # at once where it is whole
+        except (requests.RequestException, ValueError, OSError) as error:
+            raise MissingError(
+                f"{file.path} of Stripe 82 is not here and did not come from {file.url} ({explain(error)}); "
+                f"`{VARIABLE}=<folder that holds {file.path}>` takes it from a folder"
+            ) from error
     return found
-
-
-def _download(file: File) -> Path:
-    """Download one file into the folder of downloads; pooch moves it there only when its hash is right."""
-    target = paths.data_root() / "stripe82" / file.path
-    try:
-        retrieve(file.url, target, file.sha256)
-    except (requests.RequestException, ValueError, OSError) as error:
-        raise MissingError(
-            f"{file.path} of Stripe 82 is not here and did not come from {file.url} ({explain(error)}); "
-            f"`{VARIABLE}=<folder that holds {file.path}>` takes it from a folder"
-        ) from error
-    return target
 
 
 def read_reference(path: str | os.PathLike, band: str = "g") -> pd.DataFrame:
@@ -128,12 +109,7 @@ def read_reference(path: str | os.PathLike, band: str = "g") -> pd.DataFrame:
     return rows[table["starnotgal"] == 1].reset_index(drop=True)
 
 
-def read_fpc(
-    path: str | os.PathLike,
-    psfield: str | os.PathLike,
-    tsfield: str | os.PathLike,
-    fpm: str | os.PathLike | None = None,
-) -> Frame:
+def read_fpc(path: Path, psfield: Path, tsfield: Path, fpm: Path) -> Frame:
     """Read an fpC frame as electrons with the sky in it.
 
     With n counts, soft bias b and gain g, the image is g (n − b) and its variance g² ((n − b)/g + dark variance); a
@@ -148,8 +124,8 @@ def read_fpc(
         ``psField-….fit`` of the same field: gain, dark variance and seeing.
     tsfield : path
         ``tsField-….fit`` of the same field: the calibration.
-    fpm : path, optional
-        ``fpM-….fit`` of the same field and band; without it nothing is masked.
+    fpm : path
+        ``fpM-….fit`` of the same field and band: the mask.
 
     Returns
     -------
@@ -162,7 +138,7 @@ def read_fpc(
     DataError
         If a file is damaged or belongs to another field.
     """
-    match = _NAME.search(Path(path).name)
+    match = _NAME.search(path.name)
     if not match:
         raise DataError(f"{path}: is not named like fpC-004192-g4-0300.fit.gz, so its field is not known")
     identity = FieldId(int(match["run"]), int(match["camcol"]), int(match["field"]), match["band"])
@@ -179,30 +155,20 @@ def read_fpc(
     model.check(identity)
     zero, extinction, airmass, mjd = _calibration(tsfield, identity)
     counts = data.astype(np.float64) - float(header["SOFTBIAS"])
-    planes = {} if fpm is None else read_mask(fpm, identity=identity, shape=counts.shape)
+    planes = read_mask(fpm, identity=identity, shape=counts.shape)
     # Whole counts: their rounding adds a twelfth.
     variance = model.gain**2 * (np.maximum(counts, 0) / model.gain + model.dark_variance + 1 / 12)
     zero_point = 2.5 * np.log10(EXPOSURE * model.gain) - (zero + extinction * airmass)
-    return assemble(
-        identity,
-        model.gain * counts,
-        variance,
-        zero_point=zero_point,
-        gain=model.gain,
-        dark_variance=model.dark_variance,
-        header=header,
-        planes=planes,
-        model=model,
-        airmass=airmass,
-        mjd=mjd,
-    )
+    calibration = {"zero_point": zero_point, "gain": model.gain, "dark_variance": model.dark_variance}
+    more = {"header": header, "planes": planes, "model": model, "airmass": airmass, "mjd": mjd}
+    return assemble(identity, model.gain * counts, variance, **calibration, **more)
 
 
-def _calibration(path: str | os.PathLike, identity: FieldId) -> tuple[float, float, float, float]:
+def _calibration(path: Path, identity: FieldId) -> tuple[float, float, float, float]:
     """Return zero point, extinction (mag per airmass), airmass and date (MJD) of a field from its tsField."""
     hdus = open_fits(path)
     index = BANDS.index(identity.band)
-    match = re.search(r"tsField-(\d{6})-(\d)-\d+-(\d{4})\.fit", Path(path).name)
+    match = re.search(r"tsField-(\d{6})-(\d)-\d+-(\d{4})\.fit", path.name)
     if match and tuple(map(int, match.groups())) != (identity.run, identity.camcol, identity.field):
         raise DataError(f"{path}: belongs to another field than {identity.name}")
     try:
@@ -234,7 +200,7 @@ def coadd_truth(path: str | os.PathLike, frame: Frame) -> pd.DataFrame:
     -------
     DataFrame
         x, y (px from 0, through the WCS), mag (AB; PSF magnitude of a star, model magnitude of a galaxy), flux
-        (electrons of the frame), kind, counted, saturated, objid, ra, dec (degrees).
+        (electrons of the frame), kind, counted, saturated.
 
     Raises
     ------
@@ -249,19 +215,8 @@ def coadd_truth(path: str | os.PathLike, frame: Frame) -> pd.DataFrame:
     star = (native["probpsf"] == 1) & ~native["galaxy_bool"].astype(bool)
     model = np.where(native["fracdev_r"] > 0.5, native["devmag_g"], native["expmag_g"])
     mag = np.where(star, native["psfmag_g"], model).astype(float)
-    rows = pd.DataFrame(
-        {
-            "x": x,
-            "y": y,
-            "mag": mag,
-            "flux": frame.flux(mag),
-            "kind": np.where(star, "star", "galaxy"),
-            "saturated": native["is_saturated"].astype(bool),
-            "objid": [str(value) for value in native["objid"]],
-            "ra": native["ra"].astype(float),
-            "dec": native["dec"].astype(float),
-        }
-    )
+    rows = pd.DataFrame({"x": x, "y": y, "mag": mag, "flux": frame.flux(mag), "kind": np.where(star, "star", "galaxy")})
+    rows["saturated"] = native["is_saturated"].astype(bool)
     height, width = frame.shape
     inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
     if not inside.any():

@@ -39,7 +39,6 @@ def write_coadd(path, sources=SOURCES):
     x, y, g, star, saturated = (np.array(column) for column in zip(*sources, strict=True))
     ra, dec = wcs().all_pix2world(x, y, 0)
     columns = {
-        "objid": np.arange(len(x)) + 8647474690324234433,
         "ra": ra,
         "dec": dec,
         "probpsf": star.astype(float),
@@ -51,9 +50,9 @@ def write_coadd(path, sources=SOURCES):
         "is_saturated": saturated,
         "x": x + 4.4,  # pixels of the r frame: not to be used
     }
-    formats = {"objid": "K", "galaxy_bool": "L", "is_saturated": "L"}
-    table = fits.BinTableHDU.from_columns([fits.Column(n, formats.get(n, "D"), array=v) for n, v in columns.items()])
-    fits.HDUList([fits.PrimaryHDU(), table]).writeto(path)
+    formats = {"galaxy_bool": "L", "is_saturated": "L"}
+    columns = [fits.Column(name, formats.get(name, "D"), array=values) for name, values in columns.items()]
+    fits.BinTableHDU.from_columns(columns).writeto(path)
     return path
 
 
@@ -96,7 +95,7 @@ def test_damaged_catalogues_are_named(frame, tmp_path):
     with pytest.raises(DataError, match="no source of it lies on frame"):
         stripe82.coadd_truth(far, frame)
     fits.BinTableHDU.from_columns([fits.Column("ra", "D", array=[1.0])]).writeto(tmp_path / "short.fits")
-    with pytest.raises(DataError, match="lacks the columns objid, dec"):
+    with pytest.raises(DataError, match="lacks the columns dec, probpsf"):
         stripe82.coadd_truth(tmp_path / "short.fits", frame)
 
 
@@ -109,23 +108,20 @@ def test_the_manifest_lists_every_file_with_its_public_copy():
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch):
-    """A manifest of one file, and folders where it may lie."""
+def put(tmp_path, monkeypatch):
+    """A manifest of one file, and what puts that file into a folder."""
     content = b"co-add" * 100
-    manifest = tmp_path / "manifests" / "stripe82.yml"
-    manifest.parent.mkdir()
     digest = hashlib.sha256(content).hexdigest()
-    manifest.write_text(
-        f"files:\n- {{role: coadd, path: stripe82_coadd/c.fits, bytes: {len(content)}, sha256: {digest}, "
-        "url: http://127.0.0.1:9/c.fits}\n"
+    (tmp_path / "stripe82.yml").write_text(
+        f"files: [{{role: coadd, path: coadd/c.fits, sha256: {digest}, url: 'http://127.0.0.1:9/c.fits'}}]\n"
     )
-    monkeypatch.setattr("pnet.common.paths.MANIFESTS", manifest.parent)
+    monkeypatch.setattr("pnet.common.paths.MANIFESTS", tmp_path)
     monkeypatch.setenv("PNET_DATA", str(tmp_path / "data"))
-    monkeypatch.delenv("SDSS_MIRROR", raising=False)
-    monkeypatch.delenv("STRIPE82_MIRROR", raising=False)
+    for name in ("SDSS_MIRROR", "STRIPE82_MIRROR"):
+        monkeypatch.delenv(name, raising=False)
 
-    def put(folder):
-        path = tmp_path / folder / "stripe82_coadd" / "c.fits"
+    def put(folder, content=content):
+        path = tmp_path / folder / "coadd" / "c.fits"
         path.parent.mkdir(parents=True)
         path.write_bytes(content)
         return path
@@ -133,43 +129,32 @@ def store(tmp_path, monkeypatch):
     return put
 
 
-@pytest.mark.parametrize("where", ["downloads", "named", "beside"])
-def test_files_are_found_where_they_may_lie(store, tmp_path, monkeypatch, where):
-    if where == "downloads":
-        path = store("data/stripe82")
-    elif where == "named":
-        path = store("mine")
-        monkeypatch.setenv("STRIPE82_MIRROR", str(tmp_path / "mine"))
-    else:
-        path = store("sdss")
-        (tmp_path / "sdss" / "sas" / "dr17").mkdir(parents=True)
-        monkeypatch.setenv("SDSS_MIRROR", str(tmp_path / "sdss" / "sas"))
+@pytest.mark.parametrize(
+    ("folder", "variable", "value"),
+    [("data/stripe82", None, ""), ("mine", "STRIPE82_MIRROR", "mine"), ("sdss", "SDSS_MIRROR", "sdss/sas")],
+)
+def test_files_are_found_where_they_may_lie(put, tmp_path, monkeypatch, folder, variable, value):
+    path = put(folder)
+    (tmp_path / "sdss" / "sas" / "dr17").mkdir(parents=True)
+    if variable:
+        monkeypatch.setenv(variable, str(tmp_path / value))
     assert stripe82.fetch(["coadd"]) == {"coadd": path}
 
 
-def test_a_missing_file_says_what_to_do(store, tmp_path, monkeypatch):
-    with pytest.raises(MissingError, match=r"STRIPE82_MIRROR=<folder that holds stripe82_coadd/c\.fits>"):
-        stripe82.fetch(["coadd"])
-    path = store("mine")
-    path.write_bytes(b"other bytes")  # a damaged copy is none
+def test_a_missing_file_says_what_to_do(put, tmp_path, monkeypatch):
+    put("mine", b"other bytes")  # a damaged copy is none
     monkeypatch.setenv("STRIPE82_MIRROR", str(tmp_path / "mine"))
-    with pytest.raises(MissingError):
+    with pytest.raises(MissingError, match=r"STRIPE82_MIRROR=<folder that holds coadd/c\.fits>"):
         stripe82.fetch(["coadd"])
-    with pytest.raises(ConfigError, match="it has|has coadd"):
-        stripe82.fetch(["fpC-1"])
     monkeypatch.setenv("STRIPE82_MIRROR", str(tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match="no such folder"):
         stripe82.fetch(["coadd"])
 
 
-def rows(dataset, status, n, rng, **values):
-    table = pd.DataFrame(np.nan, index=range(n), columns=list(COLUMNS)).astype(object)
-    table["dataset"], table["frame"], table["method"], table["status"] = dataset, "94-1-12-g", "pnet", status
-    table["truth_kind"], table["counted"], table["confidence"] = "star", status == "matched", 0.9
-    for name, value in values.items():
-        table[name] = value
-    text = ("dataset", "frame", "method", "status", "truth_kind")
-    return table.astype({name: float for name in COLUMNS if name not in (*text, "counted")})
+def rows(dataset, status, **values):
+    table = pd.DataFrame(values).assign(dataset=dataset, frame="94-1-12-g", method="pnet", status=status)
+    table = table.assign(truth_kind="star", counted=status == "matched", confidence=0.9)
+    return table.reindex(columns=list(COLUMNS))
 
 
 def measured(rng, own=0.02, sigma=0.01, n=400):
@@ -178,50 +163,39 @@ def measured(rng, own=0.02, sigma=0.01, n=400):
     x, y = rng.uniform(0, 2000, n), rng.uniform(0, 1400, n)
     ours = mag + sigma * rng.standard_normal(n)
     common = {"truth_x": x, "truth_y": y, "x": x, "y": y, "mag": ours, "mag_err": sigma, "limit_mag": sigma}
-    parts = [
-        rows("sdss", "matched", n, rng, truth_mag=ours, **common),
-        rows("coadd", "matched", n, rng, truth_mag=mag + own * rng.standard_normal(n), **common),
-    ]
-    place = {"x": np.arange(5) * 100.0 + 3000, "y": np.full(5, 30.0), "mag": 19.0}
-    parts.append(rows("sdss", "false", 5, rng, truth_kind=None, **place))
-    parts.append(rows("coadd", "false", 3, rng, truth_kind=None, **{k: np.array(v)[:3] if k != "mag" else v
-                                                                    for k, v in place.items()}))  # fmt: skip
+    x, y = np.arange(5) * 100.0 + 3000, np.full(5, 30.0)
     # the last two of the five are sources of the co-add that do not count
-    known = {"truth_x": place["x"][3:] + 0.5, "truth_y": place["y"][3:], "truth_mag": 21.0}
-    parts.append(rows("coadd", "ignored", 2, rng, **known, x=place["x"][3:], y=place["y"][3:], mag=19.0))
-    return pd.concat(parts, ignore_index=True)
+    known = {"truth_x": x[3:] + 0.5, "truth_y": y[3:], "truth_mag": 21.0}
+    parts = [
+        rows("sdss", "matched", truth_mag=ours, **common),
+        rows("coadd", "matched", truth_mag=mag + own * rng.standard_normal(n), **common),
+        rows("sdss", "false", x=x, y=y, mag=19.0),
+        rows("coadd", "false", x=x[:3], y=y[:3], mag=19.0),
+        rows("coadd", "ignored", x=x[3:], y=y[3:], mag=19.0, **known),
+    ]
+    return pd.concat(parts, ignore_index=True).astype({"x_det": float, "mag_net": float, "mag_det": float})
 
 
 def test_false_detections_that_the_coadd_knows(rng):
     table = measured(rng)
     false = coadd.false_detections(table)
-    assert len(false) == 5
-    assert false["in_coadd"].sum() == 2 and not false["in_photoobj"].any()
+    assert len(false) == 5 and false["in_coadd"].sum() == 2 and not false["in_photoobj"].any()
     found = coadd.compute(table, seed=1)
-    share = found["photoobj_false_real"].estimate
+    share, precision = (found[name].estimate for name in ("photoobj_false_real", "precision_either"))
     assert (share.value, share.n) == (pytest.approx(0.4), 5)
-    precision = found["precision_either"].estimate
-    assert precision.value == pytest.approx(400 / 403) and precision.n == 403
+    assert (precision.value, precision.n) == (pytest.approx(400 / 403), 403)
 
 
 def test_the_coadds_own_error_is_recovered(rng):
-    found = coadd.compute(measured(rng), seed=1)
-    own = found["own_error"].estimate
-    assert own.low < 0.02 < own.high
-    assert own.value == pytest.approx(0.02, rel=0.2)
-    assert found["coverage68_alone"].estimate.value == pytest.approx(0.345, abs=0.07)
-    assert found["coverage68_with_own"].estimate.value == pytest.approx(0.683, abs=0.06)
-    assert found["mag_scatter_over_limit"].estimate.value == pytest.approx(np.sqrt(5), rel=0.15)
-
-
-def test_no_error_of_the_coadd_where_ours_explain_all(rng):
+    record = {"seed": 3, "command": "python -m studies coadd", "frames": []}
+    found = {entry.key.removeprefix("coadd.pnet."): entry for entry in coadd.entries(measured(rng), record, "live")}
+    own = found["own_error"]
+    assert own.low < 0.02 < own.high and own.value == pytest.approx(0.02, rel=0.2)
+    assert own.provenance == {"seed": 3, "command": record["command"]}
+    assert found["coverage68_alone"].value == pytest.approx(0.345, abs=0.07)
+    assert found["coverage68_with_own"].value == pytest.approx(0.683, abs=0.06)
+    assert found["mag_scatter_over_limit"].value == pytest.approx(np.sqrt(5), rel=0.15)
+    # none where ours explain all
     delta = 0.5 * rng.standard_normal(500)
     assert coadd.own_error(delta, np.ones(500)) == 0
     assert np.isnan(coadd.own_error(delta[:2], np.ones(2)))
-
-
-def test_entries_have_keys_of_the_data_set(rng):
-    record = {"seed": 3, "command": "python -m studies coadd", "frames": []}
-    entries = coadd.entries(measured(rng), record, "live")
-    assert {entry.key for entry in entries} >= {"coadd.pnet.own_error", "coadd.pnet.photoobj_false_real"}
-    assert all(entry.provenance == {"seed": 3, "command": record["command"]} for entry in entries)

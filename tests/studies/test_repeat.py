@@ -1,5 +1,7 @@
 """Two epochs: reading fpC frames, pairing stars, and scores whose answers are known."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from sdss_files import wcs, write_fpm, write_psfield
 
 from pnet.book.figures import style
 from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.evaluation import measurements
 from pnet.evaluation.ledger import Ledger
 from pnet.frame import Frame
 from pnet.sdss.field import FieldId
@@ -18,19 +21,11 @@ SHAPE = (500, 600)
 FIELD = FieldId(4192, 4, 300, "g")
 
 
-def write_fpc(folder, counts, identity=FIELD, soft_bias=1000):
-    header = wcs().to_header()
-    header.update({"RUN": identity.run, "CAMCOL": identity.camcol, "FILTER": identity.band, "SOFTBIAS": soft_bias})
-    path = folder / f"fpC-{identity.run:06d}-g{identity.camcol}-{identity.field:04d}.fit.gz"
-    fits.PrimaryHDU((counts + soft_bias).astype(np.uint16), header).writeto(path)
-    return path
-
-
-def write_tsfield(folder, identity=FIELD, field=None):
+def write_tsfield(folder, field=FIELD.field):
     names = {"aa": -24.45, "kk": 0.14, "airmass": 1.19, "mjd": 52931.2}
     columns = [fits.Column(name, "5D", array=np.full((1, 5), value)) for name, value in names.items()]
-    columns.append(fits.Column("field", "J", array=[field or identity.field]))
-    path = folder / f"tsField-{identity.run:06d}-{identity.camcol}-40-{identity.field:04d}.fit"
+    columns.append(fits.Column("field", "J", array=[field]))
+    path = folder / "tsField-004192-4-40-0300.fit"
     fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU.from_columns(columns)]).writeto(path)
     return path
 
@@ -43,7 +38,11 @@ def files(tmp_path):
     # SDSS's boxes may begin a pixel before the image
     fpm = tmp_path / "fpM-004192-g4-0300.fit"
     write_fpm(fpm, FIELD, SHAPE, {"SATUR": [[(10, 20, 25)]], "INTERP": [[(10, 20, 25), (30, 65535, 4)]]})
-    return [write_fpc(tmp_path, counts), psfield, write_tsfield(tmp_path), fpm]
+    header = wcs().to_header()
+    header.update({"RUN": FIELD.run, "CAMCOL": FIELD.camcol, "FILTER": FIELD.band, "SOFTBIAS": 1000})
+    image = tmp_path / "fpC-004192-g4-0300.fit.gz"
+    fits.PrimaryHDU((counts + 1000).astype(np.uint16), header).writeto(image)
+    return [image, psfield, write_tsfield(tmp_path), fpm]
 
 
 def test_fpc_frames_become_electrons(files):
@@ -61,17 +60,23 @@ def test_fpc_frames_become_electrons(files):
 
 
 def test_fpc_files_of_another_field_are_refused(files, tmp_path):
+    image, psfield, tsfield, fpm = files
     other = tmp_path / "other"
     other.mkdir()
     with pytest.raises(DataError, match="is of field 301"):
-        stripe82.read_fpc(files[0], files[1], write_tsfield(other, field=301))
-    psfield = write_psfield(other / "psField-004192-4-0301.fit", FieldId(4192, 4, 301, "g"))
+        stripe82.read_fpc(image, psfield, write_tsfield(other, field=301), fpm)
+    wrong = write_psfield(other / "psField-004192-4-0301.fit", FieldId(4192, 4, 301, "g"))
     with pytest.raises(DataError, match="belongs to"):
-        stripe82.read_fpc(files[0], psfield, files[2])
-    wrong = tmp_path / "image.fit"
-    wrong.write_bytes(b"")
+        stripe82.read_fpc(image, wrong, tsfield, fpm)
     with pytest.raises(DataError, match="not named like fpC"):
-        stripe82.read_fpc(wrong, *files[1:])
+        stripe82.read_fpc(tmp_path / "image.fit", psfield, tsfield, fpm)
+
+
+def test_reference_catalogue_without_its_columns_is_named(tmp_path):
+    columns = [fits.Column(name, "D", array=[1.0]) for name in ("ra", "dec", "g")]
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "stars.fits")
+    with pytest.raises(DataError, match="lacks the columns g_err, starnotgal"):
+        stripe82.read_reference(tmp_path / "stars.fits")
 
 
 def make_frame(name, shift=(0.0, 0.0)):
@@ -81,10 +86,10 @@ def make_frame(name, shift=(0.0, 0.0)):
     return Frame(name, image, image, np.zeros(SHAPE, bool), 4.0, 30.0, 5.0, 0.396, seeing=1.4, wcs=sky)
 
 
-def epochs(rng, n=(7, 8), sigma=0.01, bars=1.0, position=0.02):
+def epochs(rng, sigma=0.01, position=0.02):
     """Return a pair of frames and the measurements of a grid of stars, the second frame 3.5 px and 34 px away."""
     first, second = make_frame("4192-4-300-g"), make_frame("6377-4-399-g", (-3.5, 34.0))
-    x, y = (grid.ravel() for grid in np.meshgrid(np.arange(n[1]) * 60.0 + 60, np.arange(n[0]) * 55.0 + 40))
+    x, y = (grid.ravel() for grid in np.meshgrid(np.arange(8) * 60.0 + 60, np.arange(7) * 55.0 + 40))
     x, y = x + rng.uniform(-5, 5, x.size), y + rng.uniform(-5, 5, x.size)
     mag = rng.uniform(14, 20, x.size)
     ra, dec = first.wcs.all_pix2world(x, y, 0)
@@ -98,61 +103,53 @@ def epochs(rng, n=(7, 8), sigma=0.01, bars=1.0, position=0.02):
             zero = zero + 2e-5 * (u - 300)
         table["mag"] = mag + zero + sigma * noise[2]
         table["flux"] = frame.flux(mag)
-        table["mag_err"], table["x_err"], table["y_err"] = bars * sigma, bars * position, bars * position
+        table["mag_err"], table["x_err"], table["y_err"] = sigma, position, position
         tables.append(table)
     return repeat.Pair("stripe82", first, second), tables, (ra, dec, mag)
 
 
+def paired(pair, one, two):
+    """Measure both frames with the given tables and put the stars side by side."""
+    return repeat.pair_up(
+        pair, *(repeat.measure(f, lambda _, t=t: t) for f, t in ((pair.first, one), (pair.second, two)))
+    )
+
+
 @pytest.fixture(scope="module")
 def table():
-    """Three fields' worth of stars in one table."""
-    parts, rng = [], np.random.default_rng(1)
-    for _ in range(6):
-        pair, tables, _ = epochs(rng)
-        found = [
-            repeat.measure(f, lambda frame, t=t: t) for f, t in zip((pair.first, pair.second), tables, strict=True)
-        ]
-        parts.append(repeat.pair_up(pair, *found))
-    return pd.concat(parts, ignore_index=True)
+    """Six fields' worth of stars in one table."""
+    rng = np.random.default_rng(1)
+    fields = [epochs(rng) for _ in range(6)]
+    return pd.concat([paired(pair, *tables) for pair, tables, _ in fields], ignore_index=True)
 
 
 def test_stars_of_two_epochs_are_paired(rng):
     pair, (one, two), (ra, dec, mag) = epochs(rng)
-    shuffled = two.sample(frac=1, random_state=1)
-    rows = repeat.pair_up(
-        pair, repeat.measure(pair.first, lambda _: one), repeat.measure(pair.second, lambda _: shuffled)
-    )
-    both = (rows["x_2"] > 0) & (rows["y_2"] > 0)
-    assert len(rows) == both.sum() > 40
+    rows = paired(pair, one, two.sample(frac=1, random_state=1))
+    assert len(rows) == ((rows["x_2"] > 0) & (rows["y_2"] > 0)).sum() > 40
     np.testing.assert_allclose(rows["mag_2"] - rows["mag_1"], 0.01, atol=0.07)
     np.testing.assert_allclose(rows["limit_mag_1"], rows["limit_mag_2"], rtol=0.2)
     assert rows["counted"].mean() > 0.8
     # with a reference catalogue only its stars count
-    catalogue = pd.DataFrame({"ra": ra, "dec": dec, "mag": mag, "mag_err": 0.01})[::2]
-    with_reference = repeat.Pair("stripe82", pair.first, pair.second, catalogue.reset_index(drop=True))
-    rows = repeat.pair_up(
-        with_reference, *(repeat.measure(f, lambda _, t=t: t) for f, t in ((pair.first, one), (pair.second, two)))
-    )
+    catalogue = pd.DataFrame({"ra": ra, "dec": dec, "mag": mag, "mag_err": 0.01})[::2].reset_index(drop=True)
+    rows = paired(dataclasses.replace(pair, reference=catalogue), one, two)
     assert 0.4 < rows["reference"].mean() < 0.6
     assert not rows["counted"][~rows["reference"]].any()
     np.testing.assert_allclose(rows["reference_mag"].dropna(), rows["mag_1"][rows["reference"]], atol=0.06)
-
-
-def test_a_pair_without_common_stars_says_so(rng):
-    pair, (one, two), _ = epochs(rng)
-    empty = repeat.measure(pair.second, lambda _: two.iloc[:0])
     with pytest.raises(DataError, match="0 common stars"):
-        repeat.pair_up(pair, repeat.measure(pair.first, lambda _: one), empty)
+        paired(pair, one, two.iloc[:0])
     pair.second.wcs = None
     with pytest.raises(DataError, match="6377-4-399-g: has no celestial WCS"):
-        repeat.pair_up(pair, empty, empty)
+        paired(pair, one, two)
 
 
-def test_smooth_residual_leaves_each_star_out(rng):
+def test_smooth_residual_leaves_each_star_out(rng, monkeypatch):
     x, y = rng.uniform(0, 2000, (2, 40))
     values = 0.02 * (x / 1000) - 0.01 * (y / 1000) + 0.01 * rng.standard_normal(40)
-    residual = repeat_scores.smooth_residual(values, x, y, degree=1, clip=np.inf)
     design = np.column_stack([np.ones(40), x, y])
+    with monkeypatch.context() as patched:
+        patched.setattr(repeat_scores, "CLIP", np.inf)
+        residual = repeat_scores.smooth_residual(values, x, y)
     for star in range(40):
         others = np.arange(40) != star
         solution = np.linalg.lstsq(design[others], values[others], rcond=None)[0]
@@ -164,32 +161,24 @@ def test_smooth_residual_leaves_each_star_out(rng):
 
 
 def test_repeatability_is_the_noise_of_one_measurement(table):
-    found = {key: score.estimate for key, score in repeat_scores.compute(table, seed=1).items()}
-
-    def pooled(what):
-        return found[f"stripe82.{what}.14-20"].value
-
-    assert found["stripe82.mag_repeatability.14-20"].n > 200
-    assert pooled("mag_repeatability") == pytest.approx(0.01, rel=0.15)
-    assert pooled("mag_predicted") == pytest.approx(0.01)
-    assert pooled("mag_z_std") == pytest.approx(1.0, abs=0.12)
-    assert pooled("mag_coverage68") == pytest.approx(0.683, abs=0.08)
-    for axis in "xy":
-        assert pooled(f"{axis}_repeatability") == pytest.approx(0.02, rel=0.15)
-        assert pooled(f"{axis}_z") == pytest.approx(1.0, abs=0.15)
-
-
-def test_scores_and_entries(table):
-    found = repeat_scores.compute(table, seed=1)
-    held = found["stripe82.mag_coverage68.14-20"]
-    assert held.estimate.low < held.limit < held.estimate.high
-    assert found["stripe82.mag_z.14-20"].estimate.value == pytest.approx(1, abs=0.15)
-    assert found["stripe82.zero_point"].estimate.value == pytest.approx(0.01, abs=0.003)
-    assert not any("mag_net" in key or "reference" in key for key in found)
-    entries = repeat_scores.entries(table, {"seed": 1, "command": "python -m studies repeat"}, "live")
-    assert all(entry.key.startswith("repeat.pnet.stripe82.") for entry in entries)
-    with pytest.raises(ConfigError, match="quantity is 'flux'"):
-        repeat_scores.differences(table, "stripe82", "flux")
+    found = {entry.key: entry for entry in repeat_scores.entries(table, {"seed": 1}, "live")}
+    assert all(key.startswith("repeat.pnet.stripe82.") for key in found)
+    assert not any("mag_net" in key or "reference" in key for key in found), "what was not measured"
+    pooled = {key.split(".")[3]: entry for key, entry in found.items() if key.endswith(".14-20")}
+    assert pooled["mag_repeatability"].n > 200
+    for key, value, error in (
+        ("mag_repeatability", 0.01, 0.0015),
+        ("mag_predicted", 0.01, 1e-8),
+        ("mag_z", 1.0, 0.15),
+        ("mag_z_std", 1.0, 0.12),
+        ("mag_coverage68", 0.683, 0.08),
+        *((f"{axis}_repeatability", 0.02, 0.003) for axis in "xy"),
+        *((f"{axis}_z", 1.0, 0.15) for axis in "xy"),
+    ):
+        assert pooled[key].value == pytest.approx(value, abs=error), key
+    held = pooled["mag_coverage68"]
+    assert held.low < held.limit < held.high
+    assert found["repeat.pnet.stripe82.zero_point"].value == pytest.approx(0.01, abs=0.003)
 
 
 def test_the_figure_is_drawn_with_and_without_errors(table, tmp_path):
@@ -199,43 +188,40 @@ def test_the_figure_is_drawn_with_and_without_errors(table, tmp_path):
         assert path.stat().st_size > 10_000
 
 
-def test_run_writes_a_table_that_read_believes(rng, tmp_path, monkeypatch):
-    pair, (one, two), _ = epochs(rng)
-    tables = {pair.first.name: one, pair.second.name: two}
+def missing(*_):
+    raise MissingError("2989-5-22: not there\nmore")
 
-    def missing(manifest):
-        raise MissingError("2989-5-22: not there\nmore")
+
+def test_a_run_writes_a_table_and_returns_at_once_where_it_did(rng, tmp_path, monkeypatch):
+    pair, tables, _ = epochs(rng)
+    tables = dict(zip((pair.first.name, pair.second.name), tables, strict=True))
+    calls = []
+
+    def measurer(**options):
+        def measure(frame):
+            calls.append(frame.name)
+            return tables[frame.name]
+
+        measure.provenance = {"device": "cpu"}
+        return measure
 
     monkeypatch.setattr(repeat, "stripe82_pair", lambda: pair)
     monkeypatch.setattr(repeat, "overlap_pair", missing)
-    written = repeat.run(tmp_path, measurer=lambda frame: tables[frame.name], seed=5)
-    path = tmp_path / "measurements" / "repeat.parquet"
-    table, record = repeat.read(path)
-    assert record == written
-    assert list(table.columns) == list(repeat.COLUMNS)
+    monkeypatch.setattr(measurements, "pnet_measurer", measurer)
+    written = repeat.run(tmp_path, seed=5)
+    assert repeat.run(tmp_path, seed=5) == written and len(calls) == 2, "measured once"
+    table, record, origin = repeat.load(tmp_path)
+    assert (record, origin, list(table.columns)) == (written, "live", list(repeat.COLUMNS))
     assert record["left_out"] == "overlap not measured: 2989-5-22: not there"
     assert record["seed"] == 5 and record["frames"] == ["4192-4-300-g + 6377-4-399-g"]
-    assert repeat.load(tmp_path)[2] == "live"
-    path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(DataError, match="SHA-256 differs"):
-        repeat.read(path)
+    repeat.run(tmp_path, seed=6)
+    assert len(calls) == 4
     with pytest.raises(MissingError, match="python -m studies repeat"):
-        repeat.read(tmp_path / "nowhere" / "repeat.parquet")
+        measurements.read(tmp_path / "nowhere" / "repeat.parquet", repeat.COLUMNS)
 
 
 def test_an_optional_step_records_what_is_missing(tmp_path, monkeypatch):
-    def missing():
-        raise MissingError("no frames of Stripe 82")
-
     monkeypatch.setattr(repeat, "stripe82_pair", missing)
-    state = repeat.run(tmp_path, optional=True)
-    assert state == {"available": False, "reason": "no frames of Stripe 82"}
+    assert repeat.run(tmp_path, optional=True) == {"available": False, "reason": "2989-5-22: not there\nmore"}
     with pytest.raises(MissingError):
         repeat.run(tmp_path)
-
-
-def test_reference_catalogue_without_its_columns_is_named(tmp_path):
-    columns = [fits.Column(name, "D", array=[1.0]) for name in ("ra", "dec", "g")]
-    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "stars.fits")
-    with pytest.raises(DataError, match="lacks the columns g_err, starnotgal"):
-        stripe82.read_reference(tmp_path / "stars.fits")

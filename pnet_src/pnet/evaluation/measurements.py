@@ -233,15 +233,11 @@ def run(
     classical = baselines.chosen(methods)
     settings = {
         **{"seed": seed, "methods": list(methods), **found.details, "items": [Path(item).name for item in found.items]},
-        "weights": {kind: read_json(weights.resolve(kind, each)).get("sha256") for kind, each in networks.items()},
+        "weights": hashes(networks),
         "baselines": {name: measurer.version() for name, measurer in classical.items()},
     }
-    try:
-        known = read(path)[1]
-        if known.get("settings") == settings:
-            return known
-    except (MissingError, DataError):
-        pass  # none here, or not a whole one
+    if done := known(path, settings):
+        return done
     measurers: dict[str, Measurer] = {}
     details: dict[str, Any] = {"device": "cpu"}
     if networks:
@@ -254,6 +250,20 @@ def run(
     command = f"python -m pnet evaluate --dataset {dataset}" if source is None else f"python -m studies {dataset}"
     command += f" --output {paths.shown(output)} --seed {seed}"
     return write(table, path, provenance.record(command, seed, **details, **found.details, settings=settings))
+
+
+def hashes(networks: Mapping[str, str | os.PathLike]) -> dict[str, str | None]:
+    """Return the SHA-256 of networks' weights by kind, from their cards."""
+    return {kind: read_json(weights.resolve(kind, each)).get("sha256") for kind, each in networks.items()}
+
+
+def known(path: Path, settings: Mapping[str, Any], columns: Iterable[str] = COLUMNS) -> dict[str, Any] | None:
+    """Return the record of a whole measurement table that was made with these settings; None where there is none."""
+    try:
+        record = read(path, columns)[1]
+    except (MissingError, DataError):
+        return None
+    return record if record.get("settings") == settings else None
 
 
 def unavailable(path: Path, reason: str) -> dict[str, Any]:
