@@ -79,7 +79,7 @@ def measure(frame: Frame, measurer: measurements.Measurer) -> pd.DataFrame:
     found = measurer(frame)
     found = found[found["confidence"] >= CONFIDENCE].reset_index(drop=True)
     bounds = limits.frame_limits(frame, found, _psf_at(frame)) if len(found) else pd.DataFrame()
-    found = found.reindex(columns=list(matching.MEASURED_COLUMNS)).astype(float)
+    found = found.reindex(columns=matching.MEASURED_COLUMNS).astype(float)
     for name in ("limit_mag", "limit_x", "limit_y"):
         found[name] = bounds[name].to_numpy() if name in bounds else np.nan
     # every detection is a neighbour, and a star if it lies where a star may

@@ -12,8 +12,9 @@ def test_psf_without_atmosphere_limits_agrees_with_galsim():
     """An independent implementation of the same physics, without spider arms, whose wide wings GalSim cuts."""
     galsim = pytest.importorskip("galsim")
     optics = psf.Optics(arms=0)
-    ours = psf.psf_map(1.4, 0.396, optics, None, pixel=False)
-    model = galsim.Convolve(galsim.Kolmogorov(fwhm=1.4), galsim.OpticalPSF(lam=477, diam=2.5, obscuration=1.17 / 2.5))
+    ours = psf.psf_map(1.4, 0.396, optics)
+    telescope = galsim.OpticalPSF(lam=477, diam=2.5, obscuration=1.17 / 2.5)
+    model = galsim.Convolve(galsim.Kolmogorov(fwhm=1.4), telescope, galsim.Pixel(0.396))
     n = psf.FIELD * psf.OVERSAMPLING
     half = 60
     theirs = model.drawImage(nx=2 * half + 1, ny=2 * half + 1, scale=0.396 / 8, method="no_pixel").array * 64

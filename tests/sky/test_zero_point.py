@@ -5,7 +5,7 @@ import pytest
 
 from pnet.common.errors import ConfigError, DataError
 from pnet.sky import zero_point
-from pnet.sky.zero_point import fit, instrumental_magnitude
+from pnet.sky.zero_point import fit
 
 ZERO, K = 24.7, -0.18
 
@@ -22,7 +22,7 @@ def test_without_noise_exact(stars, rng):
     result = fit(instrumental, reference)
     assert result.zero_point == pytest.approx(ZERO, abs=1e-12)
     assert result.zero_point_error == pytest.approx(0, abs=1e-12)
-    assert (result.n_used, result.n_rejected, result.extinction, result.columns) == (80, 0, 0.0, {})
+    assert (result.used.all(), result.extinction, result.columns) == (True, 0.0, {})
     np.testing.assert_allclose(result.magnitude(instrumental), reference)
 
 
@@ -36,7 +36,7 @@ def test_extinction_and_columns_exact(rng):
     assert result.zero_point == pytest.approx(ZERO, abs=1e-10)
     assert result.extinction == pytest.approx(K, abs=1e-10)
     assert result.columns == pytest.approx(terms, abs=1e-10)
-    assert result.names == ("zero_point", "extinction", "column 1", "column 2")
+    assert result.covariance.shape == (4, 4)  # zero point, extinction, and two of the three columns
     np.testing.assert_allclose(result.magnitude(instrumental, airmass, column.tolist()), reference)
     with pytest.raises(ConfigError, match="airmass is not given"):
         result.magnitude(instrumental)
@@ -44,14 +44,6 @@ def test_extinction_and_columns_exact(rng):
         result.magnitude(instrumental, airmass)
     with pytest.raises(ConfigError, match="column holds 7"):
         result.magnitude(instrumental[:1], airmass[:1], [7])
-
-
-def test_known_extinction(stars):
-    reference, instrumental = stars
-    airmass = np.full(80, 1.3)
-    result = fit(instrumental - K * airmass, reference, airmass=airmass, extinction=K)
-    assert result.zero_point == pytest.approx(ZERO)
-    assert result.extinction == K and result.extinction_error == 0 and result.names == ("zero_point",)
 
 
 def test_column_terms_do_not_depend_on_the_order_of_stars(stars, rng):
@@ -74,8 +66,6 @@ def test_covariance_is_the_scatter_of_many_fits(method):
         miss = np.array([result.zero_point - ZERO, result.extinction - K])
         pulls.append(miss @ np.linalg.solve(result.covariance, miss))
     assert np.mean(pulls) == pytest.approx(2, abs=0.3), "χ² of two parameters"
-    if method == "chi_square":
-        assert result.chi2 == pytest.approx(78, abs=45)
 
 
 def test_weights_matter(rng):
@@ -96,9 +86,8 @@ class TestRejection:
         noise[::20] = 0.8  # four variable or blended stars
         result = fit(instrumental + noise, reference)
         assert not result.used[::20].any()
-        assert result.n_rejected - 4 <= 2
+        assert (~result.used).sum() - 4 <= 2
         assert result.zero_point == pytest.approx(ZERO, abs=4 * 0.02 / np.sqrt(76))
-        assert result.iterations >= 1
 
     def test_the_papers_one_sigma(self):
         """What the docstring says of 1σ: a third of the good stars goes, and precision with it."""
@@ -119,7 +108,7 @@ class TestRejection:
                 result = fit(reference - ZERO - values, reference, **options)
                 zero[key].append(result.zero_point - ZERO)
                 if key == "1 once":
-                    share.append(result.n_used / 80)
+                    share.append(result.used.mean())
         spread = {key: 1000 * np.std(values) for key, values in zero.items()}
         assert np.mean(share) == pytest.approx(0.68, abs=0.02)
         assert spread["3"] == pytest.approx(2.3, abs=0.2)
@@ -148,7 +137,6 @@ class TestBadInput:
         reference, instrumental = stars
         with pytest.raises(DataError, match="49 reference stars; at least 50"):
             fit(instrumental[:49], reference[:49])
-        assert fit(instrumental[:5], reference[:5], minimum=5).n_used == 5
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
     @pytest.mark.parametrize("which", ["instrumental", "reference", "error", "airmass"])
@@ -186,14 +174,8 @@ class TestBadInput:
             fit(instrumental, reference, method="mean")
         with pytest.raises(ConfigError, match="needs error"):
             fit(instrumental, reference, method="chi_square")
-        with pytest.raises(ConfigError, match="without airmass"):
-            fit(instrumental, reference, extinction=K)
         with pytest.raises(ConfigError, match="clip -1"):
             fit(instrumental, reference, clip=-1)
-
-    def test_fluxes_that_are_not_positive(self):
-        assert instrumental_magnitude(100.0) == pytest.approx(-5)
-        assert np.isnan(instrumental_magnitude([0.0, -3.0])).all()
 
 
 def test_a_star_has_no_part_in_its_own_zero_point(rng):

@@ -29,7 +29,7 @@ FLOOR = 0.01  # detections are recorded down to this confidence, so that every t
 THRESHOLDS = {"pnet": 0.3} | dict.fromkeys(METHODS[1:], 0.0)
 COLUMNS = (
     *("dataset", "frame", "method", "status"),
-    *(f"truth_{name}" for name in matching.TRUTH_COLUMNS),
+    *matching.TRUTH_COLUMNS,
     "counted",
     *matching.MEASURED_COLUMNS,
     *("limit_mag", "limit_x", "limit_y", "seeing", "sky", "match_radius"),

@@ -192,7 +192,7 @@ def check_zero_point(frame: Frame, table: pd.DataFrame) -> dict[str, float]:
     )
     usable = flux > 0
     fit = zero_point.fit(
-        zero_point.instrumental_magnitude(flux[usable]),
+        -2.5 * np.log10(flux[usable]),
         stars["mag"].to_numpy()[usable],
         error=1.0857 * error[usable] / flux[usable],
     )
@@ -200,6 +200,6 @@ def check_zero_point(frame: Frame, table: pd.DataFrame) -> dict[str, float]:
         "offset": fit.zero_point - float(frame.zero_point),
         "error": fit.zero_point_error,
         "scatter": fit.scatter,
-        "used": fit.n_used,
-        "rejected": fit.n_rejected,
+        "used": int(fit.used.sum()),
+        "rejected": int((~fit.used).sum()),
     }

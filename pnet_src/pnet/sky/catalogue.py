@@ -1,5 +1,7 @@
 """Catalogues of truth: their columns, and which sources count in the evaluation (the paper's section 2)."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
@@ -19,11 +21,10 @@ def mark_counted(
     *,
     magnitudes: tuple[float, float] = MAGNITUDES,
     isolation: float = ISOLATION,
-    edge: float = EDGE,
 ) -> pd.DataFrame:
     """Return a copy of `table` with a column ``counted``.
 
-    A source counts if it is a star within `magnitudes`, at least `edge` pixels from the edge, with no other row of
+    A source counts if it is a star within `magnitudes`, at least `EDGE` pixels from the edge, with no other row of
     `table` within `isolation` pixels, on a pixel that is not masked: the three criteria of the paper's section 2.
     Whatever does not count is excluded: a detection on it is neither true nor false.
 
@@ -34,7 +35,7 @@ def mark_counted(
     frame : Frame
     magnitudes : (float, float)
         Inclusive range.
-    isolation, edge : float
+    isolation : float
         Pixels.
 
     Raises
@@ -42,20 +43,29 @@ def mark_counted(
     DataError
         If a column is missing.
     """
-    missing = [name for name in COLUMNS if name not in table.columns]
-    if missing:
-        raise DataError(f"catalogue of {frame.name} lacks the columns {missing}; it has {list(table.columns)}")
-    table = table.copy()
-    x, y = table["x"].to_numpy(float), table["y"].to_numpy(float)
-    height, width = frame.shape
-    inside = (x >= edge) & (x <= width - 1 - edge) & (y >= edge) & (y <= height - 1 - edge)
+    require(table, COLUMNS, f"catalogue of {frame.name}")
+    x, y, mag = (table[name].to_numpy(float) for name in ("x", "y", "mag"))
     alone = np.ones(len(table), dtype=bool)
     if len(table) > 1:
         distance, _ = cKDTree(np.column_stack([x, y])).query(np.column_stack([x, y]), k=2)
         alone = distance[:, 1] >= isolation
-    column = np.clip(np.rint(x).astype(int), 0, width - 1)
-    row = np.clip(np.rint(y).astype(int), 0, height - 1)
-    mag = table["mag"].to_numpy(float)
-    in_range = (mag >= magnitudes[0]) & (mag <= magnitudes[1])
-    table["counted"] = (table["kind"] == "star").to_numpy() & in_range & inside & alone & ~frame.mask[row, column]
-    return table
+    counted = (table["kind"] == "star").to_numpy() & (mag >= magnitudes[0]) & (mag <= magnitudes[1])
+    return table.assign(counted=counted & alone & on_chip(x, y, frame.shape, frame.mask))
+
+
+def on_chip(x: np.ndarray, y: np.ndarray, shape: tuple[int, int], mask: np.ndarray | None) -> np.ndarray:
+    """Return (N,) bool: which positions in px lie at least `EDGE` from the edge of a frame of `shape`, and on no pixel
+    of its `mask` (H, W)."""
+    height, width = shape
+    inside = (x >= EDGE) & (x <= width - 1 - EDGE) & (y >= EDGE) & (y <= height - 1 - EDGE)
+    if mask is not None:
+        row, column = (np.clip(np.rint(at), 0, side - 1).astype(int) for at, side in ((y, height), (x, width)))
+        inside &= ~mask[row, column]
+    return inside
+
+
+def require(table: pd.DataFrame, columns: Iterable[str], name: str) -> None:
+    """Raise DataError if a table, called `name`, lacks one of the columns."""
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise DataError(f"{name} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")

@@ -4,17 +4,18 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
-from pnet.common.errors import ConfigError, DataError
+from pnet.common.errors import ConfigError
+from pnet.common.metrics import flat
+from pnet.sky import catalogue
 
 RADIUS = 2.0  # px; "within a certain threshold" of Eq. 2, DESIGN section 5
-EDGE = 10.0  # px; the paper's border in which no star is counted
 
 MATCHED, MISSED, FALSE, IGNORED = "matched", "missed", "false", "ignored"
-TRUTH_COLUMNS = ("x", "y", "mag", "flux", "kind")
-MEASURED_COLUMNS = (
+TRUTH_COLUMNS = [f"truth_{name}" for name in catalogue.COLUMNS]
+MEASURED_COLUMNS = [
     "x", "y", "x_err", "y_err", "confidence", "flux", "mag", "mag_err", "mag_aleatoric", "mag_epistemic", "mag_net",
     "mag_net_err", "x_bpnn", "y_bpnn", "x_bpnn_err", "y_bpnn_err", "x_det", "y_det", "mag_det",
-)  # fmt: skip
+]  # fmt: skip
 LATER_COLUMNS = ("x_det", "y_det", "mag_det")  # of `MEASURED_COLUMNS`, which tables measured before them lack
 
 
@@ -54,11 +55,9 @@ def match(
     """
     if not radius > 0:
         raise ConfigError(f"radius is {radius}, the matching radius must be positive (px)")
-    sources = _positions("catalogue", truth_x, truth_y)
-    found = _positions("detections", x, y)
-    confidence = np.asarray(confidence, dtype=float)
-    if confidence.shape != (len(found),) or not np.isfinite(confidence).all():
-        raise DataError(f"confidence must hold one finite value for each of the {len(found)} detections")
+    sources = np.column_stack(flat(truth_x=truth_x, truth_y=truth_y))
+    x, y, confidence = flat(x=x, y=y, confidence=confidence)
+    found = np.column_stack([x, y])
     taken_by = np.full(len(found), -1)
     if len(sources) == 0 or len(found) == 0:
         return taken_by
@@ -76,16 +75,6 @@ def match(
     return taken_by
 
 
-def _positions(label: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return (N, 2) finite positions or say which table is wrong."""
-    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    if x.ndim != 1 or x.shape != y.shape:
-        raise DataError(f"{label}: x has shape {x.shape} and y {y.shape}, two flat arrays of one length are needed")
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise DataError(f"{label}: {int((~np.isfinite(x) | ~np.isfinite(y)).sum())} positions are not finite")
-    return np.column_stack([x, y])
-
-
 def compare(
     truth: pd.DataFrame,
     detections: pd.DataFrame,
@@ -93,14 +82,12 @@ def compare(
     *,
     mask: np.ndarray | None = None,
     radius: float = RADIUS,
-    edge: float = EDGE,
 ) -> pd.DataFrame:
     """Put catalogue and detections of one frame side by side: a row per source and per unmatched detection.
 
     A counted source is 'matched' or 'missed'. A source that is not counted is 'ignored', with or without
     a detection, so such detections are neither true nor false. A detection that matches nothing is
-    'false', unless it lies outside of the counted area (nearer than `edge` to the border, or on a masked
-    pixel), where a counted star could not be either: then it is 'ignored' too.
+    'false', unless it lies where no star is counted either (`catalogue.on_chip`): then it is 'ignored' too.
 
     Parameters
     ----------
@@ -119,25 +106,19 @@ def compare(
         status, truth_x ... truth_kind, counted, `MEASURED_COLUMNS`, match_radius; sources first, in the order of
         `truth`, then unmatched detections.
     """
-    _need_columns("truth", truth, (*TRUTH_COLUMNS, "counted"))
-    _need_columns("detections", detections, ("x", "y", "confidence", "flux", "mag"))
-    sources = truth[list(TRUTH_COLUMNS)].add_prefix("truth_").reset_index(drop=True)
+    catalogue.require(truth, (*catalogue.COLUMNS, "counted"), "truth")
+    catalogue.require(detections, ("x", "y", "confidence", "flux", "mag"), "the table of detections")
+    sources = truth[list(catalogue.COLUMNS)].add_prefix("truth_").reset_index(drop=True)
     sources["counted"] = truth["counted"].to_numpy(dtype=bool)
-    found = detections.reindex(columns=list(MEASURED_COLUMNS)).astype(float).reset_index(drop=True)
-    sources, alone = _side_by_side(sources, found, radius)
-    outside = _outside(alone["x"].to_numpy(), alone["y"].to_numpy(), shape, mask, edge)
-    alone["status"] = np.where(outside, IGNORED, FALSE)
-    alone["counted"] = False
-    alone = alone.reindex(columns=sources.columns)
-    table = sources if alone.empty else alone if sources.empty else pd.concat([sources, alone], ignore_index=True)
-    table["match_radius"] = float(radius)
-    first = ["status", *(f"truth_{name}" for name in TRUTH_COLUMNS), "counted", *MEASURED_COLUMNS, "match_radius"]
-    return table[first]
+    found = detections.reindex(columns=MEASURED_COLUMNS).astype(float).reset_index(drop=True)
+    inside = catalogue.on_chip(found["x"].to_numpy(), found["y"].to_numpy(), shape, mask)
+    table = _side_by_side(sources, found.assign(status=np.where(inside, FALSE, IGNORED)), radius)
+    return table[["status", *TRUTH_COLUMNS, "counted", *MEASURED_COLUMNS, "match_radius"]]
 
 
-def _side_by_side(sources: pd.DataFrame, found: pd.DataFrame, radius: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return `sources` (truth_x, truth_y, counted, ...) with what was measured of them and their status, and the
-    detections that took none of them."""
+def _side_by_side(sources: pd.DataFrame, found: pd.DataFrame, radius: float) -> pd.DataFrame:
+    """Return `sources` (truth_x, truth_y, counted, ...) with what was measured of them and their status, then the
+    detections that took none of them, with the status that they have in `found`."""
     taken = match(
         *(sources[f"truth_{axis}"].to_numpy() for axis in "xy"),
         *(found[name].to_numpy() for name in ("x", "y", "confidence")),
@@ -148,19 +129,13 @@ def _side_by_side(sources: pd.DataFrame, found: pd.DataFrame, radius: float) -> 
     status = np.where(~sources["counted"], IGNORED, np.where(detection_of >= 0, MATCHED, MISSED))
     sources = sources.assign(status=status)
     # reindex with -1 gives a row of NaN: no detection carries that label
-    sources[list(MEASURED_COLUMNS)] = found[list(MEASURED_COLUMNS)].reindex(detection_of).to_numpy()
-    return sources, found[taken < 0].reset_index(drop=True)
-
-
-def _outside(x: np.ndarray, y: np.ndarray, shape: tuple[int, int], mask: np.ndarray | None, edge: float) -> np.ndarray:
-    """Return where a position lies in the border or on a masked pixel."""
-    height, width = shape
-    outside = (x < edge) | (y < edge) | (x > width - 1 - edge) | (y > height - 1 - edge)
-    if mask is not None:
-        column = np.clip(np.rint(x), 0, width - 1).astype(int)
-        row = np.clip(np.rint(y), 0, height - 1).astype(int)
-        outside |= mask[row, column]
-    return outside
+    sources[MEASURED_COLUMNS] = found[MEASURED_COLUMNS].reindex(detection_of).to_numpy()
+    alone = found[taken < 0].assign(counted=False)
+    of_sources = [name for name in alone.columns if name.startswith(("truth_", "limit_"))]
+    alone = alone.drop(columns=of_sources).reindex(columns=sources.columns)
+    parts = [part for part in (sources, alone) if len(part)]
+    table = pd.concat(parts, ignore_index=True) if parts else sources
+    return table.assign(match_radius=float(radius))
 
 
 def at_threshold(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
@@ -174,7 +149,7 @@ def at_threshold(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
     result = table[~((table["status"] == FALSE) & low)].copy()
     low = low[result.index]
     result.loc[low & (result["status"] == MATCHED), "status"] = MISSED
-    result.loc[low, list(MEASURED_COLUMNS)] = np.nan
+    result.loc[low, MEASURED_COLUMNS] = np.nan
     # an unmatched detection in the border leaves nothing behind when it falls below the threshold
     return result[~(result["truth_x"].isna() & result["x"].isna())].reset_index(drop=True)
 
@@ -196,17 +171,6 @@ def rematch(table: pd.DataFrame, radius: float) -> pd.DataFrame:
     for _, rows in table.groupby("frame", sort=False):
         sources = rows[rows["truth_x"].notna()].reset_index(drop=True)
         found = rows[rows["x"].notna()].reset_index(drop=True)
-        sources, alone = _side_by_side(sources, found, radius)
-        alone["status"] = np.where(alone["counted"] | (alone["status"] == FALSE), FALSE, IGNORED)
-        alone["counted"] = False
-        empty = [name for name in alone.columns if name.startswith(("truth_", "limit_"))]
-        alone = alone.drop(columns=empty).reindex(columns=sources.columns)
-        parts.append(pd.concat([part for part in (sources, alone) if len(part)], ignore_index=True))
-    result = pd.concat(parts, ignore_index=True) if parts else table.copy()
-    return result.assign(match_radius=float(radius))
-
-
-def _need_columns(label: str, table: pd.DataFrame, needed: tuple[str, ...]) -> None:
-    missing = [name for name in needed if name not in table.columns]
-    if missing:
-        raise DataError(f"{label}: column(s) {', '.join(missing)} missing; it has {', '.join(map(str, table.columns))}")
+        false = found["counted"] | (found["status"] == FALSE)
+        parts.append(_side_by_side(sources, found.assign(status=np.where(false, FALSE, IGNORED)), radius))
+    return pd.concat(parts, ignore_index=True) if parts else table.assign(match_radius=float(radius))

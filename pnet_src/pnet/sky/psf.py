@@ -100,7 +100,6 @@ def psf_map(
     pixel_scale: float = 0.396,
     optics: Optics = Optics(),
     aureole: Aureole | None = None,
-    pixel: bool = True,
 ) -> np.ndarray:
     """Return the PSF on an oversampled grid, one value for each sub-pixel position of the star.
 
@@ -113,8 +112,6 @@ def psf_map(
     optics : Optics
     aureole : Aureole, optional
         Where given, its light within the map is added and taken from the core.
-    pixel : bool
-        Integrate over the pixel (False gives the PSF before the pixel).
 
     Returns
     -------
@@ -137,23 +134,19 @@ def psf_map(
     baseline = np.hypot(frequency, frequency[:, None]) * wavelength / ARCSEC
     fried = 0.975863 * wavelength / (seeing * ARCSEC)
     transfer = _optical_transfer(optics, step, n) * np.exp(-3.4419 * (baseline / fried) ** (5 / 3))
-    if pixel:
-        # SkyMaker's pixel is the sum of SAMPLES points, not an integral.
-        box = np.sinc(frequency * pixel_scale) / np.sinc(frequency * pixel_scale / SAMPLES)
-        transfer = transfer * box * box[:, None]
+    # SkyMaker's pixel is the sum of SAMPLES points, not an integral.
+    box = np.sinc(frequency * pixel_scale) / np.sinc(frequency * pixel_scale / SAMPLES)
+    transfer = transfer * box * box[:, None]
     psf = fft.fftshift(fft.irfft2(transfer[:, : n // 2 + 1], s=(n, n)))
     axis = (np.arange(n) - n // 2) / OVERSAMPLING
     psf[np.hypot(axis, axis[:, None]) > 93] = 0  # SkyMaker's stamps end here
     psf *= OVERSAMPLING**2 / psf.sum()
     if aureole is not None:
-        kernel = aureole.kernel()
         reach = min(aureole.radius, FIELD // 2 - 1)
-        cut = kernel[
-            aureole.radius - reach : aureole.radius + reach + 1, aureole.radius - reach : aureole.radius + reach + 1
-        ]
+        near = slice(aureole.radius - reach, aureole.radius + reach + 1)
         comb = np.zeros((n, n))
         index = (np.arange(-reach, reach + 1) * OVERSAMPLING) % n
-        comb[np.ix_(index, index)] = cut
+        comb[np.ix_(index, index)] = aureole.kernel()[near, near]
         psf = fft.irfft2(fft.rfft2(psf) * fft.rfft2(comb), s=(n, n))
     psf.setflags(write=False)  # it is cached
     return psf
@@ -173,7 +166,7 @@ def pixel_psf(
 
     Parameters
     ----------
-    seeing, pixel_scale : float
+    seeing, pixel_scale, optics, aureole
         As in `psf_map`.
     x_offset, y_offset : float
         Position of the star relative to the centre of the stamp's middle pixel in pixels.
@@ -188,12 +181,9 @@ def pixel_psf(
     if size % 2 == 0 or not 1 <= size < FIELD - 6:
         raise ConfigError(f"size is {size}, allowed are odd widths from 1 to {FIELD - 7}")
     table = psf_map(float(seeing), pixel_scale, optics, aureole)
-    axis = np.arange(size) - size // 2
-    centre = FIELD * OVERSAMPLING // 2
-    rows = (axis - y_offset) * OVERSAMPLING + centre
-    columns = (axis - x_offset) * OVERSAMPLING + centre
-    grid = np.meshgrid(rows, columns, indexing="ij")
+    axis, centre = np.arange(size) - size // 2, FIELD * OVERSAMPLING // 2
+    rows, columns = ((axis - offset) * OVERSAMPLING + centre for offset in (y_offset, x_offset))
     margin = 8  # the spline needs neighbours; the whole map would be slow to filter
-    lo = int(min(rows.min(), columns.min())) - margin
-    hi = int(max(rows.max(), columns.max())) + margin
-    return scipy.ndimage.map_coordinates(table[lo:hi, lo:hi], [grid[0] - lo, grid[1] - lo], order=3, mode="nearest")
+    lo, hi = int(min(rows[0], columns[0])) - margin, int(max(rows[-1], columns[-1])) + margin
+    grid = np.meshgrid(rows - lo, columns - lo, indexing="ij")
+    return scipy.ndimage.map_coordinates(table[lo:hi, lo:hi], grid, order=3, mode="nearest")

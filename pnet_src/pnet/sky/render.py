@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pnet.sky.psf import FIELD, OVERSAMPLING, Aureole, Optics, psf_map
+from pnet.sky.stamps import pixels
 
 SLOAN = Optics()
 BRIGHT = 4e5  # electrons; from here on a star's wings reach beyond the small stamp
@@ -43,12 +44,10 @@ def psf_table(
     seeing: float, pixel_scale: float, optics: Optics, aureole: Aureole | None, device: str, size: int = LARGE
 ) -> Tensor:
     """Return the central part of the oversampled PSF that stamps of `size` px need, as (1, 1, S, S) float32."""
-    half = (size // 2 + 3) * OVERSAMPLING
-    centre = FIELD * OVERSAMPLING // 2
-    cut = psf_map(seeing, pixel_scale, optics, aureole)[
-        centre - half : centre + half + 1, centre - half : centre + half + 1
-    ]
-    return torch.from_numpy(np.ascontiguousarray(cut, dtype=np.float32))[None, None].to(device)
+    half, centre = (size // 2 + 3) * OVERSAMPLING, FIELD * OVERSAMPLING // 2
+    near = slice(centre - half, centre + half + 1)
+    cut = psf_map(seeing, pixel_scale, optics, aureole)[near, near]
+    return torch.from_numpy(cut.astype(np.float32, order="C"))[None, None].to(device)
 
 
 def sample_psf(table: Tensor, dx: Tensor, dy: Tensor, size: int) -> Tensor:
@@ -99,13 +98,7 @@ def _cubic(position: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 def add_stamps(images: Tensor, stamps: Tensor, field: Tensor, column: Tensor, row: Tensor) -> None:
     """Add (N, S, S) stamps to (B, H, W) images in place, centred on integer pixels, cut at the borders."""
-    _, height, width = images.shape
-    size = stamps.shape[-1]
-    axis = torch.arange(size, device=images.device) - size // 2
-    rows = row[:, None, None] + axis[None, :, None]
-    columns = column[:, None, None] + axis[None, None, :]
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    index = (field[:, None, None] * height + rows) * width + columns
+    index, inside = pixels(images.shape, field, column, row, stamps.shape[-1])
     images.view(-1).index_add_(0, index[inside], stamps[inside])
 
 

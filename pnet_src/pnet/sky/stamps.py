@@ -19,13 +19,19 @@ def cut_stamps(images: Tensor, field: Tensor, column: Tensor, row: Tensor, size:
     """
     if size % 2 == 0 or size < 1:
         raise ConfigError(f"size is {size}, a stamp's width must be odd and positive")
-    _, height, width = images.shape
-    axis = torch.arange(size, device=images.device) - size // 2
-    rows = row[:, None, None] + axis[None, :, None]
-    columns = column[:, None, None] + axis[None, None, :]
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    index = (field[:, None, None] * height + rows.clamp(0, height - 1)) * width + columns.clamp(0, width - 1)
+    index, inside = pixels(images.shape, field, column, row, size)
     return images.reshape(-1)[index] * inside
+
+
+def pixels(shape: torch.Size, field: Tensor, column: Tensor, row: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return (N, size, size) indices into flattened images of `shape` (B, H, W) for `cut_stamps`, and which of them lie
+    inside their image; the others are those of the pixels next to them."""
+    _, height, width = shape
+    axis = torch.arange(size, device=row.device) - size // 2
+    rows, columns = row[:, None, None] + axis[None, :, None], column[:, None, None] + axis[None, None, :]
+    near_rows, near_columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+    inside = (rows == near_rows) & (columns == near_columns)
+    return (field[:, None, None] * height + near_rows) * width + near_columns, inside
 
 
 def offsets(size: int, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:

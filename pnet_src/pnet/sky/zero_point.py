@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pnet.common.errors import ConfigError, DataError
-from pnet.common.metrics import flat
+from pnet.common.metrics import MAD_TO_SIGMA, flat
 
-ROBUST = 1.4826  # median |r| to the σ of a Gaussian
 ITERATIONS = 20  # rejections at most
 DEGREES = (0, 1, 2)  # of the polynomial in x and y that a frame's zero point may be
 MINIMUM = 50  # reference stars; "we use 50 to 100 isolated reference stars" (3.3.3)
@@ -33,52 +32,29 @@ class Calibration:
     zero_point : float
         mag_zero of Eq. 18.
     extinction : float
-        k in mag per airmass; what was given, or fitted, or 0 without airmass.
+        k in mag per airmass; 0 where it was not fitted.
     columns : dict
         f(i) by column; the values sum to zero, so that the zero point is that of the mean column. Empty without.
-    names : tuple of str
-        Names of the fitted parameters, in the order of `covariance`.
     covariance : ndarray, (P, P)
-        Of the fitted parameters, mag². f of the last column is minus the sum of the others and not among them.
+        Of zero point, extinction and columns, mag², as far as they were fitted. f of the last column is minus the sum
+        of the others and not among them.
     scatter : float
         Robust standard deviation of the residuals of all stars, 1.4826 median |r|, mag.
-    chi2 : float
-        Σ (r/σ)² of the stars used; NaN for least squares without errors.
     used : ndarray, (N,) bool
         Which stars the fit kept.
-    iterations : int
-        How often stars were rejected.
     """
 
     zero_point: float
     extinction: float
     columns: dict
-    names: tuple[str, ...]
     covariance: np.ndarray
     scatter: float
-    chi2: float
     used: np.ndarray
-    iterations: int
-
-    @property
-    def n_used(self) -> int:
-        """Stars that the fit kept."""
-        return int(self.used.sum())
-
-    @property
-    def n_rejected(self) -> int:
-        """Stars that it left out."""
-        return int((~self.used).sum())
 
     @property
     def zero_point_error(self) -> float:
         """Standard error of the zero point, mag."""
         return float(np.sqrt(self.covariance[0, 0]))
-
-    @property
-    def extinction_error(self) -> float:
-        """Standard error of k, mag per airmass; 0 where it was not fitted."""
-        return float(np.sqrt(self.covariance[1, 1])) if "extinction" in self.names else 0.0
 
     def magnitude(
         self, instrumental: np.ndarray, airmass: np.ndarray | float | None = None, column: Sequence | None = None
@@ -112,12 +88,10 @@ def fit(
     *,
     error: np.ndarray | None = None,
     airmass: np.ndarray | None = None,
-    extinction: float | None = None,
     column: Sequence[Hashable] | None = None,
     method: str = "least_squares",
     clip: float = 3.0,
     iterations: int = ITERATIONS,
-    minimum: int = MINIMUM,
 ) -> Calibration:
     """Fit Eq. 18 to isolated reference stars.
 
@@ -139,9 +113,7 @@ def fit(
     error : array_like, (N,), optional
         Standard error of instrumental − reference, mag; needed by ``chi_square``.
     airmass : array_like, (N,), optional
-        With it the extinction is fitted, unless `extinction` gives it.
-    extinction : float, optional
-        Known k, mag per airmass (negative: k x adds to the magnitude, and extinction makes stars fainter).
+        With it the extinction is fitted (negative: k x adds to the magnitude, and extinction makes stars fainter).
     column : sequence, (N,), optional
         Label of each star's column, for f(i).
     method : {'least_squares', 'chi_square'}
@@ -149,99 +121,71 @@ def fit(
         Rejection beyond this many scatters; ``inf`` keeps all.
     iterations : int
         Rejections at most.
-    minimum : int
-        Fewer stars than this, before rejection, are an error.
-
-    Returns
-    -------
-    Calibration
 
     Raises
     ------
     ConfigError
         If an option is not allowed.
     DataError
-        If values are not finite, stars too few, or airmass and columns do not determine k and f(i).
+        If values are not finite, stars fewer than the paper's 50, or airmass and columns do not determine k and f(i).
     """
     if method not in METHODS:
         raise ConfigError(f"method is {method!r}; allowed: {', '.join(METHODS)}")
-    if not clip > 0 or iterations < 0 or minimum < 1:
-        raise ConfigError(f"clip {clip}, iterations {iterations}, minimum {minimum} must be > 0, ≥ 0 and ≥ 1")
+    if not clip > 0 or iterations < 0:
+        raise ConfigError(f"clip {clip} and iterations {iterations} must be > 0 and ≥ 0")
     if method == "chi_square" and error is None:
         raise ConfigError("method chi_square needs error")
-    if extinction is not None and airmass is None:
-        raise ConfigError("extinction is given without airmass")
     given = {"instrumental": instrumental, "reference": reference, "error": error, "airmass": airmass}
     given = {name: values for name, values in given.items() if values is not None}
     given = dict(zip(given, flat(**given), strict=True))
     error, airmass = given.get("error"), given.get("airmass")
     difference = given["reference"] - given["instrumental"]
     n = len(difference)
-    if n < minimum:
-        raise DataError(f"{n} reference stars; at least {minimum} are needed (parameter minimum)")
+    if n < MINIMUM:
+        raise DataError(f"{n} reference stars; at least {MINIMUM} are needed")
     if error is not None and not (error > 0).all():
         raise DataError("error holds values that are not positive")
-    if extinction is not None:
-        difference = difference - extinction * airmass
-    design, names, labels = _design(n, airmass if extinction is None else None, column)
+    design, labels = _design(n, airmass, column)
     unit = error if method == "chi_square" else np.ones(n)
-    solution, residual, scatter, used, rounds = _clipped(
+    solution, residual, scatter, used = _clipped(
         design, difference, np.ones(n, bool), unit=unit, clip=clip, iterations=iterations
     )
+    parameters = len(solution)
     if not used.any():
-        raise DataError(f"rejecting beyond {clip} σ leaves too few stars for {len(names)} parameters; raise clip")
+        raise DataError(f"rejecting beyond {clip} σ leaves too few stars for {parameters} parameters; raise clip")
     weighted = design[used] / unit[used, None]
     covariance = np.linalg.inv(weighted.T @ weighted)
     if method != "chi_square":
         # The variance of a star comes from all of them, robustly: the kept ones alone are a truncated sample.
-        robust = scatter * np.sqrt(n / max(n - len(names), 1))
-        plain = np.sqrt((residual[used] ** 2).sum() / max(used.sum() - len(names), 1))
+        robust = scatter * np.sqrt(n / max(n - parameters, 1))
+        plain = np.sqrt((residual[used] ** 2).sum() / max(used.sum() - parameters, 1))
         covariance = covariance * (plain if used.all() else robust) ** 2
-    fitted = dict(zip(names, map(float, solution), strict=True))
-    terms = [fitted[name] for name in names if name.startswith("column ")]
-    return Calibration(
-        zero_point=fitted["zero_point"],
-        extinction=fitted.get("extinction", 0.0) if extinction is None else float(extinction),
-        columns=dict(zip(labels, (*terms, -sum(terms)), strict=True)) if labels else {},
-        names=names,
-        covariance=covariance,
-        scatter=float(ROBUST * np.median(np.abs(residual))),
-        chi2=float("nan") if error is None else float(np.sum((residual[used] / error[used]) ** 2)),
-        used=used,
-        iterations=rounds,
-    )
+    zero, *terms = map(float, solution)
+    k = terms.pop(0) if airmass is not None else 0.0
+    columns = dict(zip(labels, (*terms, -sum(terms)), strict=True)) if labels else {}
+    return Calibration(zero, k, columns, covariance, float(MAD_TO_SIGMA * np.median(np.abs(residual))), used)
 
 
-def instrumental_magnitude(flux: np.ndarray) -> np.ndarray:
-    """Return mag_0 = −2.5 log10(flux); NaN where the flux is not positive, which :func:`fit` refuses."""
-    flux = np.asarray(flux, dtype=float)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(flux > 0, -2.5 * np.log10(flux), np.nan)
-
-
-def _design(n: int, airmass: np.ndarray | None, column: Sequence | None) -> tuple[np.ndarray, tuple[str, ...], list]:
-    """Return the matrix of Eq. 18, the names of its columns and the labels of f(i)."""
-    parts, names, labels = [np.ones(n)], ["zero_point"], []
+def _design(n: int, airmass: np.ndarray | None, column: Sequence | None) -> tuple[np.ndarray, list]:
+    """Return the matrix of Eq. 18, a column for zero point, k and each f(i) but the last, and the labels of f(i)."""
+    parts, labels = [np.ones(n)], []
     if airmass is not None:
-        spread = np.ptp(airmass)
-        if spread < AIRMASS_SPREAD:
+        if np.ptp(airmass) < AIRMASS_SPREAD:
             raise DataError(
                 f"airmass spans {airmass.min():.4f} to {airmass.max():.4f}: k cannot be told from the zero point; "
-                "leave airmass out, give frames at several airmasses, or give extinction"
+                "leave airmass out, or give frames at several airmasses"
             )
         parts.append(airmass)
-        names.append("extinction")
     if column is not None:
         if len(column) != n:
             raise DataError(f"column has {len(column)} labels for {n} stars")
         labels = sorted(set(column), key=lambda label: (str(type(label)), label))
         for label in labels[:-1]:  # effect coding: the terms sum to zero
             parts.append(np.array([1.0 if c == label else -1.0 if c == labels[-1] else 0.0 for c in column]))
-            names.append(f"column {label}")
     design = np.stack(parts, axis=1)
-    if np.linalg.matrix_rank(design) < len(names):
+    if np.linalg.matrix_rank(design) < len(parts):
         raise DataError("airmass and column vary together, so k and f(i) cannot be told apart; leave one of them out")
-    return design, tuple(names), labels
+    return design, labels
 
 
 def without_itself(
@@ -277,9 +221,8 @@ def without_itself(
     ndarray, (N,)
         To be added to `measured`; zeros where there are fewer than the paper's 50 reference stars (section 3.3.3).
     """
-    usable = np.asarray(isolated, dtype=bool) & np.isfinite(measured) & np.isfinite(reference)
     placed = np.isfinite(x) & np.isfinite(y)
-    usable &= placed
+    usable = np.asarray(isolated, dtype=bool) & np.isfinite(measured) & np.isfinite(reference) & placed
     if usable.sum() <= MINIMUM:
         return np.zeros(len(usable))
     u, v = (np.where(placed, at, at[usable].mean()) for at in (np.asarray(x, float), np.asarray(y, float)))
@@ -301,35 +244,30 @@ def _clipped(
     difference: np.ndarray,
     members: np.ndarray,
     *,
-    unit: np.ndarray | None = None,
+    unit: np.ndarray | float = 1.0,
     clip: float = 3.0,
     iterations: int = ITERATIONS,
-) -> tuple[np.ndarray, np.ndarray, float, np.ndarray, int]:
+) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
     """Fit by least squares in units of each star's `unit`, rejecting beyond `clip` robust scatters of all members.
 
-    Returns
-    -------
-    solution, residual : ndarray, (P,) and (N,)
-    scatter : float
-    kept : ndarray, (N,), bool
-        All False where rejection leaves too few stars for the solution.
-    rounds : int
-        Rejections.
+    Returns the solution (P,), the residuals (N,), their scatter and which stars were kept, (N,) bool: none where
+    rejection leaves too few for the solution.
     """
-    unit = np.ones(len(difference)) if unit is None else unit
+    unit = np.broadcast_to(unit, len(difference))
     kept = members
     for rounds in range(iterations + 1):
         solution = np.linalg.lstsq(design[kept] / unit[kept, None], difference[kept] / unit[kept], rcond=None)[0]
         residual = difference - design @ solution
         pull = np.abs(residual / unit)
-        scatter = ROBUST * float(np.median(pull[members]))
+        scatter = MAD_TO_SIGMA * float(np.median(pull[members]))
         within = members & (pull <= clip * scatter) if scatter > 0 and np.isfinite(clip) else members
         if rounds == iterations or (within == kept).all():
             break
         if np.linalg.matrix_rank(design[within]) < design.shape[1] or within.sum() <= design.shape[1]:
-            return solution, residual, scatter, np.zeros_like(kept), rounds
+            kept = np.zeros_like(kept)
+            break
         kept = within
-    return solution, residual, scatter, kept, rounds
+    return solution, residual, scatter, kept
 
 
 def _best_surface(designs: list[np.ndarray], difference: np.ndarray, members: np.ndarray) -> np.ndarray:
@@ -337,7 +275,7 @@ def _best_surface(designs: list[np.ndarray], difference: np.ndarray, members: np
     1974)."""
     best, lowest = None, np.inf
     for design in designs:
-        solution, residual, scatter, kept, _ = _clipped(design, difference, members, iterations=19)  # 20 solutions
+        solution, residual, scatter, kept = _clipped(design, difference, members, iterations=19)  # 20 solutions
         inverse = np.linalg.pinv(design[kept].T @ design[kept])
         leverage = np.einsum("np,pq,nq->n", design[members], inverse, design[members])
         # A star that the fit left out is predicted by it as it is.
