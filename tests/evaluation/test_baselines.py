@@ -8,13 +8,12 @@ from conftest import needs_program
 from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.evaluation import baselines, measurements, scores
 from pnet.evaluation.baselines import common, photutils_psf
-from pnet.evaluation.baselines import sextractor as sextractor_module
 from pnet.evaluation.frames import Source, read_simulated
 from pnet.frame import Frame
 from pnet.sky import matching
 
-sextractor = needs_program(*baselines.PROGRAMS)
-psfex = needs_program("psfex")
+sextractor = needs_program(*common.SEXTRACTOR.commands)
+psfex = needs_program(*common.PSFEX.commands)
 METHODS = [
     pytest.param(baselines.SExtractor, marks=sextractor, id="sextractor"),
     pytest.param(baselines.Sep, id="sep"),
@@ -153,20 +152,19 @@ def test_missing_program_is_named_with_the_way_to_get_it(monkeypatch, rng):
 
 @sextractor
 def test_psfex_alone_is_missing(monkeypatch, rng):
-    monkeypatch.setattr("pnet.evaluation.baselines.psfex.find_psfex", lambda: None)
+    which = common.shutil.which
+    monkeypatch.setattr("shutil.which", lambda name: None if name == "psfex" else which(name))
     with pytest.raises(MissingError, match="PSFEx.*conda install"):
         baselines.PSFEx()(field(rng)[0])
 
 
-def test_class_star_is_asked_for_in_vain(monkeypatch, tmp_path):
+def test_class_star_is_asked_for_in_vain(monkeypatch, tmp_path, rng):
     program = tmp_path / "bin" / "sex"
     program.parent.mkdir()
     program.touch(0o755)
     monkeypatch.setenv("PATH", str(program.parent))
-    table = pd.DataFrame({"class_star": [0.1, 0.9]})
     with pytest.raises(MissingError, match="default.nnw"):
-        sextractor_module.starlike(table, 0.5)
-    assert sextractor_module.starlike(table, 0).equals(table), "nothing is asked for"
+        baselines.SExtractor(min_class_star=0.5)(field(rng)[0])
 
 
 @pytest.mark.parametrize("name", ["min_class_star", "min_contrast"])
@@ -199,11 +197,10 @@ def test_the_offset_is_that_of_matched_stars_only():
             "mag": [15.2, 16.2, np.nan, 18.0, np.nan],
         }
     )
-    corrected, offsets = scores.remove_offset(table, ("x", "mag"))
-    assert offsets == pytest.approx({"x": 0.1, "mag": 0.2})
-    assert corrected["x"].iloc[:4].tolist() == pytest.approx([1.0, 2.0, 3.2, 49.9])
+    assert scores.offsets(table, ("x", "mag")) == pytest.approx({"x": 0.1, "mag": 0.2})
+    assert scores.remove_offset(table, ("x",))["x"].iloc[:4].tolist() == pytest.approx([1.0, 2.0, 3.2, 49.9])
     assert table["x"].iloc[0] == 1.1  # the table given is left alone
-    assert scores.remove_offset(table.iloc[3:], ("x",))[1] == {"x": 0.0}
+    assert scores.offsets(table.iloc[3:], ("x",)) == {"x": 0.0}
 
 
 def test_each_frame_has_an_offset_of_its_own():
@@ -213,10 +210,10 @@ def test_each_frame_has_an_offset_of_its_own():
         truth = rng.uniform(14, 20, n)
         parts.append(pd.DataFrame({"frame": frame, "status": "matched", "truth_mag": truth, "mag": truth + offset}))
     table = pd.concat(parts, ignore_index=True)
-    corrected, offsets = scores.remove_offset(table, ("mag",), per_frame=True)
+    corrected = scores.remove_offset(table, ("mag",), per_frame=True)
     error = (corrected["mag"] - corrected["truth_mag"]).groupby(table["frame"]).median()
     # four stars are too few: that frame takes the median of all
-    assert error.tolist() == pytest.approx([0, 0, 4.8]) and offsets["mag"] == pytest.approx(0.2)
+    assert error.tolist() == pytest.approx([0, 0, 4.8]) and scores.offsets(table, ("mag",))["mag"] == pytest.approx(0.2)
 
 
 def test_named_and_chosen_methods():

@@ -262,7 +262,6 @@ def test_bad_entries_and_files(tmp_path):
 def test_every_paper_value_has_its_place(tmp_path):
     values = ledger.paper_values()
     assert values["simulation.pnet.recall"] == {"value": 0.9998, "where": "Table 1", "relation": "="}
-    assert ledger.paper_value("no.such.key") is None
     (tmp_path / "p.yml").write_text("a: {value: 1}\n")
     with pytest.raises(DataError, match="where"):
         ledger.paper_values(tmp_path / "p.yml")

@@ -4,36 +4,16 @@ All take flat arrays of the truth and of a Gaussian prediction (mean, σ), as `p
 Balabdaoui & Raftery (2007) give the principle: predictions should be as sharp as they can while they stay calibrated.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy import stats
 
-from pnet.common.errors import ConfigError, DataError
+from pnet.common.errors import DataError
 from pnet.common.metrics import LEVEL, Estimate, flat, standardised
 
-LEVELS = 100  # points of a calibration curve, uncertainty-toolbox's number
+STEPS = 99  # of a calibration curve: uncertainty-toolbox has 100 points
 PIT_BINS = 20
 RESAMPLES = 500
 INVERSE_ROOT_PI = 1 / np.sqrt(np.pi)  # expected CRPS of a perfect Gaussian prediction in units of its σ
-
-
-@dataclass(frozen=True)
-class Uniformity:
-    """χ² test of PIT values against the uniform distribution.
-
-    Parameters
-    ----------
-    counts : ndarray, (bins,)
-    chi2 : float
-        χ² per degree of freedom; about 1 where error bars are right.
-    p : float
-        Probability of so large a χ² if they are.
-    """
-
-    counts: np.ndarray
-    chi2: float
-    p: float
 
 
 def pit(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray) -> np.ndarray:
@@ -45,8 +25,15 @@ def pit(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     return stats.norm.cdf(standardised(truth, mean, sigma))
 
 
-def uniformity(values: np.ndarray, bins: int = PIT_BINS) -> Uniformity:
-    """Test PIT values for uniformity by χ² over equal bins.
+def uniformity(values: np.ndarray) -> tuple[float, float]:
+    """Test PIT values for uniformity by χ² over `PIT_BINS` equal bins.
+
+    Returns
+    -------
+    chi2 : float
+        χ² per degree of freedom; about 1 where error bars are right.
+    p : float
+        Probability of so large a χ² if they are.
 
     Raises
     ------
@@ -54,15 +41,12 @@ def uniformity(values: np.ndarray, bins: int = PIT_BINS) -> Uniformity:
         If there are fewer than five values a bin (the χ² distribution does not hold), or one lies outside 0 to 1.
     """
     (values,) = flat(values=values)
-    if bins < 2:
-        raise ConfigError(f"bins is {bins}, at least 2 are needed")
-    if values.size < 5 * bins:
-        raise DataError(f"{values.size} values for {bins} bins: the test needs at least 5 a bin")
+    if values.size < 5 * PIT_BINS:
+        raise DataError(f"{values.size} values for {PIT_BINS} bins: the test needs at least 5 a bin")
     if values.min() < 0 or values.max() > 1:
         raise DataError("PIT values lie between 0 and 1")
-    counts = np.histogram(values, bins, (0, 1))[0]
-    test = stats.chisquare(counts)
-    return Uniformity(counts, float(test.statistic / (bins - 1)), float(test.pvalue))
+    test = stats.chisquare(np.histogram(values, PIT_BINS, (0, 1))[0])
+    return float(test.statistic / (PIT_BINS - 1)), float(test.pvalue)
 
 
 def crps(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray) -> np.ndarray:
@@ -81,25 +65,30 @@ def sharpness(sigma: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def _counts(z: np.ndarray) -> np.ndarray:
-    """Return how many stars each step of the calibration curve adds (LEVELS − 1 of them)."""
+    """Return how many stars each of the `STEPS` of the calibration curve adds."""
     smallest = 2 * stats.norm.cdf(np.abs(z)) - 1  # the narrowest central interval that holds the star
-    step = np.searchsorted(np.linspace(0, 1, LEVELS), smallest, side="left") - 1
-    return np.bincount(np.clip(step, 0, LEVELS - 2), minlength=LEVELS - 1)
+    step = np.searchsorted(np.linspace(0, 1, STEPS + 1), smallest, side="left") - 1
+    return np.bincount(np.clip(step, 0, STEPS - 1), minlength=STEPS)
 
 
 def _area(counts: np.ndarray) -> np.ndarray:
-    """Return the area between calibration curves and the diagonal; (…, LEVELS − 1) counts.
+    """Return the area between calibration curves and the diagonal; (…, STEPS) counts.
 
     Of the polygon that uncertainty-toolbox hands to shapely: a step on one side of the diagonal is a trapezium, one
     that crosses it two triangles.
     """
-    total = counts.sum(axis=-1, keepdims=True)
-    gap = np.cumsum(counts, axis=-1) / total - np.linspace(0, 1, LEVELS)[1:]
+    gap = np.cumsum(counts, axis=-1) / counts.sum(axis=-1, keepdims=True) - np.linspace(0, 1, STEPS + 1)[1:]
     gap = np.concatenate([np.zeros_like(gap[..., :1]), gap], axis=-1)
     a, b = np.abs(gap[..., :-1]), np.abs(gap[..., 1:])
-    both = np.where(a + b > 0, a + b, 1)
     crossing = gap[..., :-1] * gap[..., 1:] < 0
-    return np.where(crossing, (a**2 + b**2) / both, a + b).sum(axis=-1) / (2 * (LEVELS - 1))
+    return np.where(crossing, (a**2 + b**2) / np.where(crossing, a + b, 1), a + b).sum(axis=-1) / (2 * STEPS)
+
+
+def _range(counts: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Return the areas of many counts, (draws, STEPS), and the ends of their central 95 %."""
+    areas = _area(counts)
+    low, high = np.quantile(areas, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return areas, float(low), float(high)
 
 
 def miscalibration(
@@ -112,23 +101,20 @@ def miscalibration(
     """
     counts = _counts(standardised(truth, mean, sigma))
     n = int(counts.sum())
+    value = float(_area(counts)) if n else np.nan
     if n < 5:
-        return Estimate(float(_area(counts)) if n else np.nan, n=n)
-    drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)
-    low, high = np.quantile(_area(drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    value = float(_area(counts))
+        return Estimate(value, n=n)
+    _, low, high = _range(np.random.default_rng(seed).multinomial(n, counts / n, size=resamples))
     # resampling adds noise, and noise adds area: near the floor the interval may lie above the value
-    return Estimate(value, min(float(low), value), float(high), n)
+    return Estimate(value, min(low, value), high, n)
 
 
-def perfect(n: int, *, seed: int, draws: int = 2000) -> Estimate:
+def perfect(n: int, *, seed: int) -> Estimate:
     """Return the miscalibration area that perfect error bars have for n stars: mean and central 95 % range.
 
     Nothing can be expected to lie below the mean, and a group inside the range says nothing against its error bars.
     """
     if n < 1:
         return Estimate(np.nan)
-    steps = LEVELS - 1
-    areas = _area(np.random.default_rng(seed).multinomial(n, np.full(steps, 1 / steps), size=draws))
-    low, high = np.quantile(areas, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(float(areas.mean()), float(low), float(high), n)
+    areas, low, high = _range(np.random.default_rng(seed).multinomial(n, np.full(STEPS, 1 / STEPS), size=2000))
+    return Estimate(float(areas.mean()), low, high, n)

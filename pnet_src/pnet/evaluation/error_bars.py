@@ -22,14 +22,14 @@ TOLERATED = (0.1, 1e-3)  # bias of a magnitude bin: share of the limit, mag
 Group = tuple[str, str, np.ndarray]
 
 
-def stars_of(table: pd.DataFrame, dataset: str, *, errors: str = "mag_err") -> pd.DataFrame:
+def stars_of(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """Return PNet's matched stars with a magnitude and an error bar."""
-    return scores.matched(scores.select(table, dataset, "pnet"), "mag", errors, "truth_mag")
+    return scores.matched(scores.select(table, dataset, "pnet"), "mag", "mag_err", "truth_mag")
 
 
 def bins(stars: pd.DataFrame) -> list[Group]:
     """Return key (``mag.17``), label and members of every magnitude bin."""
-    edges = [(float(low), float(low) + 1) for low in scores.BINS[:-1]]
+    edges = zip(scores.BINS[:-1], scores.BINS[1:], strict=True)
     return [(f"mag.{low:g}", f"{low:g} ≤ mag < {high:g}", scores.within(stars, low, high)) for low, high in edges]
 
 
@@ -45,16 +45,14 @@ def by_group(stars: pd.DataFrame, groups: Iterable[Group], seed: int) -> dict[st
     seed : int
         Of the group of scores; every group derives its own.
     """
-    truth, mean, sigma = (stars[name].to_numpy(dtype=float) for name in ("truth_mag", "mag", "mag_err"))
     found: dict[str, Score] = {}
     for key, label, member in groups:
-        if member.sum() < SMALLEST:
-            continue
-        own, chosen = derive(seed, key), (truth[member], mean[member], sigma[member])
-        area = calibration_metrics.miscalibration(*chosen, seed=own)
-        floor = calibration_metrics.perfect(int(member.sum()), seed=own).value
-        found[f"miscalibration_area.{key}"] = Score(area, f"miscalibration area, {label}", limit=floor)
-        found |= _scatter_and_coverage(*chosen, own, f".{key}", f", {label}")
+        if member.sum() >= SMALLEST:
+            own, chosen = derive(seed, key), _values(stars[member])
+            area = calibration_metrics.miscalibration(*chosen, seed=own)
+            floor = calibration_metrics.perfect(int(member.sum()), seed=own).value
+            found[f"miscalibration_area.{key}"] = Score(area, f"miscalibration area, {label}", limit=floor)
+            found |= _scatter_and_coverage(*chosen, own, f".{key}", f", {label}")
     return found
 
 
@@ -62,10 +60,9 @@ def uncertainty(
     table: pd.DataFrame, dataset: str, method: str, seed: int, record: Mapping[str, Any]
 ) -> dict[str, Score]:
     """Return the criteria of Table 2 and Figure 9 that need a σ; nothing for methods without error bars."""
-    stars = scores.matched(scores.select(table, dataset, method), "mag", "mag_err", "truth_mag")
-    if method != "pnet" or stars.empty:
+    if method != "pnet" or (stars := stars_of(table, dataset)).empty:
         return {}
-    truth, mean, sigma = (stars[name].to_numpy() for name in ("truth_mag", "mag", "mag_err"))
+    truth, mean, sigma = _values(stars)
     floor = metrics.miscalibration_floor(len(stars), seed=seed)
     found = {
         "e_bar": Score(_mean(sigma, seed), "Ē, mean σ", "mag", scores.mean_limit(stars, "mag", dataset)),
@@ -73,12 +70,12 @@ def uncertainty(
         "eta_sigma": Score(metrics.outliers_beyond_sigma(truth, mean, sigma), "η, |δ_mag| > σ_mag (31.7 % expected)"),
         "eta_literal": Score(metrics.outliers_literal(truth, mean, sigma), "η, |relative error| > σ_mag"),
         "miscalibration_area": Score(_area(truth, mean, sigma, seed), "miscalibration area", limit=floor),
+        **_scatter_and_coverage(truth, mean, sigma, seed),
     }
-    found |= _scatter_and_coverage(truth, mean, sigma, seed)
     parts = stars.dropna(subset=["mag_aleatoric", "mag_epistemic"])
     raw = np.hypot(parts["mag_aleatoric"], parts["mag_epistemic"]).to_numpy()
     if len(parts) and (raw > 0).all():
-        truth, mean, when = parts["truth_mag"].to_numpy(), parts["mag"].to_numpy(), "before recalibration"
+        (truth, mean, _), when = _values(parts), "before recalibration"
         found |= {
             "e_bar_raw": Score(_mean(raw, seed), f"Ē {when}", "mag"),
             "e_bar_over_mae_raw": Score(_ratio(raw, truth - mean, seed), f"Ē / MAE {when}"),
@@ -99,11 +96,10 @@ def calibration(
     stars = stars_of(table, dataset) if method == "pnet" else table.iloc[:0]
     if len(stars) < SMALLEST:
         return {}
-    truth, mean, sigma = (stars[name].to_numpy(dtype=float) for name in ("truth_mag", "mag", "mag_err"))
+    truth, mean, sigma = _values(stars)
     # a catalogue is measured itself: the bound of one measurement does not hold for a difference, see `scores`
     limit = stars["limit_mag"].to_numpy(dtype=float) if dataset in scores.SIMULATED else np.array([np.nan])
-    found = _whole(truth, mean, sigma, limit, seed)
-    found |= by_group(stars, bins(stars), seed)
+    found = _whole(truth, mean, sigma, limit, seed) | by_group(stars, bins(stars), seed)
     for key, label, member in bins(stars) if dataset in scores.SIMULATED else ():
         if member.sum() >= SMALLEST:
             # harmless is a tenth of the median limit, or 1 mmag where that is more
@@ -122,14 +118,17 @@ def refined(table: pd.DataFrame, dataset: str, method: str, seed: int, record: M
         return {}
     label = "magnitude of the refinement step"
     truth, mean, sigma = (stars[name].to_numpy() for name in ("truth_mag", "mag_net", "mag_net_err"))
+
+    def share(member: np.ndarray, level: float) -> Estimate:
+        return metrics.coverage(truth[member], mean[member], sigma[member], level)
+
     found = scores.pulls(stars, truth - mean, sigma, "net_mag_pull", label, seed)
-    for level in LEVELS:
-        for name, (low, high) in scores.HALVES.items():
-            member = scores.within(stars, low, high)
-            share = metrics.coverage(truth[member], mean[member], sigma[member], level)
-            title = f"{label}: share inside the {100 * level:.0f} % interval, {low:g} ≤ mag < {high:g}"
-            found[f"net_coverage_{100 * level:.0f}.{name}"] = Score(share, title, limit=level)
-    return found
+    return found | scores.coverage(stars, share, "net_coverage", f"{label}: share inside the {{}} interval")
+
+
+def _values(stars: pd.DataFrame) -> list[np.ndarray]:
+    """Return truth, measurement and its error, (N,) each, mag."""
+    return [stars[name].to_numpy(dtype=float) for name in ("truth_mag", "mag", "mag_err")]
 
 
 def _whole(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, limit: np.ndarray, seed: int) -> dict[str, Score]:
@@ -146,9 +145,9 @@ def _whole(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, limit: np.nda
         found["crps_over_limit"] = Score(_ratio(values, best, seed), "CRPS over that of a perfect measurement", "", 1.0)
     bins = calibration_metrics.PIT_BINS
     if n >= 5 * bins:
-        test = calibration_metrics.uniformity(calibration_metrics.pit(truth, mean, sigma))
-        found["pit_chi2"] = Score(Estimate(test.chi2, n=n), f"PIT in {bins} bins: χ² per degree of freedom", "", 1.0)
-        found["pit_p"] = Score(Estimate(test.p, n=n), "PIT: probability of so large a χ² if σ is right")
+        chi2, p = calibration_metrics.uniformity(calibration_metrics.pit(truth, mean, sigma))
+        found["pit_chi2"] = Score(Estimate(chi2, n=n), f"PIT in {bins} bins: χ² per degree of freedom", "", 1.0)
+        found["pit_p"] = Score(Estimate(p, n=n), "PIT: probability of so large a χ² if σ is right")
     return found
 
 
@@ -178,15 +177,12 @@ def _ratio(values: np.ndarray, to: np.ndarray, seed: int) -> Estimate:
     )
 
 
-def _area(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, seed: int, resamples: int = 200) -> Estimate:
+def _area(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, seed: int) -> Estimate:
     """Miscalibration area with a bootstrap interval; the toolbox takes flat arrays only, hence the loop."""
-    n = truth.size
-    value = metrics.miscalibration_area(truth, mean, sigma)
+    value, n = metrics.miscalibration_area(truth, mean, sigma), truth.size
     if n < 5:
         return Estimate(value, n=n)
-    rng = np.random.default_rng(seed)
-    draws = [rng.integers(0, n, n) for _ in range(resamples)]
+    draws = np.random.default_rng(seed).integers(0, n, (200, n))
     areas = [metrics.miscalibration_area(truth[i], mean[i], sigma[i]) for i in draws]
-    tail = (1 - metrics.LEVEL) / 2
-    low, high = np.quantile(areas, [tail, 1 - tail])
+    low, high = np.quantile(areas, [(1 - metrics.LEVEL) / 2, (1 + metrics.LEVEL) / 2])
     return Estimate(value, float(low), float(high), n)

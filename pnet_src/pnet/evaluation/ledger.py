@@ -6,8 +6,8 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.common.files import atomic_path, read_json, read_manifest
 from pnet.evaluation import scores
 
-DIGITS, DIGITS_OF_INTERVALS = 7, 4  # significant ones in the file
+_DIGITS = {"value": 7, "low": 4, "high": 4, "paper": 7, "limit": 7}  # significant ones in the file
 SOURCES = ("live", "released")
 _PROVENANCE = ("command", "commit", "date", "device", "seed", "engine", "source", "baseline", "weights")
 
@@ -46,7 +46,7 @@ class Entry:
     """
 
     key: str
-    value: float | None
+    value: float | None = None
     low: float | None = None
     high: float | None = None
     n: int = 0
@@ -62,16 +62,12 @@ class Entry:
             raise ConfigError(f"key is {self.key!r}, a name without spaces is needed")
         if self.source not in SOURCES:
             raise ConfigError(f"{self.key}: source is {self.source!r}, allowed are {', '.join(SOURCES)}")
-        for name in ("value", "low", "high", "paper", "limit"):
+        for name in _DIGITS:
             number = getattr(self, name)
             # JSON has no NaN, and numpy's scalars are not JSON either
             finite = None if number is None or not math.isfinite(number) else float(number)
             object.__setattr__(self, name, finite)
         object.__setattr__(self, "n", int(self.n))
-
-
-_USUAL = {item.name: None if item.default is MISSING else item.default for item in fields(Entry)} | {"provenance": {}}
-_NUMBERS = {"value", "low", "high", "paper", "limit"}
 
 
 class Ledger:
@@ -117,23 +113,21 @@ class Ledger:
     def write(self, path: str | os.PathLike) -> None:
         """Write as JSON, atomically: an entry a line, sorted by key, and each run's provenance once.
 
-        What an entry has no value for, or the usual one, is left out. Values keep `DIGITS` significant digits, ends of
-        intervals `DIGITS_OF_INTERVALS`.
+        What an entry has no value for, or the usual one, is left out. Numbers keep 7 significant digits, ends of
+        intervals 4.
         """
         runs: dict[str, Mapping[str, Any]] = {}
-        lines = []
+        lines, usual = {}, asdict(Entry("usual"))
         for entry in sorted(self, key=lambda entry: entry.key):
-            content = {name: value for name, value in asdict(entry).items() if value != _USUAL[name]}
-            for name in _NUMBERS & set(content):
-                content[name] = float(f"{content[name]:.{DIGITS_OF_INTERVALS if name in ('low', 'high') else DIGITS}g}")
+            content = {name: value for name, value in asdict(entry).items() if name != "key" and value != usual[name]}
+            for name in _DIGITS.keys() & content:
+                content[name] = float(f"{content[name]:.{_DIGITS[name]}g}")
             if entry.provenance:
                 content["provenance"] = _name_of_run(runs, entry.key.partition(".")[0], entry.provenance)
-            del content["key"]
-            lines.append(f"{json.dumps(entry.key)}:{_compact(content)}")
-        known = [f"{json.dumps(name)}:{_compact(content)}" for name, content in runs.items()]
-        text = '{"provenance":{\n' + ",\n".join(known) + '\n},\n"entries":{\n' + ",\n".join(lines) + "\n}}\n"
+            lines[entry.key] = content
+        parts = (f'"{name}":{{\n{_lines(each)}\n}}' for name, each in (("provenance", runs), ("entries", lines)))
         with atomic_path(path) as temporary:
-            temporary.write_text(text)
+            temporary.write_text("{" + ",\n".join(parts) + "}\n")
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Ledger":
@@ -147,11 +141,10 @@ class Ledger:
         try:
             content = read_json(path)
             runs = content["provenance"]
-            entries = {key: {"value": None, **item} for key, item in content["entries"].items()}
-            for item in entries.values():
-                if "provenance" in item:
-                    item["provenance"] = runs[item["provenance"]]
-            return cls(Entry(key, **item) for key, item in entries.items())
+            return cls(
+                Entry(key, provenance=runs[item.pop("provenance")] if "provenance" in item else {}, **item)
+                for key, item in content["entries"].items()
+            )
         except FileNotFoundError as error:
             raise MissingError(f"{path}: no ledger here; `make book` writes it") from error
         except (TypeError, KeyError, AttributeError, ConfigError, UnicodeDecodeError, ValueError) as error:
@@ -165,16 +158,17 @@ class Ledger:
 
 def _name_of_run(runs: dict[str, Mapping[str, Any]], stem: str, provenance: Mapping[str, Any]) -> str:
     """Return the name of a run in `runs`, to which it is added where it is new: its data set, with a number."""
-    for name, known in runs.items():
-        if known == provenance:
-            return name
-    name = next(name for n in itertools.count(1) if (name := stem if n == 1 else f"{stem}-{n}") not in runs)
-    runs[name] = provenance
+    name = next((name for name, known in runs.items() if known == provenance), None)
+    if name is None:
+        names = itertools.chain([stem], (f"{stem}-{n}" for n in itertools.count(2)))
+        name = next(name for name in names if name not in runs)
+        runs[name] = provenance
     return name
 
 
-def _compact(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
+def _lines(items: Mapping[str, Any]) -> str:
+    write = partial(json.dumps, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
+    return ",\n".join(f"{json.dumps(name)}:{write(content)}" for name, content in items.items())
 
 
 @lru_cache(maxsize=4)
@@ -188,16 +182,9 @@ def paper_values(path: Path = paths.MANIFESTS / "paper_values.yml") -> dict[str,
     """
     content = read_manifest(path)
     for key, item in content.items():
-        good = isinstance(item, dict) and isinstance(item.get("value"), int | float) and item.get("where")
-        if not good:
+        if not (isinstance(item, dict) and isinstance(item.get("value"), int | float) and item.get("where")):
             raise DataError(f"{path}: {key} needs a number `value` and a text `where`")
     return {key: {"relation": "=", **item} for key, item in content.items()}
-
-
-def paper_value(key: str) -> float | None:
-    """Return the paper's value of a ledger key, or None where the paper has none."""
-    item = paper_values().get(key)
-    return None if item is None else float(item["value"])
 
 
 def entries_of(
@@ -207,20 +194,13 @@ def entries_of(
 
     `provenance` is the JSON beside the measurements; its command, commit, date, device, seed and data are kept.
     """
-    kept = {name: value for name, value in (provenance or {}).items() if name in _PROVENANCE}
-    return [
-        Entry(
-            key=f"{head}.{name}",
-            value=score.estimate.value,
-            low=score.estimate.low,
-            high=score.estimate.high,
-            n=score.estimate.n,
-            unit=score.unit,
-            paper=paper_value(f"{head}.{name}"),
-            limit=score.limit,
-            title=score.title,
-            source=source,
-            provenance=kept,
+    shared = {"source": source}
+    shared["provenance"] = {name: value for name, value in (provenance or {}).items() if name in _PROVENANCE}
+    entries = []
+    for name, score in found.items():
+        key, estimate = f"{head}.{name}", score.estimate
+        known = {"paper": paper_values().get(key, {}).get("value"), "limit": score.limit, "title": score.title}
+        entries.append(
+            Entry(key, estimate.value, estimate.low, estimate.high, estimate.n, score.unit, **known, **shared)
         )
-        for name, score in found.items()
-    ]
+    return entries

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from pnet.common import metrics
+from pnet.common.metrics import Estimate
 from pnet.evaluation import scores
 from pnet.evaluation.scores import Score
 from pnet.sky import limits
@@ -27,7 +28,6 @@ POSITIONS = (  # prefix of keys, suffix of columns, words
     ("det_", "_det", " of the detection net alone"),
     ("bpnn_", "_bpnn", " of the BPNN"),
 )
-PLACED = ("_placed", ", about where SkyMaker put the light")
 
 Axes = dict[str, np.ndarray]
 
@@ -70,18 +70,15 @@ def error_bars(
         if stars.empty:
             continue
         errors = _errors(stars, suffix)
-        variants = [("", "", errors)]
+        variants = [("", words, errors)]
         if dataset in scores.SIMULATED and record.get("engine") in limits.SKYMAKER_ENGINES:
-            moved = {
-                axis: errors[axis] - limits.skymaker_displacement(stars[f"truth_{axis}"].to_numpy()) for axis in "xy"
-            }
-            variants.append((*PLACED, moved))
-        for variant, where, delta in variants:
-            label = f"{words}{where}"
-            if prefix or variant:  # the plain positions' scatter is in the group "astrometry"
-                for axis in "xy":
-                    ratio = (stars, delta[axis], axis, f"{prefix}{axis}", f"{axis}{label}", dataset, seed, variant)
-                    found |= scores.over_limit(*ratio)
+            places = {axis: limits.skymaker_displacement(stars[f"truth_{axis}"].to_numpy()) for axis in "xy"}
+            moved = {axis: errors[axis] - places[axis] for axis in "xy"}
+            variants.append(("_placed", f"{words}, about where SkyMaker put the light", moved))
+        for variant, label, delta in variants:
+            for axis in "xy" if prefix or variant else ():  # the plain scatter is in the group "astrometry"
+                key, title = f"{prefix}{axis}", f"{axis}{label}"
+                found |= scores.over_limit(stars, delta[axis], axis, key, title, dataset, seed, variant)
             found |= _ellipses_and_pulls(stars, delta, prefix, suffix, variant, label, seed)
     return found
 
@@ -94,21 +91,19 @@ def _ellipses_and_pulls(
     stars: pd.DataFrame, delta: Axes, prefix: str, suffix: str, variant: str, label: str, seed: int
 ) -> dict[str, Score]:
     """Error ellipses and standardised errors, where the method states its errors."""
-    columns = [f"{axis}{suffix}_err" for axis in "xy"]
-    if not set(columns) <= set(stars.columns):  # the detection net alone states none
-        return {}
-    known = stars[columns].gt(0).all(axis=1).to_numpy() & np.isfinite(stars[columns]).all(axis=1).to_numpy()
+    sigma = stars.reindex(columns=[f"{axis}{suffix}_err" for axis in "xy"])  # the detection net alone states none
+    known = ((sigma > 0) & np.isfinite(sigma)).all(axis=1).to_numpy()
     if not known.any():
         return {}
-    stars, delta = stars[known], {axis: errors[known] for axis, errors in delta.items()}
-    sigma = {axis: stars[column].to_numpy() for axis, column in zip("xy", columns, strict=True)}
-    found: dict[str, Score] = {}
-    for level in scores.LEVELS:
-        for name, (low, high) in scores.HALVES.items():
-            member = scores.within(stars, low, high)
-            share = metrics.inside_ellipse(*(each[axis][member] for each in (delta, sigma) for axis in "xy"), level)
-            title = f"positions{label}: share inside the {100 * level:.0f} % ellipse, {low:g} ≤ mag < {high:g}"
-            found[f"{prefix}ellipse_{100 * level:.0f}{variant}.{name}"] = Score(share, title, limit=level)
+    stars, sigmas = stars[known], dict(zip("xy", sigma[known].to_numpy().T, strict=True))
+    delta = {axis: errors[known] for axis, errors in delta.items()}
+
+    def share(member: np.ndarray, level: float) -> Estimate:
+        return metrics.inside_ellipse(*(each[axis][member] for each in (delta, sigmas) for axis in "xy"), level)
+
+    found = scores.coverage(
+        stars, share, f"{prefix}ellipse", f"positions{label}: share inside the {{}} ellipse", variant
+    )
     for axis in "xy":
-        found |= scores.pulls(stars, delta[axis], sigma[axis], f"{prefix}{axis}_pull{variant}", f"{axis}{label}", seed)
+        found |= scores.pulls(stars, delta[axis], sigmas[axis], f"{prefix}{axis}_pull{variant}", f"{axis}{label}", seed)
     return found

@@ -3,7 +3,11 @@
 The scores themselves are by subject: `detections`, `photometry`, `positions`, `error_bars`, `confidence`.
 """
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,13 +64,20 @@ def select(table: pd.DataFrame, dataset: str, method: str, threshold: float | No
     """
     chosen = working(table, dataset, method, threshold)
     if method != "pnet":
-        chosen = remove_offset(chosen, per_frame=method in PER_FRAME)[0]
+        chosen = remove_offset(chosen, per_frame=method in PER_FRAME)
     return calibrated(chosen) if dataset in CALIBRATED else chosen
+
+
+def offsets(table: pd.DataFrame, columns: tuple[str, ...] = ("x", "y", "mag")) -> dict[str, float]:
+    """Return the median of measurement minus truth of all matched stars of a method, by column; 0 without any."""
+    matched = table[table["status"] == matching.MATCHED]
+    medians = {column: (matched[column] - matched[f"truth_{column}"]).median() for column in columns}
+    return {column: 0.0 if np.isnan(median) else float(median) for column, median in medians.items()}
 
 
 def remove_offset(
     table: pd.DataFrame, columns: tuple[str, ...] = ("x", "y", "mag"), per_frame: bool = False
-) -> tuple[pd.DataFrame, dict]:
+) -> pd.DataFrame:
     """Subtract a method's constant offset from its matched stars' truth, as the paper does for SExtractor (4.1).
 
     Parameters
@@ -82,36 +93,30 @@ def remove_offset(
 
     Returns
     -------
-    table : DataFrame
+    DataFrame
         A corrected copy.
-    offsets : dict
-        Median of measurement minus truth of all matched stars, by column; 0 where no star is matched.
     """
-    table, offsets = table.copy(), {}
-    matched = table["status"] == matching.MATCHED
-    for column in columns:
-        difference = (table.loc[matched, column] - table.loc[matched, f"truth_{column}"]).dropna()
-        offsets[column] = float(difference.median()) if len(difference) else 0.0
+    table, matched = table.copy(), table[table["status"] == matching.MATCHED]
+    for column, offset in offsets(table, columns).items():
         if per_frame:
-            stars = difference.groupby(table.loc[difference.index, "frame"]).agg(["median", "size"])
+            difference = (matched[column] - matched[f"truth_{column}"]).dropna()
+            stars = difference.groupby(matched["frame"]).agg(["median", "size"])
             own = stars.loc[stars["size"] >= ENOUGH, "median"]
-            table[column] -= table["frame"].map(own).fillna(offsets[column]).astype(float)
-        else:
-            table[column] = table[column] - offsets[column]
-    return table, offsets
+            offset = table["frame"].map(own).fillna(offset).astype(float)
+        table[column] -= offset
+    return table
 
 
 def calibrated(table: pd.DataFrame, degrees: tuple[int, ...] = zero_point.DEGREES) -> pd.DataFrame:
     """Return the rows with the zero point of every frame fitted (Eq. 18): a polynomial of one of `degrees`."""
     table = table.copy()
-    for _, index in table.groupby("frame").groups.items():
+    for index in table.groupby("frame").groups.values():
         frame = table.loc[index]
         isolated = (frame["status"] == matching.MATCHED).to_numpy()
+        reference, x, y = (frame[name].to_numpy(dtype=float) for name in ("truth_mag", "x", "y"))
         for column in ("mag", "mag_net", "mag_det"):
             values = frame[column].to_numpy(dtype=float)
-            reference, x, y = (frame[name].to_numpy(dtype=float) for name in ("truth_mag", "x", "y"))
-            offset = zero_point.without_itself(values, reference, isolated, x, y, degrees)
-            table.loc[index, column] = values + offset
+            table.loc[index, column] = values + zero_point.without_itself(values, reference, isolated, x, y, degrees)
     return table
 
 
@@ -130,19 +135,14 @@ def matched(rows: pd.DataFrame, *needed: str) -> pd.DataFrame:
 
 def rates(table: pd.DataFrame) -> tuple[Estimate, Estimate]:
     """Return precision and recall of all rows of a table."""
-    counts = table["status"].value_counts()
-    true, missed, false = (int(counts.get(name, 0)) for name in (matching.MATCHED, matching.MISSED, matching.FALSE))
-    return metrics.precision(true, false), metrics.recall(true, missed)
+    true, false, n = curve_input(table)
+    return metrics.precision(len(true), len(false)), metrics.recall(len(true), n - len(true))
 
 
 def curve_input(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, int]:
     """Return the confidences of true and of false detections and the number of counted stars."""
-    status = table["status"]
-    return (
-        table.loc[status == matching.MATCHED, "confidence"].to_numpy(),
-        table.loc[status == matching.FALSE, "confidence"].to_numpy(),
-        int(status.isin([matching.MATCHED, matching.MISSED]).sum()),
-    )
+    true, false = (table.loc[table["status"] == name, "confidence"] for name in (matching.MATCHED, matching.FALSE))
+    return true.to_numpy(), false.to_numpy(), len(true) + int((table["status"] == matching.MISSED).sum())
 
 
 def ranges() -> list[tuple[float, float, str]]:
@@ -159,6 +159,21 @@ def mean_limit(stars: pd.DataFrame, quantity: str, dataset: str) -> float:
 def within(stars: pd.DataFrame, low: float, high: float) -> np.ndarray:
     """Return which stars have low ≤ mag < high, by their true magnitude."""
     return stars["truth_mag"].between(low, high, inclusive="left").to_numpy()
+
+
+def by_bin(
+    stars: pd.DataFrame, function: Callable[[np.ndarray], Estimate], key: str, title: str, **more: Any
+) -> dict[str, Score]:
+    """Return ``<key>.<bin>`` of every magnitude bin and pool with two stars or more.
+
+    The estimate is ``function(member)`` of the mask of a bin's stars, (N,) bool; `more` are unit and limit.
+    """
+    members = {(low, high, name): within(stars, low, high) for low, high, name in ranges()}
+    return {
+        f"{key}.{name}": Score(function(member), f"{title}, {low:g} ≤ mag < {high:g}", **more)
+        for (low, high, name), member in members.items()
+        if member.sum() >= 2
+    }
 
 
 def over_limit(
@@ -181,32 +196,38 @@ def over_limit(
     """
     if dataset not in SIMULATED:
         return {}
-    bound = stars[f"limit_{quantity}"].to_numpy()
-    unit = "mag" if quantity == "mag" else "px"
-    found: dict[str, Score] = {}
-    for low, high, name in ranges():
-        member = np.isfinite(bound) & within(stars, low, high)
-        if member.sum() < 2:
-            continue
-        errors, bounds, where = delta[member], bound[member], f"{low:g} ≤ mag < {high:g}"
-        for suffix, robust, what in (("", True, "scatter"), ("_plain", False, "standard deviation")):
-            ratio = metrics.scatter_over_limit(errors, bounds, seed=seed, robust=robust)
-            found[f"{key}_over_limit{suffix}{variant}.{name}"] = Score(
-                ratio, f"{label}: {what} / limit, {where}", "", 1.0
-            )
-        median = metrics.bias(errors, seed=seed)
-        found[f"{key}_bias{variant}.{name}"] = Score(median, f"{label}: median error, {where}", unit, 0.0)
-    return found
+    known = np.isfinite(stars[f"limit_{quantity}"]).to_numpy()
+    stars, delta, unit = stars[known], delta[known], "mag" if quantity == "mag" else "px"
+    bound, found = stars[f"limit_{quantity}"].to_numpy(), {}
+    for suffix, what in (("", "scatter"), ("_plain", "standard deviation")):
+        ratio = partial(metrics.scatter_over_limit, seed=seed, robust=not suffix)
+        name, title = f"{key}_over_limit{suffix}{variant}", f"{label}: {what} / limit"
+        found |= by_bin(stars, lambda i, ratio=ratio: ratio(delta[i], bound[i]), name, title, limit=1.0)
+    more = {"unit": unit, "limit": 0.0}
+    name, title = f"{key}_bias{variant}", f"{label}: median error"
+    return found | by_bin(stars, lambda i: metrics.bias(delta[i], seed=seed), name, title, **more)
 
 
 def pulls(
     stars: pd.DataFrame, delta: np.ndarray, sigma: np.ndarray, key: str, label: str, seed: int
 ) -> dict[str, Score]:
     """Return the standard deviation of error / σ per magnitude bin and pooled: ``<key>.<bin>``."""
-    found: dict[str, Score] = {}
-    for low, high, name in ranges():
-        member = within(stars, low, high)
-        if member.sum() >= 2:
-            title = f"{label}: standard deviation of error / σ, {low:g} ≤ mag < {high:g}"
-            found[f"{key}.{name}"] = Score(metrics.pull(delta[member], sigma[member], seed=seed), title, limit=1.0)
+    title = f"{label}: standard deviation of error / σ"
+    return by_bin(stars, lambda i: metrics.pull(delta[i], sigma[i], seed=seed), key, title, limit=1.0)
+
+
+def coverage(
+    stars: pd.DataFrame, share: Callable[[np.ndarray, float], Estimate], key: str, title: str, variant: str = ""
+) -> dict[str, Score]:
+    """Return the shares inside error bars of all, bright and faint stars: ``<key>_68<variant>.bright``.
+
+    The estimate is ``share(member, level)`` of the mask of one of `HALVES` and one of `LEVELS`, which stands in the
+    title for ``{}``.
+    """
+    found = {}
+    for level, (name, (low, high)) in itertools.product(LEVELS, HALVES.items()):
+        what = f"{title.format(f'{100 * level:.0f} %')}, {low:g} ≤ mag < {high:g}"
+        found[f"{key}_{100 * level:.0f}{variant}.{name}"] = Score(
+            share(within(stars, low, high), level), what, limit=level
+        )
     return found

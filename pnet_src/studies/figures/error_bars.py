@@ -131,8 +131,8 @@ def pit(table: pd.DataFrame, datasets: tuple[str, ...] = ("simulation", "sdss"))
         ax.set_title(title)
         text = f"{len(values)} stars"
         if len(values) >= 5 * calibration_metrics.PIT_BINS:
-            test = calibration_metrics.uniformity(values)
-            text += f"\nχ²/dof {test.chi2:.2f}, p {test.p:.2g}"
+            chi2, p = calibration_metrics.uniformity(values)
+            text += f"\nχ²/dof {chi2:.2f}, p {p:.2g}"
         style.note(ax, text, fontsize=9)
     return figure
 

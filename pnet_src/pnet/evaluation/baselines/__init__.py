@@ -16,12 +16,11 @@ from pathlib import Path
 from pnet.common import paths
 from pnet.common.errors import ConfigError, DataError
 from pnet.common.files import read_manifest
+from pnet.evaluation.baselines.common import PSFEX, SEXTRACTOR
 from pnet.evaluation.baselines.photutils_psf import Photutils
-from pnet.evaluation.baselines.psfex import PSFEx, find_psfex
+from pnet.evaluation.baselines.psfex import PSFEx
 from pnet.evaluation.baselines.sep import Sep
-from pnet.evaluation.baselines.sextractor import PROGRAMS, SExtractor, find_sextractor
-
-__all__ = ["CLASSES", "PROGRAMS", "SETTINGS", "Baseline", "available", "chosen", "named", "settings"]
+from pnet.evaluation.baselines.sextractor import SExtractor
 
 Baseline = SExtractor | Sep | PSFEx | Photutils
 CLASSES = {"sextractor": SExtractor, "sep": Sep, "psfex": PSFEx, "photutils": Photutils}
@@ -50,9 +49,9 @@ def settings(name: str, path: Path = SETTINGS) -> dict[str, float]:
 
 def available() -> tuple[str, ...]:
     """Return the names of the baselines that this machine can run; SEP only where SExtractor is missing."""
-    if not find_sextractor():
+    if not SEXTRACTOR.find():
         return ("sep", "photutils")
-    return ("sextractor", "sextractor_default", *(("psfex",) if find_psfex() else ()), "photutils")
+    return ("sextractor", "sextractor_default", *(("psfex",) if PSFEX.find() else ()), "photutils")
 
 
 def named(name: str) -> Baseline:

@@ -1,13 +1,66 @@
-"""What the classical measurers share: their table and their confidence."""
+"""What the classical measurers share: their table, their confidence, and the AstrOmatic programs."""
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pnet.common.errors import ConfigError
+from pnet.common import programs
+from pnet.common.errors import ConfigError, DataError, MissingError, PNetError
 from pnet.frame import Frame
 
 HALF_CONFIDENCE = 5.0  # signal-to-noise ratio of confidence 0.5
 TYPICAL_FWHM = 1.3  # arcsec, where the frame does not know its seeing
+TIME_LIMIT = 300  # s per frame; a program needs a second
+NOT_INSTALLED = "not installed"
+
+
+@dataclass(frozen=True)
+class AstrOmatic:
+    """One of the AstrOmatic programs: its name, the names of its executable, and how to install it."""
+
+    name: str
+    commands: tuple[str, ...]
+    install: str
+
+    def find(self) -> str | None:
+        """Return the path of the program, or None."""
+        return next((path for name in self.commands if (path := shutil.which(name))), None)
+
+    def needed(self) -> str:
+        """Return the path of the program; MissingError, with the command that installs it, if it is not on PATH."""
+        program = self.find()
+        if program is None:
+            raise MissingError(f"{self.name} ({' or '.join(self.commands)}) is not on PATH; {self.install}")
+        return program
+
+    def version(self) -> str:
+        """Return what the program says of itself."""
+        program = self.find()
+        if program is None:
+            return NOT_INSTALLED
+        done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30)
+        return (done.stdout or done.stderr).strip()
+
+    def run(self, arguments: list[str], settings: Mapping[str, object], folder: Path, frame: Frame) -> None:
+        """Run the program in `folder` with its settings on the command line; a failure names the frame."""
+        options = [word for key, value in settings.items() for word in (f"-{key}", str(value))]
+        try:
+            programs.run([self.needed(), *arguments, *options], folder, self.name, TIME_LIMIT)
+        except MissingError:
+            raise
+        except PNetError as error:
+            raise DataError(f"frame {frame.name}: {error}") from error
+
+
+SEXTRACTOR = AstrOmatic(
+    "SExtractor", ("source-extractor", "sex"), "conda install -c conda-forge astromatic-source-extractor"
+)
+PSFEX = AstrOmatic("PSFEx", ("psfex",), "conda install -c conda-forge astromatic-psfex")
 
 
 def confidence_of(snr: np.ndarray) -> np.ndarray:

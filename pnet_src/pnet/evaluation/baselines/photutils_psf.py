@@ -86,13 +86,15 @@ class Photutils:
             raise DataError(f"frame {frame.name}: photutils failed: {type(error).__name__}: {error}") from error
 
     def _measure(self, frame: Frame) -> pd.DataFrame:
-        sky = background.estimate(frame)
-        image = frame.image.astype(float) - sky.level
-        bad = frame.mask | frame.saturated
-        fwhm = fwhm_of(frame)
-        found = self._find(image, frame.mask, fwhm, sky.rms)
+        sky, fwhm = background.estimate(frame), fwhm_of(frame)
+        image, bad = frame.image.astype(float) - sky.level, frame.mask | frame.saturated
+        finder = DAOStarFinder(self.threshold * sky.rms, fwhm, exclude_border=False)
+        found = finder(image, mask=frame.mask if frame.mask.any() else None)
         if found is None:
             return assemble(frame, **dict.fromkeys(("x", "y", "flux", "flux_err", *MORE), np.zeros(0)))
+        # photutils 2 writes xcentroid
+        found = found.to_pandas().rename(columns=lambda name: name.replace("_", "").replace("centroid", ""))
+        found = found[["x", "y", "peak", "flux"]].astype(float)
         error = np.sqrt(frame.variance.astype(float))
         model, stars = effective_psf(image, error, bad, found, fwhm, sky.rms)
         if model is None:
@@ -106,29 +108,14 @@ class Photutils:
             fitter=LMLSQFitter() if stars else TRFLSQFitter(),
             aperture_radius=fwhm,
         )
-        start = Table({"x": found["x"], "y": found["y"]})
-        result = fit(image, mask=bad, error=error, init_params=start)
-        return self._table(result, WANDER * fwhm, stars, frame)
-
-    def _find(self, image: np.ndarray, mask: np.ndarray, fwhm: float, rms: float) -> pd.DataFrame | None:
-        finder = DAOStarFinder(self.threshold * rms, fwhm, exclude_border=False)
-        found = finder(image, mask=mask if mask.any() else None)
-        if found is None:
-            return None
-        places = ("x_centroid", "y_centroid") if "x_centroid" in found.colnames else ("xcentroid", "ycentroid")
-        names = dict(zip((*places, "peak", "flux"), ("x", "y", "peak", "flux"), strict=True))
-        return found[list(names)].to_pandas().rename(columns=names).astype(float)
-
-    @staticmethod
-    def _table(result: Table, reach: float, stars: int, frame: Frame) -> pd.DataFrame:
-        values = {name: np.ma.filled(np.ma.asarray(result[name], dtype=float), np.nan) for name in result.colnames}
-        good = np.logical_and.reduce([np.isfinite(values[name]) for name in ("x_fit", "y_fit", "flux_err")])
-        good &= (values["flux_fit"] > 0) & (values["flux_err"] > 0)
-        good &= np.hypot(values["x_fit"] - values["x_init"], values["y_fit"] - values["y_init"]) <= reach
-        values = {name: value[good] for name, value in values.items()}
-        fitted = {name: values[f"{name}_fit"] for name in ("x", "y", "flux")}
-        more = {name: values[name] for name in ("flux_err", *MORE[:-1])}
-        return assemble(frame, **fitted, **more, psf_stars=np.full(int(good.sum()), stars))
+        result = fit(image, mask=bad, error=error, init_params=Table.from_pandas(found[["x", "y"]])).to_pandas()
+        result = result.astype(float)
+        good = np.isfinite(result[["x_fit", "y_fit", "flux_err"]]).all(axis=1)
+        good &= (result["flux_fit"] > 0) & (result["flux_err"] > 0)
+        good &= np.hypot(result["x_fit"] - result["x_init"], result["y_fit"] - result["y_init"]) <= WANDER * fwhm
+        result = result[good].reset_index(drop=True).assign(psf_stars=stars)
+        fitted = {name: result[f"{name}_fit"] for name in ("x", "y", "flux")}
+        return assemble(frame, **fitted, flux_err=result["flux_err"], **result[list(MORE)])
 
     def version(self) -> str:
         """Return the library's name, version and threshold."""
@@ -161,48 +148,43 @@ def effective_psf(
         How many it was made of.
     """
     side = odd(PSF_SIDE * fwhm)
-    chosen = _psf_stars(image.shape, bad, found, fwhm, rms, side)
+    chosen = _psf_stars(bad, found, fwhm, rms, side)
     if len(chosen) < PSF_STARS[0]:
         return None, 0
     # weights would favour the brightest star's own noise: every star counts once, as Anderson & King have it
     data = NDData(image, uncertainty=StdDevUncertainty(error))
-    stars = extract_stars(data, Table({"x": chosen["x"], "y": chosen["y"]}), size=side)
-    builder = EPSFBuilder(
-        oversampling=OVERSAMPLING, maxiters=BUILD_ITERATIONS, fitter=LMLSQFitter(), progress_bar=False
-    )
-    model, _ = builder(stars)
+    stars = extract_stars(data, Table.from_pandas(chosen[["x", "y"]]), size=side)
+    settings = {"oversampling": OVERSAMPLING, "maxiters": BUILD_ITERATIONS, "progress_bar": False}
+    model, _ = EPSFBuilder(fitter=LMLSQFitter(), **settings)(stars)
     return ImagePSF(model.data, oversampling=model.oversampling), len(chosen)
 
 
-def _psf_stars(
-    shape: tuple[int, int], bad: np.ndarray, found: pd.DataFrame, fwhm: float, rms: float, side: int
-) -> pd.DataFrame:
+def _box(x: float, y: float, side: int) -> tuple[slice, slice]:
+    """Return rows and columns of the square of an odd side about the pixel of a position."""
+    return tuple(slice(round(at) - side // 2, round(at) + side // 2 + 1) for at in (y, x))
+
+
+def _psf_stars(bad: np.ndarray, found: pd.DataFrame, fwhm: float, rms: float, side: int) -> pd.DataFrame:
     """Return the stars that may build a PSF, brightest first."""
     half = side // 2 + 1
-    inside = found["x"].between(half, shape[1] - 1 - half) & found["y"].between(half, shape[0] - 1 - half)
+    inside = found["x"].between(half, bad.shape[1] - 1 - half) & found["y"].between(half, bad.shape[0] - 1 - half)
     bright = found[inside & (found["peak"] > PSF_SNR * rms)].sort_values("peak", ascending=False)
-    tree = cKDTree(found[["x", "y"]].to_numpy())
-    peaks = found["peak"].to_numpy()
+    tree, peaks = cKDTree(found[["x", "y"]].to_numpy()), found["peak"].to_numpy()
     kept = []
     for index, star in bright.iterrows():
         near = tree.query_ball_point((star["x"], star["y"]), ISOLATION * fwhm)
-        column, row = round(star["x"]), round(star["y"])
-        box = bad[row - side // 2 : row + side // 2 + 1, column - side // 2 : column + side // 2 + 1]
-        if not box.any() and all(peaks[other] < 0.1 * star["peak"] for other in near if other != index):
+        alone = all(peaks[other] < 0.1 * star["peak"] for other in near if other != index)
+        if alone and not bad[_box(star["x"], star["y"], side)].any():
             kept.append(index)
-        if len(kept) == PSF_STARS[1]:
-            break
-    return found.loc[kept]
+    return found.loc[kept[: PSF_STARS[1]]]
 
 
 def fitted_fwhm(image: np.ndarray, bad: np.ndarray, found: pd.DataFrame, fwhm: float) -> float:
     """Return the FWHM in px of a Gaussian fitted to the brightest stars without a bad pixel; `fwhm` where none is."""
     side = odd(FIT_SIDE * fwhm)
-    half = side // 2
     widths = []
     for x, y in found.sort_values("peak", ascending=False)[["x", "y"]].itertuples(index=False):
-        column, row = round(x), round(y)
-        box = (slice(row - half, row + half + 1), slice(column - half, column + half + 1))
+        box = _box(x, y, side)
         if image[box].shape == (side, side) and not bad[box].any():
             widths.append(float(fit_fwhm(image, xypos=(x, y), fwhm=fwhm, fit_shape=side)[0]))
         if len(widths) == PSF_STARS[0]:

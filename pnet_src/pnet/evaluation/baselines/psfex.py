@@ -5,21 +5,18 @@ sources by signal-to-noise ratio, half-light radius and ellipticity and models t
 SExtractor fits that model (XPSF_IMAGE, FLUX_PSF).
 """
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 from astropy.io import fits
-from astropy.table import Table
 
-from pnet.common.errors import MissingError
-from pnet.evaluation.baselines.common import assemble, fwhm_of, odd
-from pnet.evaluation.baselines.sextractor import OUTPUT, SExtractor, column, extract, positions, run_program, version_of
+from pnet.evaluation.baselines.common import PSFEX, SEXTRACTOR, AstrOmatic, assemble, fwhm_of, odd
+from pnet.evaluation.baselines.sextractor import OUTPUT, SExtractor, others, windowed
 from pnet.frame import Frame
 
-PROGRAM = "psfex"
 MIN_SNR = 20.0  # SAMPLE_MINSN, PSFEx's default
 MAX_ELLIPTICITY = 0.3  # SAMPLE_MAXELLIP, PSFEx's default
 FWHM_RANGE = (0.6, 1.7)  # SAMPLE_FWHMRANGE in units of the expected FWHM
@@ -34,11 +31,6 @@ TRUSTED = 2.0  # px; a fit that ends farther than this from the windowed centroi
 FITTED = ("XPSF_IMAGE", "YPSF_IMAGE", "FLUX_PSF", "FLUXERR_PSF", "ERRX2PSF_IMAGE", "ERRY2PSF_IMAGE")
 
 
-def find_psfex() -> str | None:
-    """Return the path of PSFEx, or None."""
-    return shutil.which(PROGRAM)
-
-
 @dataclass(frozen=True)
 class PSFEx(SExtractor):
     """SExtractor, PSFEx, SExtractor: XPSF_IMAGE, YPSF_IMAGE and FLUX_PSF.
@@ -50,19 +42,24 @@ class PSFEx(SExtractor):
     """
 
     name: str = "psfex"
+    programs: ClassVar[tuple[AstrOmatic, ...]] = (SEXTRACTOR, PSFEX)
 
     def _measure(self, folder: Path, frame: Frame) -> pd.DataFrame:
-        program = find_psfex()
-        if program is None:
-            raise MissingError(f"PSFEx ({PROGRAM}) is not on PATH; conda install -c conda-forge astromatic-psfex")
-        stars = self._model(program, folder, frame)
-        settings = self._configuration | {"CATALOG_NAME": "measured.fits"}
+        stars = self._model(folder, frame)
+        more, settings = (FITTED, {"PSF_NAME": "sample.psf"}) if stars else ((), {})
+        found = self._catalogue(folder, frame, (*OUTPUT, *more), **settings)
+        values = pd.DataFrame({**windowed(found), **others(found)}).assign(fitted=0.0, psf_stars=stars)
         if stars:
-            settings |= {"PSF_NAME": "sample.psf"}
-        found = Table.read(extract(folder, frame, (*OUTPUT, *(FITTED if stars else ())), settings), hdu=2)
-        return self._table(found, stars, frame)
+            psf = pd.DataFrame({"x": found["XPSF_IMAGE"] - 1, "y": found["YPSF_IMAGE"] - 1})
+            psf["x_err"], psf["y_err"] = (np.sqrt(found[f"ERR{axis}2PSF_IMAGE"].clip(lower=0)) for axis in "XY")
+            psf["flux"], psf["flux_err"] = found["FLUX_PSF"], found["FLUXERR_PSF"]
+            good = np.hypot(psf["x"] - values["x"], psf["y"] - values["y"]) < TRUSTED
+            good &= (psf["flux"] > 0) & (psf["flux_err"] > 0)
+            values.loc[good, psf.columns] = psf[good]
+            values["fitted"] = good
+        return assemble(frame, **values)
 
-    def _model(self, program: str, folder: Path, frame: Frame) -> int:
+    def _model(self, folder: Path, frame: Frame) -> int:
         """Write ``sample.psf``; return the number of stars behind it, 0 where there are too few for a PSF."""
         fwhm = fwhm_of(frame)
         side = odd(VIGNETTE * fwhm)
@@ -70,67 +67,34 @@ class PSFEx(SExtractor):
             *("NUMBER", "X_IMAGE", "Y_IMAGE", "XWIN_IMAGE", "YWIN_IMAGE", "FLUX_RADIUS", "SNR_WIN", "ELONGATION"),
             *("FLUX_APER(1)", "FLUXERR_APER(1)", "FLAGS", f"VIGNET({side},{side})"),
         )
-        settings = self._configuration | {"CATALOG_NAME": "sample.fits", "PHOT_APERTURES": round(APERTURE * fwhm, 2)}
-        sample = extract(folder, frame, columns, settings)
+        sample = self._extract(folder, frame, columns, "sample.fits", PHOT_APERTURES=round(APERTURE * fwhm, 2))
         if fits.getval(sample, "NAXIS2", 2) < STARS_A_TERM:  # PSFEx fails on an empty catalogue
             return 0
         for degree in (WIDE_DEGREE, 0) if max(frame.shape) > WIDE else (0,):
             terms = (degree + 1) * (degree + 2) // 2
-            stars = self._psfex(program, folder, frame, fwhm, degree)
+            stars = self._psfex(folder, frame, fwhm, degree)
             if stars >= STARS_A_TERM * terms:
                 return stars
         return 0
 
-    def _psfex(self, program: str, folder: Path, frame: Frame, fwhm: float, degree: int) -> int:
+    def _psfex(self, folder: Path, frame: Frame, fwhm: float, degree: int) -> int:
         """Run PSFEx; return the number of stars that it accepted, 0 where it made no usable model."""
         sampling = min(1.0, fwhm / STEPS)
         side = odd(MODEL * fwhm / sampling)
+        places = "XWIN_IMAGE,YWIN_IMAGE"
         settings = {
-            "BASIS_TYPE": "PIXEL_AUTO",
-            "PSF_SAMPLING": round(sampling, 3),
-            "PSF_SIZE": f"{side},{side}",
-            "CENTER_KEYS": "XWIN_IMAGE,YWIN_IMAGE",
-            "PSFVAR_KEYS": "XWIN_IMAGE,YWIN_IMAGE",
-            "PSFVAR_DEGREES": degree,
+            **{"BASIS_TYPE": "PIXEL_AUTO", "PSF_SAMPLING": round(sampling, 3), "PSF_SIZE": f"{side},{side}"},
+            **{"CENTER_KEYS": places, "PSFVAR_KEYS": places, "PSFVAR_DEGREES": degree},
             "SAMPLE_FWHMRANGE": ",".join(f"{share * fwhm:.2f}" for share in FWHM_RANGE),
-            "SAMPLE_MINSN": MIN_SNR,
-            "SAMPLE_MAXELLIP": MAX_ELLIPTICITY,
-            "CHECKPLOT_TYPE": "NONE",
-            "CHECKPLOT_DEV": "NULL",
-            "CHECKIMAGE_TYPE": "NONE",
-            "WRITE_XML": "N",
-            "NTHREADS": 1,
-            "VERBOSE_TYPE": "QUIET",
+            **{"SAMPLE_MINSN": MIN_SNR, "SAMPLE_MAXELLIP": MAX_ELLIPTICITY, "NTHREADS": 1, "VERBOSE_TYPE": "QUIET"},
+            **{"CHECKPLOT_TYPE": "NONE", "CHECKPLOT_DEV": "NULL", "CHECKIMAGE_TYPE": "NONE", "WRITE_XML": "N"},
         }
         model = folder / "sample.psf"
         model.unlink(missing_ok=True)
-        (folder / "empty.psfex").write_text("")
-        run_program([program, "sample.fits", "-c", "empty.psfex"], settings, folder, frame, "PSFEx")
+        PSFEX.run(["sample.fits", "-c", "empty"], settings, folder, frame)
         if not model.exists():
             return 0
         with fits.open(model) as hdus:
             values = hdus[1].data["PSF_MASK"]
             usable = np.isfinite(values).all() and values.any()
             return int(hdus[1].header["ACCEPTED"]) if usable else 0
-
-    @staticmethod
-    def _table(found: Table, stars: int, frame: Frame) -> pd.DataFrame:
-        windowed = positions(found)
-        values = {**windowed, "flux": column(found, "FLUX_AUTO"), "flux_err": column(found, "FLUXERR_AUTO")}
-        fitted = np.zeros(len(found), dtype=bool)
-        if stars:
-            psf = {"x": column(found, "XPSF_IMAGE") - 1, "y": column(found, "YPSF_IMAGE") - 1}
-            psf |= {"flux": column(found, "FLUX_PSF"), "flux_err": column(found, "FLUXERR_PSF")}
-            for axis in "xy":
-                psf[f"{axis}_err"] = np.sqrt(np.maximum(column(found, f"ERR{axis.upper()}2PSF_IMAGE"), 0))
-            fitted = np.hypot(psf["x"] - values["x"], psf["y"] - values["y"]) < TRUSTED
-            fitted &= (psf["flux"] > 0) & (psf["flux_err"] > 0)
-            values = {name: np.where(fitted, psf[name], value) for name, value in values.items()}
-        more = {"class_star": column(found, "CLASS_STAR"), "flags": found["FLAGS"], "fitted": fitted}
-        return assemble(frame, **values, **more, psf_stars=np.full(len(found), stars))
-
-    def version(self) -> str:
-        """Return what the two programs say of themselves, and the settings."""
-        said = super().version()
-        psfex = version_of(find_psfex())
-        return said.replace(", DETECT", f" + {psfex}, DETECT", 1) if "not installed" not in said + psfex else psfex

@@ -1,171 +1,40 @@
 """SExtractor (Bertin & Arnouts 1996): the program, run on a frame in a temporary folder."""
 
-import shutil
-import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 from astropy.io import fits
 from astropy.table import Table
 
-from pnet.common import programs
-from pnet.common.errors import ConfigError, DataError, MissingError, PNetError
-from pnet.evaluation.baselines.common import TYPICAL_FWHM, assemble, check_threshold
+from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.evaluation.baselines.common import (
+    NOT_INSTALLED,
+    SEXTRACTOR,
+    TYPICAL_FWHM,
+    AstrOmatic,
+    assemble,
+    check_threshold,
+)
 from pnet.frame import Frame
 
-PROGRAMS = ("source-extractor", "sex")  # Debian's and conda-forge's name
-MIN_CONTRAST = 0.005  # SExtractor's default DEBLEND_MINCONT
 PYRAMID = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], dtype=np.float32)  # SExtractor's default detection filter
 NEVER_SATURATED = 1e10  # electrons; the program refuses larger levels
-TIME_LIMIT = 300  # s per frame; SExtractor needs a fraction of a second
-INSTALL = "conda install -c conda-forge astromatic-source-extractor"
 OUTPUT = (
     *("NUMBER", "XWIN_IMAGE", "YWIN_IMAGE", "X_IMAGE", "Y_IMAGE", "FLUX_AUTO", "FLUXERR_AUTO", "FLAGS"),
     *("ERRX2WIN_IMAGE", "ERRY2WIN_IMAGE", "CLASS_STAR"),
 )
 
 
-def find_sextractor() -> str | None:
-    """Return the path of the SExtractor program, or None."""
-    return next((path for name in PROGRAMS if (path := shutil.which(name))), None)
-
-
-def needed_sextractor() -> str:
-    """Return the path of the program; MissingError, with the command that installs it, if it is not on PATH."""
-    program = find_sextractor()
-    if program is None:
-        raise MissingError(f"SExtractor ({' or '.join(PROGRAMS)}) is not on PATH; {INSTALL}")
-    return program
-
-
-def version_of(program: str | None) -> str:
-    """Return what an AstrOmatic program says of itself."""
-    if program is None:
-        return "not installed"
-    done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30)
-    return (done.stdout or done.stderr).strip()
-
-
-def network(program: str) -> str | None:
+def network() -> Path | None:
     """Return the file of CLASS_STAR's weights that was installed with the program, or None."""
-    share = Path(program).resolve().parent.parent / "share"
+    share = Path(SEXTRACTOR.needed()).resolve().parent.parent / "share"
     places = (share / name / "default.nnw" for name in ("source-extractor", "sextractor"))
-    return next((str(place) for place in places if place.is_file()), None)
-
-
-def write_frame(folder: Path, frame: Frame) -> None:
-    """Write what the program reads: image in electrons, weights where pixels are masked, filter, empty settings."""
-    header = fits.Header({"GAIN": 1.0})  # the image is in electrons
-    fits.PrimaryHDU(frame.image, header).writeto(folder / "frame.fits")
-    if frame.mask.any():
-        fits.PrimaryHDU((~frame.mask).astype(np.float32)).writeto(folder / "weight.fits")
-    rows = "\n".join(" ".join(f"{value:g}" for value in row) for row in PYRAMID)
-    (folder / "filter.conv").write_text(f"CONV NORM\n{rows}\n")
-    (folder / "empty.sex").write_text("")
-
-
-def extract(folder: Path, frame: Frame, output: Sequence[str], settings: Mapping[str, object]) -> Path:
-    """Run the program on the frame that `write_frame` wrote.
-
-    Parameters
-    ----------
-    folder : Path
-    frame : Frame
-    output : sequence of str
-        Columns of the catalogue; CLASS_STAR is left out where its network is not installed.
-    settings : mapping
-        What differs from the program's defaults, beside what follows from the frame.
-
-    Returns
-    -------
-    Path
-        The catalogue, FITS_LDAC.
-
-    Raises
-    ------
-    MissingError
-        If the program is not on PATH.
-    DataError
-        If it fails on this frame; the message ends with what it printed.
-    """
-    program = needed_sextractor()
-    weights = network(program)
-    given: dict[str, object] = {
-        "CATALOG_NAME": "catalogue.fits",
-        "CATALOG_TYPE": "FITS_LDAC",
-        "PARAMETERS_NAME": "output.param",
-        "FILTER_NAME": "filter.conv",
-        "SATUR_LEVEL": min(frame.saturation, NEVER_SATURATED),
-        "SATUR_KEY": "NONE",
-        "MAG_ZEROPOINT": frame.zero_point,
-        "GAIN": 1.0,
-        "PIXEL_SCALE": frame.pixel_scale,
-        "SEEING_FWHM": frame.seeing or TYPICAL_FWHM,
-        "VERBOSE_TYPE": "QUIET",
-        **settings,
-    }
-    if weights:
-        given["STARNNW_NAME"] = weights
-    if frame.mask.any():
-        given |= {"WEIGHT_TYPE": "MAP_WEIGHT", "WEIGHT_IMAGE": "weight.fits"}
-    columns = [name for name in output if weights or name != "CLASS_STAR"]
-    (folder / "output.param").write_text("\n".join(columns) + "\n")
-    run_program([program, "frame.fits", "-c", "empty.sex"], given, folder, frame, "SExtractor")
-    catalogue = folder / str(given["CATALOG_NAME"])
-    if not catalogue.exists():
-        raise DataError(f"frame {frame.name}: SExtractor wrote no catalogue")
-    return catalogue
-
-
-def run_program(command: list[str], settings: Mapping[str, object], folder: Path, frame: Frame, name: str) -> None:
-    """Run one of the AstrOmatic programs with its settings on the command line; a failure names the frame."""
-    options = [word for key, value in settings.items() for word in (f"-{key}", str(value))]
-    try:
-        programs.run([*command, *options], folder, name, TIME_LIMIT)
-    except PNetError as error:
-        raise DataError(f"frame {frame.name}: {error}") from error
-
-
-def column(found: Table, name: str) -> np.ndarray:
-    """Return a column of a catalogue as float; NaN where the catalogue lacks it (CLASS_STAR without its network)."""
-    return np.asarray(found[name] if name in found.colnames else np.full(len(found), np.nan), float)
-
-
-def positions(found: Table) -> dict[str, np.ndarray]:
-    """Return windowed x, y counted from 0 with x_err, y_err; isophotal, without error, where undefined.
-
-    The errors hold photon noise of the weighted sum, ERRX2WIN_IMAGE, in px.
-    """
-    windowed = (found["XWIN_IMAGE"] > 0) & (found["YWIN_IMAGE"] > 0)
-    values = {}
-    for axis in "xy":
-        name = axis.upper()
-        values[axis] = np.where(windowed, column(found, f"{name}WIN_IMAGE"), column(found, f"{name}_IMAGE")) - 1
-        variance = column(found, f"ERR{name}2WIN_IMAGE")
-        values[f"{axis}_err"] = np.where(windowed & (variance > 0), np.sqrt(np.maximum(variance, 0)), np.nan)
-    return values
-
-
-def starlike(table: pd.DataFrame, least: float) -> pd.DataFrame:
-    """Return the sources of at least this CLASS_STAR; 0 keeps all.
-
-    Raises
-    ------
-    MissingError
-        If the program's network for CLASS_STAR is not installed.
-    """
-    if not least:
-        return table
-    if network(needed_sextractor()) is None:
-        raise MissingError(
-            f"min_class_star is {least}, but CLASS_STAR needs default.nnw, which should lie in share/source-extractor "
-            f"beside the program; {INSTALL}"
-        )
-    return table[table["class_star"] >= least].reset_index(drop=True)
+    return next((place for place in places if place.is_file()), None)
 
 
 @dataclass(frozen=True)
@@ -186,8 +55,9 @@ class SExtractor:
 
     threshold: float = 1.5
     min_class_star: float = 0.0
-    min_contrast: float = MIN_CONTRAST
+    min_contrast: float = 0.005
     name: str = "sextractor"
+    programs: ClassVar[tuple[AstrOmatic, ...]] = (SEXTRACTOR,)
 
     def __post_init__(self):
         check_threshold(self.threshold)
@@ -210,29 +80,82 @@ class SExtractor:
         DataError
             If it fails on this frame; the message ends with what it printed.
         """
-        needed_sextractor()
-        with tempfile.TemporaryDirectory(prefix=f"pnet-{self.name}-") as folder:
-            write_frame(Path(folder), frame)
-            return starlike(self._measure(Path(folder), frame), self.min_class_star)
+        for program in self.programs:
+            program.needed()
+        if self.min_class_star and network() is None:
+            raise MissingError(
+                f"min_class_star is {self.min_class_star}, but CLASS_STAR needs default.nnw, which should lie in "
+                f"share/source-extractor beside the program; {SEXTRACTOR.install}"
+            )
+        with tempfile.TemporaryDirectory(prefix=f"pnet-{self.name}-") as name:
+            folder = Path(name)
+            # the image is in electrons
+            fits.PrimaryHDU(frame.image, fits.Header({"GAIN": 1.0})).writeto(folder / "frame.fits")
+            if frame.mask.any():
+                fits.PrimaryHDU((~frame.mask).astype(np.float32)).writeto(folder / "weight.fits")
+            rows = "\n".join(" ".join(f"{value:g}" for value in row) for row in PYRAMID)
+            (folder / "filter.conv").write_text(f"CONV NORM\n{rows}\n")
+            (folder / "empty").write_text("")
+            found = self._measure(folder, frame)
+        return (
+            found[found["class_star"] >= self.min_class_star].reset_index(drop=True) if self.min_class_star else found
+        )
 
     def _measure(self, folder: Path, frame: Frame) -> pd.DataFrame:
-        found = Table.read(extract(folder, frame, OUTPUT, self._configuration), hdu=2)
-        fluxes = {"flux": column(found, "FLUX_AUTO"), "flux_err": column(found, "FLUXERR_AUTO")}
-        more = {"class_star": column(found, "CLASS_STAR"), "flags": found["FLAGS"]}
-        return assemble(frame, **positions(found), **fluxes, **more)
+        found = self._catalogue(folder, frame, OUTPUT)
+        return assemble(frame, **windowed(found), **others(found))
 
-    @property
-    def _configuration(self) -> dict[str, object]:
-        return {
-            "DETECT_THRESH": self.threshold,
-            "ANALYSIS_THRESH": self.threshold,
-            "DEBLEND_MINCONT": self.min_contrast,
+    def _catalogue(self, folder: Path, frame: Frame, output: Sequence[str], **settings: object) -> pd.DataFrame:
+        """Run the program; return its columns as float, CLASS_STAR NaN where its network is not installed."""
+        found = Table.read(self._extract(folder, frame, output, "measured.fits", **settings), hdu=2).to_pandas()
+        return found.reindex(columns=list(output)).astype(float)
+
+    def _extract(self, folder: Path, frame: Frame, output: Sequence[str], catalogue: str, **settings: object) -> Path:
+        """Run the program on ``frame.fits``; return its catalogue, FITS_LDAC, with these columns."""
+        weights = network()
+        given = {
+            **{"CATALOG_NAME": catalogue, "CATALOG_TYPE": "FITS_LDAC", "VERBOSE_TYPE": "QUIET"},
+            **{"PARAMETERS_NAME": "output.param", "FILTER_NAME": "filter.conv"},
+            **{"SATUR_LEVEL": min(frame.saturation, NEVER_SATURATED), "SATUR_KEY": "NONE", "GAIN": 1.0},
+            **{"MAG_ZEROPOINT": frame.zero_point, "PIXEL_SCALE": frame.pixel_scale},
+            **{"SEEING_FWHM": frame.seeing or TYPICAL_FWHM, "DEBLEND_MINCONT": self.min_contrast},
+            **{"DETECT_THRESH": self.threshold, "ANALYSIS_THRESH": self.threshold, **settings},
+            **({"STARNNW_NAME": weights} if weights else {}),
+            **({"WEIGHT_TYPE": "MAP_WEIGHT", "WEIGHT_IMAGE": "weight.fits"} if frame.mask.any() else {}),
         }
+        columns = [name for name in output if weights or name != "CLASS_STAR"]
+        (folder / "output.param").write_text("\n".join(columns) + "\n")
+        SEXTRACTOR.run(["frame.fits", "-c", "empty"], given, folder, frame)
+        if not (folder / catalogue).exists():
+            raise DataError(f"frame {frame.name}: SExtractor wrote no catalogue")
+        return folder / catalogue
 
     def version(self) -> str:
-        """Return what the program says of itself, and the settings in its words."""
-        said = version_of(find_sextractor())
-        if said == "not installed":
-            return said
+        """Return what the programs say of themselves, and the settings in their words."""
+        said = [program.version() for program in self.programs]
+        if NOT_INSTALLED in said:
+            return NOT_INSTALLED
         cut = f", CLASS_STAR ≥ {self.min_class_star:g}" if self.min_class_star else ""
-        return f"{said}, DETECT_THRESH {self.threshold:g}, DEBLEND_MINCONT {self.min_contrast:g}{cut}"
+        settings = f"DETECT_THRESH {self.threshold:g}, DEBLEND_MINCONT {self.min_contrast:g}{cut}"
+        return f"{' + '.join(said)}, {settings}"
+
+
+def windowed(found: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return windowed x, y counted from 0 with x_err, y_err; isophotal, without error, where undefined.
+
+    The errors hold photon noise of the weighted sum, ERRX2WIN_IMAGE, in px.
+    """
+    known = (found["XWIN_IMAGE"] > 0) & (found["YWIN_IMAGE"] > 0)
+    values = {}
+    for axis in "xy":
+        name = axis.upper()
+        values[axis] = found[f"{name}WIN_IMAGE"].where(known, found[f"{name}_IMAGE"]) - 1
+        variance = found[f"ERR{name}2WIN_IMAGE"]
+        values[f"{axis}_err"] = np.sqrt(variance.where(known & (variance > 0)))
+    return values
+
+
+def others(found: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return flux, flux_err (electrons), class_star and flags."""
+    names = {"flux": "FLUX_AUTO", "flux_err": "FLUXERR_AUTO", "class_star": "CLASS_STAR", "flags": "FLAGS"}
+    return {name: found[column] for name, column in names.items()}
