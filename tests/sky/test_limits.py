@@ -164,5 +164,3 @@ def test_wrong_input_is_refused(gaussian):
         limits.bound(gaussian, [1.0], [1.0], [0.0], 1.0, 1.0)
     with pytest.raises(DataError, match="odd"):
         limits.EffectivePSF(np.ones((10, 10)), 2)
-    with pytest.raises(DataError, match="asked for"):
-        limits.EffectivePSF.from_function(lambda x, y, size: np.ones((3, 3)))

@@ -1,6 +1,6 @@
 """The sky of a frame: one estimate for every user of it (network input, stamps, baselines)."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy
@@ -12,17 +12,8 @@ SKEW = 2.5 / 6  # electrons; see `mesh_of_modes`
 MESH = 64  # px; SExtractor's default, many times a star's width and far below the scale of sky gradients
 
 
-@dataclass
-class Background:
-    """Sky level and noise of a frame.
-
-    Parameters
-    ----------
-    level : ndarray, (H, W), float32
-        Sky in electrons.
-    rms : float
-        Standard deviation of an empty pixel in electrons.
-    """
+class Background(NamedTuple):
+    """Sky level of a frame, (H, W) float32 electrons, and the standard deviation of an empty pixel in electrons."""
 
     level: np.ndarray
     rms: float
@@ -38,7 +29,7 @@ def estimate(frame: Frame) -> Background:
     level, rms = mesh_of_modes(frame.image, frame.gain, frame.mask)
     if not rms > 0:  # a frame without noise, or almost wholly masked
         rms = float(np.sqrt(np.median(frame.variance)))
-    return Background(level=level, rms=rms)
+    return Background(level, rms)
 
 
 def mesh_of_modes(image: np.ndarray, gain: float, mask: np.ndarray, smooth: int = 3) -> tuple[np.ndarray, float]:

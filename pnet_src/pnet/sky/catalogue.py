@@ -68,4 +68,4 @@ def require(table: pd.DataFrame, columns: Iterable[str], name: str) -> None:
     """Raise DataError if a table, called `name`, lacks one of the columns."""
     missing = [column for column in columns if column not in table.columns]
     if missing:
-        raise DataError(f"{name} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
+        raise DataError(f"{name}: column(s) {', '.join(missing)} missing; it has {', '.join(map(str, table.columns))}")

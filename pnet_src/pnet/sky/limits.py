@@ -67,10 +67,9 @@ class EffectivePSF:
         wide = size + 2
         samples = np.empty((wide * OVERSAMPLING, wide * OVERSAMPLING))
         for row, column in np.ndindex(OVERSAMPLING, OVERSAMPLING):
-            stamp = np.asarray(pixel_psf(-column / OVERSAMPLING, -row / OVERSAMPLING, wide), dtype=float)
-            if stamp.shape != (wide, wide):
-                raise DataError(f"pixel_psf returned shape {stamp.shape}, asked for ({wide}, {wide})")
-            samples[row::OVERSAMPLING, column::OVERSAMPLING] = stamp
+            samples[row::OVERSAMPLING, column::OVERSAMPLING] = pixel_psf(
+                -column / OVERSAMPLING, -row / OVERSAMPLING, wide
+            )
         whole = 2 * (wide // 2) * OVERSAMPLING + 1  # about the middle pixel's first sample
         return cls(samples[:whole, :whole], OVERSAMPLING)
 
@@ -147,14 +146,11 @@ def bound(
 def _bound_chunk(light, table, x, y, flux, sky, read_noise, saturation, framed) -> np.ndarray:
     """Return (n, 3) standard deviations of x, y, flux; `table` holds the PSF and its slopes in x and y."""
     size = min(STAMP, light.size)
-    reach = np.arange(size) - size // 2
-    column, row = (np.rint(at).astype(int)[:, None] for at in (x, y))
+    reach, (column, row) = np.arange(size) - size // 2, (np.rint(at).astype(int)[:, None] for at in (x, y))
     # offset of pixel (column + reach) from the star, in samples
+    first = table.shape[-1] // 2 + light.oversampling * reach
     sample_x, sample_y = (
-        table.shape[-1] // 2
-        + light.oversampling * reach
-        - np.rint(light.oversampling * (at[:, None] - pixel)).astype(int)
-        for at, pixel in ((x, column), (y, row))
+        first - np.rint(light.oversampling * (at[:, None] - pixel)).astype(int) for at, pixel in ((x, column), (y, row))
     )
     value, slope_x, slope_y = (layer[sample_y[:, :, None], sample_x[:, None, :]].reshape(len(x), -1) for layer in table)
     expected = flux[:, None] * value + sky[:, None]
@@ -162,9 +158,8 @@ def _bound_chunk(light, table, x, y, flux, sky, read_noise, saturation, framed) 
     weight = 1 / np.maximum(expected + read_noise**2, 1e-3)
     weight[expected >= saturation] = 0
     if framed is not None:
-        near_y, near_x = (
-            np.clip(pixel + reach + 1, 0, side - 1) for pixel, side in zip((row, column), framed.shape, strict=True)
-        )
+        height, width = framed.shape
+        near_y, near_x = np.clip(row + reach + 1, 0, height - 1), np.clip(column + reach + 1, 0, width - 1)
         weight[framed[near_y[:, :, None], near_x[:, None, :]].reshape(len(x), -1)] = 0
     # moving the star by +dx moves every pixel by −dx in the star's frame
     jacobian = np.stack([-flux[:, None] * slope_x, -flux[:, None] * slope_y, value], axis=1)
@@ -205,19 +200,17 @@ def frame_limits(
     x, y, flux = (truth[name].to_numpy(dtype=float) for name in ("x", "y", "flux"))
     names = ["limit_x", "limit_y", "limit_mag"]
     result = pd.DataFrame(np.nan, index=range(len(truth)), columns=[*names, "sky"])
-    on_frame = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
-    usable = np.flatnonzero(on_frame & (flux > 0))
-    at = level[np.rint(y[usable]).astype(int), np.rint(x[usable]).astype(int)]
+    usable = np.flatnonzero((x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5) & (flux > 0))
+    x, y, flux = x[usable], y[usable], flux[usable]
+    at = level[np.rint(y).astype(int), np.rint(x).astype(int)]
     result.loc[usable, "sky"] = at
-    cells = np.floor(np.column_stack([x[usable], y[usable]]) / CELL)
+    cells = np.floor(np.column_stack([x, y]) / CELL)
     options = {"saturation": frame.saturation, "unusable": frame.mask | frame.saturated}
     for cell in np.unique(cells, axis=0):
-        member = (cells == cell).all(axis=1)
-        stars = usable[member]
+        here = (cells == cell).all(axis=1)
         light = psf_at(frame, *np.minimum((cell + 0.5) * CELL, [width - 1, height - 1]))
-        sky = np.maximum(at[member], 0)
-        limit = bound(light, x[stars], y[stars], flux[stars], sky, frame.read_noise, **options)
-        result.loc[stars, names] = limit[names].to_numpy()
+        limit = bound(light, x[here], y[here], flux[here], np.maximum(at[here], 0), frame.read_noise, **options)
+        result.loc[usable[here], names] = limit[names].to_numpy()
     return result
 
 

@@ -107,7 +107,7 @@ def compare(
         `truth`, then unmatched detections.
     """
     catalogue.require(truth, (*catalogue.COLUMNS, "counted"), "truth")
-    catalogue.require(detections, ("x", "y", "confidence", "flux", "mag"), "the table of detections")
+    catalogue.require(detections, ("x", "y", "confidence", "flux", "mag"), "detections")
     sources = truth[list(catalogue.COLUMNS)].add_prefix("truth_").reset_index(drop=True)
     sources["counted"] = truth["counted"].to_numpy(dtype=bool)
     found = detections.reindex(columns=MEASURED_COLUMNS).astype(float).reset_index(drop=True)

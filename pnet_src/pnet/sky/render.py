@@ -21,16 +21,9 @@ SMALL, LARGE = 49, 155  # px, widths of the stamps that stars below and above BR
 
 @dataclass
 class Stars:
-    """Stars of a batch of fields.
+    """Stars of a batch of fields: index of the `field` in the batch, `x` and `y` in px from 0, `flux` in electrons.
 
-    Parameters
-    ----------
-    field : Tensor, (N,), int64
-        Index of the field in the batch.
-    x, y : Tensor, (N,), float64 or float32
-        Pixels from 0.
-    flux : Tensor, (N,), float32
-        Total electrons.
+    Each (N,): int64, float64 or float32 twice, float32.
     """
 
     field: Tensor
@@ -66,17 +59,14 @@ def sample_psf(table: Tensor, dx: Tensor, dy: Tensor, size: int) -> Tensor:
     -------
     Tensor, (N, size, size), float32
     """
-    centre = (table.shape[-1] - 1) // 2
-    axis = (torch.arange(size, device=table.device) - size // 2) * OVERSAMPLING + centre
-    rows, row_weights = _cubic(-dy * OVERSAMPLING)
-    columns, column_weights = _cubic(-dx * OVERSAMPLING)
-    samples = table[0, 0]
+    axis = (torch.arange(size, device=table.device) - size // 2) * OVERSAMPLING + (table.shape[-1] - 1) // 2
+    (rows, row_weights), (columns, column_weights) = _cubic(-dy * OVERSAMPLING), _cubic(-dx * OVERSAMPLING)
     stamps = torch.zeros(len(dx), size, size, device=table.device)
     for i in range(4):
         here = (axis[None] + rows[:, None] + i)[:, :, None]
         for j in range(4):
             there = (axis[None] + columns[:, None] + j)[:, None, :]
-            stamps += samples[here, there] * (row_weights[i] * column_weights[j])[:, None, None]
+            stamps += table[0, 0, here, there] * (row_weights[i] * column_weights[j])[:, None, None]
     return stamps
 
 
@@ -135,27 +125,24 @@ def _aureole_transfer(aureole: Aureole, rows: int, columns: int, device: str) ->
 
 def scatter(images: Tensor, aureole: Aureole) -> Tensor:
     """Return (B, H, W) noiseless images convolved with the aureole; what leaves the frame is lost."""
+    # A multiple of 64 and the radius: fast for every FFT library, and nothing wraps around.
     height, width = images.shape[-2:]
-    # A power of two times a small factor: fast for every FFT library.
-    rows, columns = (-(-(n + aureole.radius) // 64) * 64 for n in (height, width))
-    transfer = _aureole_transfer(aureole, rows + aureole.radius, columns + aureole.radius, str(images.device))
-    shape = (rows + aureole.radius, columns + aureole.radius)
+    shape = tuple(-(-(n + aureole.radius) // 64) * 64 + aureole.radius for n in (height, width))
+    transfer = _aureole_transfer(aureole, *shape, str(images.device))
     return torch.fft.irfft2(torch.fft.rfft2(images, s=shape) * transfer, s=shape)[..., :height, :width]
 
 
 def bleed(images: Tensor, well_capacity: Tensor) -> Tensor:
     """Let charge above the well capacity flow along the columns, half of it up and half of it down.
 
+    Each direction is one sweep: charge on the move fills every pixel that has room. What reaches the edge is lost.
+
     Parameters
     ----------
     images : Tensor, (B, H, W)
-        Electrons; changed in place.
+        Electrons; changed in place, and returned.
     well_capacity : Tensor, (B,)
         Electrons.
-
-    Notes
-    -----
-    Each direction is one sweep: charge on the move fills every pixel that has room. What reaches the edge is lost.
     """
     capacity = well_capacity[:, None, None]
     overfull = (images > capacity).any(dim=1)  # (B, W): only these columns need work
@@ -201,8 +188,7 @@ def read_out(
     Tensor, (B, H, W), float32
         ADU: whole numbers from 0 to `saturation`.
     """
-    images = torch.poisson(expected.clamp(min=0), generator=generator)
+    photons = torch.poisson(expected.clamp(min=0), generator=generator)
     noise = torch.randn(expected.shape, device=expected.device, generator=generator)
-    images = images + noise * read_noise[:, None, None]
-    images = bleed(images, well_capacity)
+    images = bleed(photons + noise * read_noise[:, None, None], well_capacity)
     return torch.round(images / gain[:, None, None]).clamp(0, saturation)
