@@ -1,6 +1,7 @@
 """The command line of the studies: ``python -m studies <command>``. Each imports what it needs when it is called."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,10 +60,8 @@ def _comparison(name: str, learning_rate: float, words: str) -> None:
         options = {"command": _command(name, output=output, frames=frames, **given), "progress": progress(quiet)}
         chosen = sets.simulated(output, frames, validation)
         budget = FitConfig(epochs, steps, learning_rate, precision="bf16-mixed", seed=seed)
-        if name == "detection":
-            print(detection.run(output, chosen, budget, **options))
-        else:
-            print(stars.run(name, output, chosen, budget, **options))
+        run = detection.run if name == "detection" else partial(stars.run, name)
+        print(run(output, chosen, budget, **options))
 
 
 _comparison("detection", 2e-3, "Train the detection net with the paper's choices and with ours, one change at a time.")
@@ -124,17 +123,13 @@ def tune_baseline(
     quiet: Quiet = False,
 ) -> None:
     """Choose a classical program's detection settings on validation frames, into data_manifests/baselines.yml."""
-    from tqdm import tqdm
-
     from pnet.simulation.datasets import frames_folder
     from studies import tuning
 
     folder = frames or frames_folder()
     if folder is None:
         raise ConfigError("--frames is not given and $SKYMAKER_FRAMES is not set; one of them must name a folder")
-    entry = tuning.tune(
-        name, folder, limit=limit, progress=lambda each: tqdm(each, desc=name, disable=not progress(quiet))
-    )
+    entry = tuning.tune(name, folder, limit=limit, progress=progress(quiet))
     print(f"{name}: {entry['chosen']}")
 
 
@@ -154,20 +149,11 @@ def coadd(
     from pnet.evaluation import measurements
     from studies import coadd as deeper
 
-    record = measurements.run(
-        deeper.DATASET,
-        output,
-        optional=optional,
-        progress=progress(quiet),
-        detection=detection,
-        refiner=refiner,
-        bpnn=bpnn,
-        manifest=manifest,
-        methods=tuple(method or ("pnet", "baselines")),
-        seed=seed,
-        source=lambda: deeper.source(manifest, progress(quiet)),
-    )
-    print("coadd: " + (f"not measured: {record['reason']}" if "reason" in record else "measured"))
+    options = {"seed": seed, "manifest": manifest, "optional": optional, "progress": progress(quiet)}
+    options |= {"methods": tuple(method or ("pnet", "baselines"))}
+    options |= {"detection": detection, "refiner": refiner, "bpnn": bpnn}
+    frames = partial(deeper.source, manifest, progress(quiet))
+    _tell("coadd", measurements.run(deeper.DATASET, output, source=frames, **options))
 
 
 @app.command()
@@ -184,8 +170,11 @@ def repeat(
     from studies import repeat as epochs
 
     weights = {"detection": detection, "refiner": refiner, "bpnn": bpnn}
-    record = epochs.run(output, **weights, seed=seed, manifest=manifest, optional=optional)
-    print("repeat: " + (f"not measured: {record['reason']}" if "reason" in record else "measured"))
+    _tell("repeat", epochs.run(output, **weights, seed=seed, manifest=manifest, optional=optional))
+
+
+def _tell(name: str, record: dict[str, Any]) -> None:
+    print(f"{name}: " + (f"not measured: {record['reason']}" if "reason" in record else "measured"))
 
 
 if __name__ == "__main__":

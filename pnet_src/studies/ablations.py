@@ -4,7 +4,7 @@ Each study writes ``results/studies/<name>.json`` with its provenance: rows, and
 them as released results, since they take from minutes to hours. Nothing here looks at test frames.
 """
 
-import os
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,26 +20,14 @@ from pnet.training.fit import DataSource, fit
 from pnet.training.sets import TrainingSet
 
 
-class Remembered:
-    """A data source that keeps its batches, so that all variants of a study learn from the very same ones."""
-
-    def __init__(self, source: DataSource):
-        self.source, self.batches = source, {}
-
-    def batch(self, seed: int, device: torch.device) -> Any:
-        """Return the batch of a seed."""
-        if seed not in self.batches:
-            self.batches[seed] = self.source.batch(seed, device)
-        return self.batches[seed]
+def remembered(source: DataSource) -> DataSource:
+    """Let a data source keep its batches, so that all variants of a study learn from the very same ones."""
+    source.batch = functools.cache(source.batch)
+    return source
 
 
 def trained(
-    build: Callable[[], nn.Module],
-    loss: Callable,
-    data: DataSource,
-    budget: FitConfig,
-    folder: Path,
-    progress: bool,
+    build: Callable[[], nn.Module], loss: Callable, data: DataSource, budget: FitConfig, folder: Path, progress: bool
 ) -> tuple[nn.Module, float]:
     """Train one network and return it with the seconds that it took; a finished one in `folder` is read again."""
     torch.manual_seed(derive(budget.seed, "initial weights"))
@@ -55,20 +43,13 @@ def described(chosen: TrainingSet, budget: FitConfig, **more: Any) -> dict[str, 
 
 
 def write(
-    name: str,
-    rows: list[dict[str, Any]],
-    columns: Mapping[str, str],
-    path: str | os.PathLike | None,
-    *,
-    command: str,
-    seed: int,
-    **details: Any,
+    name: str, rows: list[dict[str, Any]], columns: Mapping[str, str], command: str, seed: int, **details: Any
 ) -> Path:
-    """Write a study's table with its provenance, by default as ``results/studies/<name>.json``; return its path."""
-    path = Path(path or paths.RESULTS / "studies" / f"{name}.json")
+    """Write a study's table with its provenance as ``results/studies/<name>.json`` and return its path."""
+    path = paths.RESULTS / "studies" / f"{name}.json"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     # JSON knows no NaN: what could not be measured is null.
     rows = [{key: None if value != value else value for key, value in row.items()} for row in rows]
-    record = provenance.record(command or f"python -m studies {name}", seed, device, **details)
+    record = provenance.record(command, seed, device, **details)
     write_json(path, {"provenance": record, "columns": dict(columns), "rows": rows})
     return path

@@ -1,7 +1,8 @@
 """The ablation of the detection net: from the paper's choices to ours, one change a row."""
 
+import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +33,7 @@ LITERAL = DetectionConfig(16, (24, 24, 32, 32, 32), 2, 24, "asinh", "log", 0)
 OURS = replace(LITERAL, inputs="asinh+linear", flux="correction", offset_reach=1)
 PAIR_SEPARATION = (4.0, 8.0)  # px
 CONFIDENCE = 0.3
+BATCH_SIZE, FIELD_SIZE = 8, 256  # fields in a batch, and their side in px
 COLUMNS = {
     "name": "variant",
     "precision": "precision",
@@ -100,49 +102,31 @@ def scores(model: nn.Module, frames: Iterable[tuple[Frame, pd.DataFrame]], refin
     precision, recall = rates(at)
     curve = metrics.precision_recall_curve(*curve_input(table))
     stars = at[at["status"] == matching.MATCHED]
+    row = {"precision": precision.value, "recall": recall.value, "ap": metrics.average_precision(*curve[:2])}
+    row["pairs_found"] = pairs[0] / pairs[1] if pairs[1] else np.nan
+    if stars.empty:
+        return row | dict.fromkeys(("mean_dx", "x_scatter", "log_flux_scatter"), np.nan)
     dx = (stars["x"] - stars["truth_x"]).to_numpy()
     log_flux = np.log(stars["flux"] / stars["truth_flux"]).to_numpy()
-    return {
-        "precision": precision.value,
-        "recall": recall.value,
-        "ap": metrics.average_precision(*curve[:2]),
-        "pairs_found": pairs[0] / pairs[1] if pairs[1] else float("nan"),
-        "mean_dx": float(np.abs(dx).mean()) if len(dx) else float("nan"),
-        "x_scatter": float(metrics.robust_scatter(dx)) if len(dx) else float("nan"),
-        "log_flux_scatter": float(metrics.robust_scatter(log_flux)) if len(dx) else float("nan"),
-    }
+    scatters = {"x_scatter": metrics.robust_scatter(dx), "log_flux_scatter": metrics.robust_scatter(log_flux)}
+    return row | {name: float(value) for name, value in {"mean_dx": np.abs(dx).mean(), **scatters}.items()}
 
 
 def run(
-    output: str | os.PathLike,
-    chosen: TrainingSet,
-    budget: FitConfig,
-    *,
-    batch_size: int = 8,
-    field_size: int = 256,
-    manifest: str = "sdss-standard",
-    command: str = "",
-    path: str | os.PathLike | None = None,
-    progress: bool = True,
+    output: str | os.PathLike, chosen: TrainingSet, budget: FitConfig, *, command: str, progress: bool = True
 ) -> Path:
     """Train every variant with the same budget on the same batches and write ``results/studies/detection.json``.
 
     Parameters
     ----------
     output : path
-        Folder of the run; checkpoints go to ``<output>/studies/detection``.
+        Folder of the run; checkpoints go to ``<output>/studies/detection``, so that an interrupted study goes on.
     chosen : TrainingSet
         Simulated frames with truth.
     budget : FitConfig
         Of every variant.
-    batch_size, field_size : int
-        Fields in a batch, and their side in px.
-    manifest : str
-        SDSS frames that stars are added to.
     command : str
         Recorded in the provenance.
-    path : path, optional
-        Where the table goes instead.
     """
     folder = paths.folder_of(output) / "studies" / "detection"
     frames, validation = chosen.prepared(), list(chosen.read("val"))
@@ -151,25 +135,22 @@ def run(
         key = (variant.pairs, variant.injected)
         made = (variant.config, *key)
         if made not in models:
-            if key not in data:
-                real = batch_size // 4 if variant.injected else 0
-                cut = (batch_size - real) // 2 if frames else 0
-                rendered = batch_size - real - cut
-                sources = [fields.RenderedFields(Recipe.load(), rendered, field_size, pairs=variant.pairs)]
-                sources += [fields.FrameFields(frames, cut, field_size)] if cut else []
-                sources += [injection.fields(manifest, real, field_size)] if real else []
-                # one at a time: half a gigabyte each
-                data = {key: ablations.Remembered(Mixed(sources, fields.concatenate))}
-            models[made] = ablations.trained(
-                lambda: PhotometryDetectionNet(variant.config),  # noqa: B023 (called at once)
-                detection_loss,
-                data[key],
-                budget,
-                folder / str(index),
-                progress,
-            )
+            # one at a time: half a gigabyte each
+            data = data if key in data else {key: ablations.remembered(_batches(frames, *key))}
+            build = functools.partial(PhotometryDetectionNet, variant.config)
+            models[made] = ablations.trained(build, detection_loss, data[key], budget, folder / str(index), progress)
         model, seconds = models[made]
         row = {"name": variant.name, "steps": budget.epochs * budget.steps, "seconds": round(seconds)}
         rows.append(row | scores(model, validation, "released" if variant.refined else None))
-    details = ablations.described(chosen, budget, batch_size=batch_size, field_size=field_size)
-    return ablations.write("detection", rows, COLUMNS, path, command=command, seed=budget.seed, **details)
+    details = ablations.described(chosen, budget, batch_size=BATCH_SIZE, field_size=FIELD_SIZE)
+    return ablations.write("detection", rows, COLUMNS, command, budget.seed, **details)
+
+
+def _batches(frames: Sequence[fields.PreparedFrame], pairs: float, injected: bool) -> Mixed:
+    """Return rendered fields, cut-outs of frames, and real sky with stars added, in one batch."""
+    real = BATCH_SIZE // 4 if injected else 0
+    cut = (BATCH_SIZE - real) // 2 if frames else 0
+    sources = [fields.RenderedFields(Recipe.load(), BATCH_SIZE - real - cut, FIELD_SIZE, pairs=pairs)]
+    sources += [fields.FrameFields(frames, cut, FIELD_SIZE)] if cut else []
+    sources += [injection.fields("sdss-standard", real, FIELD_SIZE)] if real else []
+    return Mixed(sources, fields.concatenate)

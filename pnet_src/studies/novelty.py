@@ -55,10 +55,7 @@ class Flag:
     centres, spreads : tuple of float
         Median and robust scatter of ln(ratio) in each bin.
     threshold : float
-        Novelty that `quantile` of the validation stars stay below.
-    quantile : float
-    n : int
-        Validation stars.
+        Novelty that `quantile` of the `n` validation stars stay below.
     quantity : {'ratio', 'sigma'}
         'sigma' judges by the whole uncertainty instead: where the noise itself looks strange, a network may say so in
         its aleatoric part.
@@ -73,7 +70,7 @@ class Flag:
     quantity: str = "ratio"
 
     @classmethod
-    def fit(cls, validation: Measured, quantile: float = QUANTILE, quantity: str = "ratio") -> "Flag":
+    def fit(cls, validation: Measured, quantity: str = "ratio") -> "Flag":
         """Fix the rule on validation stars.
 
         Raises
@@ -82,16 +79,16 @@ class Flag:
             If they are so few that not one is expected beyond the threshold, or have no epistemic part.
         """
         n = len(validation.ratio)
-        if n * (1 - quantile) < 1:
-            raise DataError(f"{n} validation stars do not fix a quantile of {quantile:g}; give more validation frames")
+        if n * (1 - QUANTILE) < 1:
+            raise DataError(f"{n} validation stars do not fix a quantile of {QUANTILE:g}; give more validation frames")
         if not (validation.ratio > 0).all():
             raise DataError("validation stars have no epistemic part: a plain head knows nothing of its ignorance")
         bins = recalibrations.Bins.of(validation.mean, smallest=SMALLEST)
         logs = np.log(getattr(validation, quantity))
         centres = tuple(float(np.median(logs[members])) for members in bins.members)
         spreads = tuple(float(metrics.robust_scatter(logs[members])) for members in bins.members)
-        rule = cls(bins.edges, centres, spreads, np.inf, quantile, n, quantity)
-        return dataclasses.replace(rule, threshold=float(np.quantile(rule.novelty(validation), quantile)))
+        rule = cls(bins.edges, centres, spreads, np.inf, QUANTILE, n, quantity)
+        return dataclasses.replace(rule, threshold=float(np.quantile(rule.novelty(validation), QUANTILE)))
 
     def novelty(self, stars: Measured) -> np.ndarray:
         """Return how unusual each star's ratio (or σ) is for its magnitude."""

@@ -1,5 +1,6 @@
 """Networks of single stars compared: posteriors, stamps, and what samples cost; on validation stars."""
 
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from pnet.training.stars import REFINED, FrameStars, RenderedStamps, StampBatch
 from studies import ablations
 
 MEMBERS = 4  # networks of a deep ensemble
+BATCH_SIZE = 768  # stars
 PLAIN = replace(CONFIGS["compact"], head="plain")
 # Every variant of a study of single stars: its name, its network, its temperature and its number of members.
 POSTERIOR = {
@@ -103,29 +105,17 @@ def run(
     chosen: TrainingSet,
     budget: FitConfig,
     *,
-    batch_size: int = 768,
-    command: str = "",
-    path: str | os.PathLike | None = None,
+    command: str,
     progress: bool = True,
 ) -> Path:
-    """Train every variant of a study of `STUDIES` and write its table.
+    """Train every variant of a study of `STUDIES` and write ``results/studies/<name>.json``.
 
     Parameters
     ----------
     name : str
         Of the study.
-    output : path
-        Folder of the run; checkpoints go to ``<output>/studies/<name>``, so that an interrupted study goes on.
-    chosen : TrainingSet
-        Simulated frames with truth.
-    budget : FitConfig
-        Of every variant.
-    batch_size : int
-        Stars in a batch.
-    command : str
-        Recorded in the provenance.
-    path : path, optional
-        ``results/studies/<name>.json`` by default.
+    output, chosen, budget, command
+        As in `detection.run`; checkpoints go to ``<output>/studies/<name>``.
 
     Returns
     -------
@@ -135,44 +125,31 @@ def run(
     folder = paths.folder_of(output) / "studies" / name
     find, found_by = finder("released", "released")
     known = FrameStars(bounded(chosen, find), 1)
-    cut = batch_size // 4 if chosen.train else 0
+    cut = BATCH_SIZE // 4 if chosen.train else 0
     sources: list[Any] = [FrameStars(chosen.found("train", find), cut)] if cut else []
-    sources.append(RenderedStamps(Recipe.load(), batch_size - cut, REFINED))
-    data = ablations.Remembered(Mixed(sources, StampBatch.join))
+    sources.append(RenderedStamps(Recipe.load(), BATCH_SIZE - cut, REFINED))
+    data = ablations.remembered(Mixed(sources, StampBatch.join))
     steps, rows = budget.epochs * budget.steps, []
     for index, (label, (config, temperature, members)) in enumerate(STUDIES[name].items()):
+        build, loss = functools.partial(network, config), ELBO(steps * BATCH_SIZE, temperature)
         found, seconds = [], 0.0
         for member in range(members):
-            model, spent = ablations.trained(
-                lambda: network(config),  # noqa: B023 (called at once)
-                ELBO(steps * batch_size, temperature),
-                data,
-                replace(budget, seed=budget.seed + member),
-                folder / f"{index}-{member}",
-                progress,
-            )
+            own, place = replace(budget, seed=budget.seed + member), folder / f"{index}-{member}"
+            model, spent = ablations.trained(build, loss, data, own, place, progress)
             found.append(predict(model, known.stars.stamps, seed=budget.seed))
             seconds += spent
         row = {"name": label, "steps": f"{steps} × {members}", "seconds": round(seconds)}
         rows.append(row | scores(known, mixture(found) if members > 1 else found[0]))
-    details = {"n": len(known), "found_by": found_by, **ablations.described(chosen, budget, batch_size=batch_size)}
-    return ablations.write(name, rows, COLUMNS, path, command=command, seed=budget.seed, **details)
+    details = {"n": len(known), "found_by": found_by, **ablations.described(chosen, budget, batch_size=BATCH_SIZE)}
+    return ablations.write(name, rows, COLUMNS, command, budget.seed, **details)
 
 
-def sampling(
-    *,
-    n: int = 14_000,
-    samples: int = 50,
-    bpnn: str = "released",
-    seed: int = 2023,
-    command: str = "",
-    path: str | os.PathLike | None = None,
-) -> Path:
+def sampling(*, seed: int, command: str, n: int = 14_000, samples: int = 50) -> Path:
     """Time the prediction of `n` stars with shared features and batched samples against the plain loop of full passes.
 
     Both give every star the same distribution, which the tests of the network hold them to.
     """
-    model, card = weights.load("bpnn", bpnn)
+    model, card = weights.load("bpnn")
     rendered = RenderedStamps(Recipe.load(), 16 * (-(-min(n, 4000) // 16)), REFINED)
     parts = [rendered.batch(seed + index, torch.device("cpu")).stamps for index in range(-(-n // rendered.batch_size))]
     stamps = type(parts[0]).join(parts)[:n]
@@ -196,4 +173,4 @@ def sampling(
         row["speed"] = round(rows[1]["seconds"] / row["seconds"], 1)
     columns = {"name": "way", "stars": "stars", "samples": "samples", "seconds": "seconds", "speed": "times as fast"}
     details = {"threads": torch.get_num_threads(), "weights": card["sha256"]}
-    return ablations.write("sampling", rows, columns, path, command=command, seed=seed, **details)
+    return ablations.write("sampling", rows, columns, command, seed, **details)

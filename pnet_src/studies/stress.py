@@ -4,11 +4,10 @@ Every condition changes one thing about fields that are otherwise as in training
 for what the condition adds, and the BPNN measures them there: this is about its error bars, not about finding stars.
 """
 
-import dataclasses
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from torch import nn
 from tqdm import tqdm
 
 from pnet.common import metrics, paths, provenance
-from pnet.common.errors import ConfigError
 from pnet.common.files import write_json
 from pnet.common.seeds import derive
 from pnet.evaluation import calibration_metrics
@@ -36,6 +34,7 @@ from pnet.stars.error_scale import scales_of
 from pnet.stars.predict import predict
 from studies.novelty import Flag, Measured
 
+FRAMES = 6  # of each condition, 64 stars each
 CELL = 64  # px of sky for each star
 JITTER = 14.0  # px that a star may lie off the middle of its cell: neighbours are 36 px away at least
 MAGNITUDES = (14.0, 20.0)  # flat, so that bright and faint stars count alike
@@ -58,10 +57,6 @@ COLUMNS = {
     "auc_sigma": "AUC of the whole σ",
 }
 
-Change = Callable[[Conditions, int], Conditions]
-Sources = Callable[[pd.DataFrame, Conditions, np.random.Generator], pd.DataFrame]
-Damage = Callable[[np.ndarray, pd.DataFrame, Conditions, np.random.Generator], np.ndarray]
-
 
 @dataclass(frozen=True)
 class Condition:
@@ -82,15 +77,15 @@ class Condition:
     """
 
     title: str
-    change: Change = lambda conditions, _: conditions
-    sources: Sources = lambda stars, *_: stars
-    damage: Damage = lambda image, *_: image
+    change: Callable[[Conditions, int], Conditions] = lambda conditions, _: conditions
+    sources: Callable[..., pd.DataFrame] = lambda stars, *_: stars
+    damage: Callable[..., np.ndarray] = lambda image, *_: image
     magnitudes: tuple[float, float] = MAGNITUDES
     bound: bool = True
 
 
-def _seeing(*values: float) -> Change:
-    return lambda conditions, number: dataclasses.replace(conditions, seeing=values[number % len(values)])
+def _seeing(*values: float) -> Callable[[Conditions, int], Conditions]:
+    return lambda conditions, number: replace(conditions, seeing=values[number % len(values)])
 
 
 def _blends(stars: pd.DataFrame, conditions: Conditions, rng: np.random.Generator) -> pd.DataFrame:
@@ -106,7 +101,7 @@ def _blends(stars: pd.DataFrame, conditions: Conditions, rng: np.random.Generato
 
 def _galaxies(stars: pd.DataFrame, conditions: Conditions, rng: np.random.Generator) -> pd.DataFrame:
     """Put galaxies of the stars' magnitudes in their places, with the shapes that such galaxies have."""
-    recipe = dataclasses.replace(Recipe.load(), size=8192)  # a wide field, to have enough bright ones
+    recipe = replace(Recipe.load(), size=8192)  # a wide field, to have enough bright ones
     drawn = draw_galaxies(recipe, (14.0, 20.0), int(rng.integers(2**62)))
     order = np.argsort(drawn["mag"].to_numpy())
     nearest = np.searchsorted(drawn["mag"].to_numpy()[order], stars["mag"].to_numpy()).clip(0, len(drawn) - 1)
@@ -139,13 +134,8 @@ CONDITIONS = {
     "in_range": Condition("as in training"),
     "seeing_wide": Condition("seeing 2.5 to 3.0″ (trained on 0.9 to 2.0″)", _seeing(2.5, 2.75, 3.0)),
     "seeing_sharp": Condition("seeing 0.5 to 0.6″", _seeing(0.5, 0.55, 0.6)),
-    "sky_bright": Condition(
-        "sky brighter by 2 mag", lambda conditions, _: dataclasses.replace(conditions, sky_mag=conditions.sky_mag - 2)
-    ),
-    "read_noise": Condition(
-        "read noise × 5",
-        lambda conditions, _: dataclasses.replace(conditions, read_noise=5 * conditions.read_noise),
-    ),
+    "sky_bright": Condition("sky brighter by 2 mag", lambda usual, _: replace(usual, sky_mag=usual.sky_mag - 2)),
+    "read_noise": Condition("read noise × 5", lambda usual, _: replace(usual, read_noise=5 * usual.read_noise)),
     "saturated": Condition("saturated: 10.5 to 12.5 mag", magnitudes=(10.5, 12.5)),
     "blends": Condition("unseen companion at 2 to 6 px", sources=_blends, bound=False),
     "galaxies": Condition("galaxies in place of stars", sources=_galaxies, bound=False),
@@ -169,18 +159,10 @@ def measure(
         Compute the Cramér-Rao limit; NaN otherwise.
     """
     stars = stars.reset_index(drop=True)
-    prediction = predict(model, frame_stamps(frame, stars), seed=seed)["mag"]
-    ratio = scales_of(card)["mag"].ratio
+    found = predict(model, frame_stamps(frame, stars), seed=seed)["mag"]
     limit = limits.frame_limits(frame, stars)["limit_mag"].to_numpy() if bound else np.full(len(stars), np.nan)
-    mean = frame.zero_point + prediction.mean
-    return Measured(
-        error=stars["mag"].to_numpy(float) - mean,
-        sigma=ratio * prediction.sigma,
-        aleatoric=prediction.aleatoric,
-        epistemic=prediction.epistemic,
-        limit=limit,
-        mean=mean,
-    )
+    mean, sigma = frame.zero_point + found.mean, scales_of(card)["mag"].ratio * found.sigma
+    return Measured(stars["mag"].to_numpy(float) - mean, sigma, found.aleatoric, found.epistemic, limit, mean)
 
 
 def make_frame(condition: Condition, number: int, seed: int) -> tuple[Frame, pd.DataFrame]:
@@ -208,35 +190,31 @@ def row(name: str, title: str, stars: Measured, validation: Measured, flag: Flag
     The AUC is the probability that a star of the condition has a larger novelty than a validation star (Mann & Whitney
     1947): 0.5 cannot tell them apart. `by_sigma` judges by the whole uncertainty in place of the epistemic share.
     """
-    right = np.zeros(len(stars.error))
+    n, right = len(stars.error), np.zeros(len(stars.error))
     z = metrics.standardised(stars.error, right, stars.sigma)
     limit = np.isfinite(stars.limit)
     (novelty, auc), (wide, auc_sigma) = (_told(rule, stars, validation) for rule in (flag, by_sigma))
-    flagged = metrics.rate(int((novelty > flag.threshold).sum()), len(novelty))
-    bounded = {"aleatoric_over_limit": None, "error_over_limit": None}
-    if limit.any():
-        bounded["aleatoric_over_limit"] = float(np.median(stars.aleatoric[limit] / stars.limit[limit]))
-        bounded["error_over_limit"] = float(metrics.robust_scatter(stars.error[limit] / stars.limit[limit]))
-    return {
-        "name": name,
-        "title": title,
-        "n": len(z),
-        "aleatoric": float(np.mean(stars.aleatoric)),
-        "epistemic": float(np.mean(stars.epistemic)),
-        "error": float(np.mean(np.abs(stars.error))),
-        **bounded,
-        "z_scatter": float(metrics.plain_scatter(z)),
-        "z_scatter_robust": float(metrics.robust_scatter(z)),
-        "epistemic_over_aleatoric": float(np.median(stars.ratio)),
-        "quantiles": [float(value) for value in np.quantile(novelty, SHOWN)],
-        "crps": float(np.mean(calibration_metrics.crps(stars.error, right, stars.sigma))),
+    flagged = metrics.rate(int((novelty > flag.threshold).sum()), n)
+    numbers = {
+        "aleatoric": np.mean(stars.aleatoric),
+        "epistemic": np.mean(stars.epistemic),
+        "error": np.mean(np.abs(stars.error)),
+        "z_scatter": metrics.plain_scatter(z),
+        "z_scatter_robust": metrics.robust_scatter(z),
+        "epistemic_over_aleatoric": np.median(stars.ratio),
+        "crps": np.mean(calibration_metrics.crps(stars.error, right, stars.sigma)),
         "flagged": flagged.value,
         "flagged_low": flagged.low,
         "flagged_high": flagged.high,
         "auc": auc,
-        "flagged_sigma": float(np.mean(wide > by_sigma.threshold)),
+        "flagged_sigma": np.mean(wide > by_sigma.threshold),
         "auc_sigma": auc_sigma,
     }
+    if limit.any():
+        numbers["aleatoric_over_limit"] = np.median(stars.aleatoric[limit] / stars.limit[limit])
+        numbers["error_over_limit"] = metrics.robust_scatter(stars.error[limit] / stars.limit[limit])
+    found = {"name": name, "title": title, "n": n, "quantiles": np.quantile(novelty, SHOWN).tolist()}
+    return dict.fromkeys(COLUMNS) | found | {key: float(value) for key, value in numbers.items()}
 
 
 def _told(rule: Flag, stars: Measured, validation: Measured) -> tuple[np.ndarray, float]:
@@ -245,43 +223,29 @@ def _told(rule: Flag, stars: Measured, validation: Measured) -> tuple[np.ndarray
     return novelty, float(stats.mannwhitneyu(novelty, usual).statistic / (len(novelty) * len(usual)))
 
 
-def run(
-    output: str | os.PathLike,
-    *,
-    bpnn: str | os.PathLike = "released",
-    frames: int = 6,
-    validation: int = 30,
-    seed: int = 2023,
-    command: str = "",
-    path: str | os.PathLike = paths.RESULTS / "studies" / "stress.json",
-    progress: bool = True,
-) -> Path:
-    """Measure every condition, fix the flag's threshold on validation frames, and write the study.
+def run(output: str | os.PathLike, *, validation: int | None, seed: int, command: str, progress: bool = True) -> Path:
+    """Measure every condition, fix the flag's threshold on validation frames, write ``results/studies/stress.json``.
 
     Parameters
     ----------
     output : path
         Folder of a run, for its validation frames.
-    bpnn : str or path
-        Weights, see `pnet.stars.weights.resolve`.
-    frames : int
-        Frames of each condition, 64 stars each.
-    validation : int
+    validation : int, optional
         Validation frames, at most.
-    seed : int
     command : str
         Recorded in the provenance.
-    path : path
-        JSON to write: provenance, columns, rows, and the rule of the flag.
+
+    Returns
+    -------
+    Path
+        The JSON: provenance, ``columns``, ``rows``, and the rule of the flag.
 
     Raises
     ------
-    ConfigError, MissingError, DataError
-        If no frame is asked for, the weights or the validation frames are missing, or there are too few.
+    MissingError, DataError
+        If the weights or the validation frames are missing, or there are too few.
     """
-    if frames < 1:
-        raise ConfigError(f"frames is {frames}, at least 1 is needed")
-    model, card = weights.load("bpnn", bpnn)
+    model, card = weights.load("bpnn")
     source = simulated("validation", output, validation, seed)
     known = []
     for item in tqdm(source.items, desc="validation", disable=not progress):
@@ -294,12 +258,13 @@ def run(
     rows = [row("validation", "validation frames", usual, usual, *flags)]
     for name, condition in tqdm(CONDITIONS.items(), desc="conditions", disable=not progress):
         parts = []
-        for number in range(frames):
+        for number in range(FRAMES):
             frame, stars = make_frame(condition, number, seed)
             parts.append(measure(model, card, frame, stars, seed=derive(seed, name, number), bound=condition.bound))
         rows.append(row(name, condition.title, Measured.joined(parts), usual, *flags))
     details = {"engine": source.details["engine"], "weights": {"bpnn": card["sha256"]}}
-    details |= {"frames_per_condition": frames, "validation_frames": len(source.items)}
-    record = provenance.record(command or f"python -m studies stress --seed {seed}", seed, "cpu", **details)
-    write_json(path, {"provenance": record, "columns": COLUMNS, "rows": rows, "flag": dataclasses.asdict(flags[0])})
-    return Path(path)
+    details |= {"frames_per_condition": FRAMES, "validation_frames": len(source.items)}
+    record = provenance.record(command, seed, "cpu", **details)
+    path = paths.RESULTS / "studies" / "stress.json"
+    write_json(path, {"provenance": record, "columns": COLUMNS, "rows": rows, "flag": asdict(flags[0])})
+    return path

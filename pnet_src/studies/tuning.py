@@ -8,7 +8,7 @@ are read (`pnet.evaluation.baselines`).
 import itertools
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
+from tqdm import tqdm
 
 from pnet.common import provenance
 from pnet.common.errors import ConfigError, MissingError
@@ -38,8 +39,7 @@ GRIDS: dict[str, dict[str, Sequence[float]]] = {
     },
     "photutils": {"threshold": (5.0, 7.0, 10.0, 14.0)},
 }
-# What is cut from one run's table rather than run again, and the column that it cuts.
-CUTS = {"min_class_star": "class_star"}
+CUT, CUT_COLUMN = "min_class_star", "class_star"  # what is cut from one run's table rather than run again
 SETS = {"paper": ("val", "paper-*.fits"), "realistic": ("train", "realistic-*.fits")}
 COUNTED = ("found", "missed", "false", "galaxies")
 FAINTEST = 20.0  # mag; the paper's range ends there, and so does what counts as a false star on a galaxy
@@ -50,9 +50,8 @@ def tune(
     folder: str | os.PathLike,
     *,
     path: Path = SETTINGS,
-    grid: Mapping[str, Sequence[float]] | None = None,
     limit: int | None = None,
-    progress: Callable[[Iterable], Iterable] | None = None,
+    progress: bool = True,
 ) -> dict[str, Any]:
     """Choose a method's settings and write them, with the curves behind the choice, into a YAML file.
 
@@ -61,17 +60,14 @@ def tune(
 
     Parameters
     ----------
-    name : {"sextractor", "psfex", "photutils"}
+    name : str
+        Of `GRIDS`, the values to try for each setting with the program's own default first.
     folder : path
         With ``val/paper-*.fits`` and ``train/realistic-*.fits``; nothing else of it is read.
     path : Path
         The file; other methods' entries in it stay.
-    grid : mapping of str to sequence of float, optional
-        Values to try for each setting, the program's own default first; by default `GRIDS`.
     limit : int, optional
         Frames of each set at most.
-    progress : callable, optional
-        Wraps the iterable of frames, such as ``tqdm``.
 
     Returns
     -------
@@ -87,10 +83,17 @@ def tune(
     """
     if name not in GRIDS:
         raise ConfigError(f"method is {name!r}, allowed are {', '.join(GRIDS)}")
-    grid = GRIDS[name] if grid is None else grid
-    frames = _frames(folder, limit)
-    counts = _counts(name, frames, grid, progress)
-    curve = [_row(setting, counts) for setting in _settings(grid)]
+    grid = GRIDS[name]
+    frames = {label: sorted(Path(folder, split).glob(pattern))[:limit] for label, (split, pattern) in SETS.items()}
+    for label, files in frames.items():
+        if not files:
+            raise MissingError(f"{folder} has no {'/'.join(SETS[label])}; --frames names a folder that does")
+    items = [(label, file) for label, files in frames.items() for file in files]
+    counts: dict[tuple, np.ndarray] = defaultdict(lambda: np.zeros(len(COUNTED), int))
+    for label, file in tqdm(items, desc=name, disable=not progress):
+        for setting, numbers in _counts(name, file, grid):
+            counts[(label, *setting)] += numbers
+    curve = [_row(dict(zip(grid, values, strict=True)), counts) for values in itertools.product(*grid.values())]
     best = max(curve, key=lambda row: row["f1"])  # the first of equals, the one nearest to the default
     command = f"python -m studies tune-baseline {name} --frames {Path(folder).name}"
     command += f" --limit {limit}" if limit else ""
@@ -104,7 +107,7 @@ def tune(
         "provenance": {key: record[key] for key in ("command", "commit", "date")},
         "curve": curve,
     }
-    content = yaml.safe_load(Path(path).read_text()) if Path(path).exists() else {}
+    content = yaml.safe_load(path.read_text()) if path.exists() else {}
     with atomic_path(path) as temporary:
         temporary.write_text(_HEADER + _dump({**(content or {}), name: entry}))
     settings.cache_clear()
@@ -131,40 +134,19 @@ def _flow(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
-def _frames(folder: str | os.PathLike, limit: int | None) -> dict[str, list[Path]]:
-    found = {label: sorted(Path(folder, split).glob(pattern))[:limit] for label, (split, pattern) in SETS.items()}
-    for label, files in found.items():
-        if not files:
-            raise MissingError(f"{folder} has no {'/'.join(SETS[label])}; --frames names a folder that does")
-    return found
-
-
-def _settings(grid: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
-    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-
-
-def _counts(
-    name: str,
-    frames: Mapping[str, list[Path]],
-    grid: Mapping[str, Sequence[float]],
-    progress: Callable[[Iterable], Iterable] | None,
-) -> dict[tuple, np.ndarray]:
-    """Return the sums of `_count` by set and setting."""
-    counts: dict[tuple, np.ndarray] = defaultdict(lambda: np.zeros(len(COUNTED), int))
-    runs = _settings({key: values for key, values in grid.items() if key not in CUTS})
-    cuts = _settings({key: values for key, values in grid.items() if key in CUTS})
-    items = [(label, file) for label, files in frames.items() for file in files]
-    for label, file in progress(items) if progress else items:
-        frame, truth = read_simulated(file)
-        for run in runs:
-            found = replace(CLASSES[name](), **run)(frame)
-            for cut in cuts:
-                kept = found
-                for key, value in cut.items():
-                    # as the method itself does: without CLASS_STAR a cut above 0 keeps nothing
-                    kept = kept[kept[CUTS[key]] >= value] if value else kept
-                counts[(label, *({**run, **cut}[key] for key in grid))] += _count(truth, kept, frame)
-    return counts
+def _counts(name: str, file: Path, grid: Mapping[str, Sequence[float]]) -> Iterator[tuple[tuple, np.ndarray]]:
+    """Yield `_count` of a frame for every setting of the grid; what is only a cut is not run again."""
+    frame, truth = read_simulated(file)
+    found: dict[tuple, pd.DataFrame] = {}
+    for values in itertools.product(*grid.values()):
+        setting = dict(zip(grid, values, strict=True))
+        cut = setting.pop(CUT, 0)
+        key = tuple(setting.values())
+        if key not in found:
+            found[key] = replace(CLASSES[name](), **setting)(frame)
+        # as the method itself does: without CLASS_STAR a cut above 0 keeps nothing
+        kept = found[key][found[key][CUT_COLUMN] >= cut] if cut else found[key]
+        yield values, _count(truth, kept, frame)
 
 
 def _count(truth: pd.DataFrame, found: pd.DataFrame, frame: Frame) -> np.ndarray:

@@ -7,11 +7,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from pnet.common.errors import ConfigError, DataError
+from pnet.common.errors import DataError
 from pnet.evaluation.frames import Source
 from pnet.simulation.recipe import Recipe, draw_conditions
 from pnet.simulation.renderer import draw_sources
-from pnet.stars import weights
 from pnet.stars.network import CONFIGS, BayesianPhotometryNet
 from studies import novelty, stress
 
@@ -116,18 +115,20 @@ def test_frames_are_the_same_for_the_same_seed(model):
 
 
 def test_a_run_writes_what_pages_read(tmp_path, model, monkeypatch):
-    card = weights.save(model, tmp_path / "bpnn-tiny", kind="bpnn", card={})
     frames = [stress.make_frame(stress.CONDITIONS["in_range"], number, 9) for number in range(2)]
     items = [(frame, stars.assign(counted=True)) for frame, stars in frames]
     source = Source(items, lambda item: item, None, {"engine": "renderer"})
+    some = {name: stress.CONDITIONS[name] for name in ("in_range", "galaxies")}
     monkeypatch.setattr(stress, "simulated", lambda *_: source)
-    monkeypatch.setattr(stress, "CONDITIONS", {name: stress.CONDITIONS[name] for name in ("in_range", "galaxies")})
-    path = stress.run(tmp_path, bpnn=card, frames=1, path=tmp_path / "studies" / "stress.json", progress=False)
+    monkeypatch.setattr(stress.weights, "load", lambda kind: (model, {"sha256": "abc"}))
+    for name, value in (("CONDITIONS", some), ("FRAMES", 1)):
+        monkeypatch.setattr(stress, name, value)
+    monkeypatch.setattr(stress.paths, "RESULTS", tmp_path)
+    path = stress.run(tmp_path, validation=2, seed=2023, command="python -m studies stress", progress=False)
     content = json.loads(path.read_text())
+    assert path == tmp_path / "studies" / "stress.json"
     assert [row["name"] for row in content["rows"]] == ["validation", "in_range", "galaxies"]
     assert set(stress.COLUMNS) <= set(content["rows"][1]) and set(content["columns"]) == set(stress.COLUMNS)
     assert content["rows"][2]["aleatoric_over_limit"] is None and content["rows"][1]["aleatoric_over_limit"] > 0
-    assert content["flag"]["n"] == 128 and content["provenance"]["weights"]["bpnn"]
-    assert content["provenance"]["command"] == "python -m studies stress --seed 2023"
-    with pytest.raises(ConfigError, match="frames"):
-        stress.run(tmp_path, bpnn=card, frames=0, progress=False)
+    assert content["flag"]["n"] == 128 and content["provenance"]["weights"] == {"bpnn": "abc"}
+    assert content["provenance"]["command"] == "python -m studies stress"

@@ -1,18 +1,19 @@
 """Comparisons that need training, at the smallest size: rows, columns, and what an ensemble is."""
 
 import dataclasses
-import functools
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from pnet.common import paths
 from pnet.common.files import read_json
 from pnet.detection.network import CONFIGS as DETECTION
 from pnet.simulation.datasets import make_dataset
 from pnet.simulation.recipe import Recipe
 from pnet.stars.network import CONFIGS
 from pnet.stars.predict import Prediction
+from pnet.training import fit
 from pnet.training.config import FitConfig
 from pnet.training.sets import TrainingSet
 from studies import ablations, detection, stars
@@ -40,27 +41,38 @@ def test_mixture_has_the_moments_of_its_members(rng):
     assert found.sigma[0] == pytest.approx(draws.std(), rel=0.01)
 
 
-def test_a_study_of_stars_trains_every_variant_and_reads_finished_ones_again(frames, tmp_path, monkeypatch):
+@pytest.fixture
+def budget(monkeypatch, tmp_path):
+    """The smallest budget, results apart, a folder of the run."""
+    monkeypatch.setattr(paths, "RESULTS", tmp_path)
+    return tmp_path / "run", FitConfig(1, 2)
+
+
+def test_a_study_of_stars_trains_every_variant_and_reads_finished_ones_again(frames, budget, monkeypatch):
     tiny = dataclasses.replace(CONFIGS["tiny"], head="plain")
     monkeypatch.setitem(stars.STUDIES, "posterior", {"one": (CONFIGS["tiny"], 1.0, 1), "two of them": (tiny, 1.0, 2)})
-    run = functools.partial(
-        stars.run, "posterior", tmp_path / "run", frames, FitConfig(1, 2), batch_size=64, progress=False
+    monkeypatch.setattr(stars, "BATCH_SIZE", 64)
+    folder, fit = budget
+    first, second = (
+        read_json(stars.run("posterior", folder, frames, fit, command="c", progress=False)) for _ in range(2)
     )
-    content = read_json(run(path=tmp_path / "s.json"))
-    assert [row["name"] for row in content["rows"]] == ["one", "two of them"]
-    assert set(content["rows"][0]) - {"seconds"} == set(content["columns"]) == set(stars.COLUMNS)
-    assert content["provenance"]["n"] > 5 and content["rows"][1]["epistemic_share"] > 0
-    assert read_json(run(path=tmp_path / "t.json"))["rows"] == content["rows"]
+    assert [row["name"] for row in first["rows"]] == ["one", "two of them"]
+    assert set(first["rows"][0]) - {"seconds"} == set(first["columns"]) == set(stars.COLUMNS)
+    assert first["provenance"]["n"] > 5 and first["rows"][1]["epistemic_share"] > 0
+    assert second["rows"] == first["rows"]
+
+
+def test_samples_are_timed_against_the_plain_loop(budget, monkeypatch):
+    model = stars.network(CONFIGS["tiny"]).eval()
+    monkeypatch.setattr(stars.weights, "load", lambda kind: (model, {"sha256": "0"}))
+    rows = read_json(stars.sampling(seed=1, command="c", n=20, samples=3))["rows"]
+    assert [row["stars"] for row in rows] == [20, 20] and rows[1]["speed"] == 1
 
 
 def test_variants_learn_from_the_same_batches():
-    class Source:
-        def batch(self, seed, device):
-            return object()
-
-    remembered = ablations.Remembered(Source())
-    assert remembered.batch(1, None) is remembered.batch(1, None)
-    assert remembered.batch(1, None) is not remembered.batch(2, None)
+    source = ablations.remembered(fit.Mixed([], lambda _: object()))
+    assert source.batch(1, None) is source.batch(1, None)
+    assert source.batch(1, None) is not source.batch(2, None)
 
 
 def test_pairs_found():
@@ -71,14 +83,15 @@ def test_pairs_found():
     assert detection.pairs_found(truth.iloc[:1], found.iloc[:1]) == (0, 0)
 
 
-def test_ablation_of_the_detection_net(frames, tmp_path, monkeypatch):
-    rows = tuple(
+def test_ablation_of_the_detection_net(frames, budget, monkeypatch):
+    rows = [
         detection.Variant(name, DETECTION["tiny"], injected=False, refined=refined)
         for name, refined in (("net", False), ("refined", True))
-    )
-    monkeypatch.setattr(detection, "VARIANTS", rows)
-    monkeypatch.setattr(detection, "LOWEST", 0.15)  # random weights find a star of low confidence in every cell
-    options = {"batch_size": 2, "field_size": 128, "path": tmp_path / "d.json", "progress": False}
-    content = read_json(detection.run(tmp_path / "run", frames, FitConfig(1, 1), **options))
+    ]
+    # random weights find a star of low confidence in every cell
+    for name, value in (("VARIANTS", rows), ("LOWEST", 0.15), ("BATCH_SIZE", 2), ("FIELD_SIZE", 128)):
+        monkeypatch.setattr(detection, name, value)
+    folder, fit = budget
+    content = read_json(detection.run(folder, frames, fit, command="c", progress=False))
     assert [row["name"] for row in content["rows"]] == ["net", "refined"]
     assert set(content["rows"][0]) - {"seconds"} == set(content["columns"])

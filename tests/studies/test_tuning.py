@@ -22,7 +22,7 @@ def test_the_settings_chosen_are_the_best_of_their_curve():
             assert row["recall"] == pytest.approx(row["found"] / (row["found"] + row["missed"]), abs=1e-4)
 
 
-def test_tuning_takes_the_threshold_with_the_best_f1(tmp_path):
+def test_tuning_takes_the_threshold_with_the_best_f1(tmp_path, monkeypatch):
     recipe = Recipe.load()
     for kind, split in (("paper", "val"), ("realistic", "train")):
         files = make_dataset(tmp_path / kind, recipe, split, 1, 3, engine="renderer", kind=kind)
@@ -31,8 +31,8 @@ def test_tuning_takes_the_threshold_with_the_best_f1(tmp_path):
         files[0].rename(folder / f"{kind}-1.fits")
     path = tmp_path / "baselines.yml"
     path.write_text("psfex: {chosen: {threshold: 2.0}}\n")
-    grid = {"threshold": (5.0, 1000.0)}
-    entry = tuning.tune("photutils", tmp_path / "frames", path=path, grid=grid)
+    monkeypatch.setitem(tuning.GRIDS, "photutils", {"threshold": (5.0, 1000.0)})
+    entry = tuning.tune("photutils", tmp_path / "frames", path=path)
     assert entry["chosen"] == {"threshold": 5.0} == baselines.settings("photutils", path)
     assert baselines.settings("psfex", path) == {"threshold": 2.0}, "others stay"
     good, high = entry["curve"]
