@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pnet.common import paths
-from pnet.common.errors import ConfigError, MissingError, PNetError
+from pnet.common.errors import ConfigError, DataError, MissingError, PNetError
 from pnet.sdss import files
 from pnet.sdss.files import fetch
 from pnet.sdss.manifest import Field, File, Manifest
@@ -434,9 +434,10 @@ class TestManifest:
 
     def test_no_yaml(self, tmp_path):
         path = tmp_path / "m.yml"
-        path.write_text("fields: [")
-        with pytest.raises(ConfigError, match="is no YAML"):
-            Manifest.load(path)
+        for content in (b"fields: [", b"\xff\xfe"):
+            path.write_bytes(content)
+            with pytest.raises(DataError, match="not YAML"):
+                Manifest.load(path)
 
     def test_standard_is_complete(self):
         manifest = Manifest.load("sdss-standard")

@@ -114,8 +114,9 @@ def test_fields_one_at_a_time(scenes, tmp_path):
     everything = list(load_fields(report, catalogued=False))
     assert [frame.name for frame, _ in everything] == ["1234-3-56-g", "1300-6-56-g", "1400-2-56-g"]
     assert everything[2][1] is None
+    report.present, report.downloaded = [], []
     with pytest.raises(DataError, match="was not downloaded"):
-        load_field(report, "1234-3-56", band="r")
+        load_field(report, "1234-3-56")
 
 
 def test_a_patch_is_drawn_with_its_objects(scenes):

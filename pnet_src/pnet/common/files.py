@@ -64,5 +64,5 @@ def read_manifest(path: str | os.PathLike) -> Any:
         return yaml.safe_load(Path(path).read_text())
     except FileNotFoundError as error:
         raise MissingError(f"{path} is missing; `git checkout -- {Path(path).name}` brings it back") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not YAML: {error}") from error

@@ -70,22 +70,29 @@ def select(photoobj_path: str | os.PathLike, frame: Frame) -> pd.DataFrame:
         If the file is damaged, lacks a column, or is of another field.
     """
     native = read_columns(photoobj_path, NEEDED, "a photoObj file")
-    _check_field(native, photoobj_path, frame)
+    if len(native["RUN"]) == 0:
+        raise DataError(f"{photoobj_path}: holds no object")
+    for name in ("RUN", "CAMCOL", "FIELD"):
+        wanted = frame.meta[name.lower()]
+        if (native[name] != wanted).any():
+            raise DataError(f"{photoobj_path}: has {name} {native[name][0]}, the frame {frame.name} has {wanted}")
     band = BANDS.index(frame.meta["band"])
-    flags, general = native["FLAGS"][:, band].astype(np.int64), native["OBJC_FLAGS"].astype(np.int64)
+    own = {name: values[:, band] for name, values in native.items() if values.ndim == 2}  # of the frame's band
+    flags = own["FLAGS"].astype(np.int64)
 
     def flag(bits: int) -> np.ndarray:
         return (flags & bits) != 0
 
-    detected = (native["NCHILD"] == 0) & ((general & BRIGHT) == 0) & flag(BINNED1 | BINNED2 | BINNED4)
+    bright = (native["OBJC_FLAGS"].astype(np.int64) & BRIGHT) != 0
+    detected = (native["NCHILD"] == 0) & ~bright & flag(BINNED1 | BINNED2 | BINNED4)
     clean = flag(BINNED1) & ~flag(SATUR | EDGE | PEAKCENTER | NOTCHECKED)
     if (native["MODE"] == PRIMARY).any():
         clean &= (native["MODE"] == PRIMARY) & (native["CLEAN"] == 1)
     star = native["OBJC_TYPE"] == STAR
-    flux = np.where(star, native["PSFFLUX"][:, band], native["CMODELFLUX"][:, band]).astype(float)
     # SDSS counts pixels so that the centre of the first one is at 0.5
-    x, y = native["COLC"][:, band].astype(float) - 0.5, native["ROWC"][:, band].astype(float) - 0.5
-    electrons = flux * 10 ** (0.4 * (frame.zero_point - AB_NANOMAGGY))
+    x, y = own["COLC"].astype(float) - 0.5, own["ROWC"].astype(float) - 0.5
+    nanomaggies = np.where(star, own["PSFFLUX"], own["CMODELFLUX"]).astype(float)
+    electrons = nanomaggies * 10 ** (0.4 * (frame.zero_point - AB_NANOMAGGY))
     rows = pd.DataFrame(
         {
             "x": x,
@@ -96,7 +103,7 @@ def select(photoobj_path: str | os.PathLike, frame: Frame) -> pd.DataFrame:
             "clean": clean,
             **{key: frame.meta[key] for key in ("run", "camcol", "field")},
             "objid": [str(value).strip() for value in native["OBJID"]],
-            "psfmag_err": native["PSFMAGERR"][:, band].astype(float),
+            "psfmag_err": own["PSFMAGERR"].astype(float),
             "ra": native["RA"].astype(float),
             "dec": native["DEC"].astype(float),
         }
@@ -109,39 +116,27 @@ def select(photoobj_path: str | os.PathLike, frame: Frame) -> pd.DataFrame:
     return rows
 
 
-def _check_field(native: dict[str, np.ndarray], path: object, frame: Frame) -> None:
-    """Raise DataError unless every row is of the frame's field."""
-    if len(native["RUN"]) == 0:
-        raise DataError(f"{path}: holds no object")
-    for name in ("RUN", "CAMCOL", "FIELD"):
-        wanted = frame.meta.get(name.lower())
-        if (native[name] != wanted).any():
-            raise DataError(f"{path}: has {name} {native[name][0]}, the frame {frame.name} has {wanted}")
-
-
 def _reasons(rows: pd.DataFrame, frame: Frame) -> np.ndarray:
     """Return for each row the first reason why it does not count, '' where it counts."""
-    place, star = rows[["x", "y"]].to_numpy(), (rows["kind"] == "star").to_numpy()
-    in_range = star & rows["mag"].between(*catalogue.MAGNITUDES).to_numpy()
-    x, y = place.T
-    height, width = frame.shape
-    beside = np.minimum.reduce([x, width - 1 - x, y, height - 1 - y]) < catalogue.EDGE
+    place, last = rows[["x", "y"]].to_numpy(), np.array(frame.shape[::-1]) - 1
+    star = rows["kind"] == "star"
+    in_range = (star & rows["mag"].between(*catalogue.MAGNITUDES)).to_numpy()
     near = np.zeros(len(rows), bool)  # to a star of the range
     if in_range.any():
         # its own distance is 0, so for such a star the second one counts
         distance, _ = cKDTree(place[in_range]).query(place, k=[1, 2])
         near = np.where(in_range, distance[:, 1], distance[:, 0]) <= catalogue.ISOLATION
-    reasons = [
-        (rows["counted"].to_numpy(), ""),
-        (~star, "galaxy"),
-        (~in_range, "magnitude"),
-        (~rows["clean"].to_numpy(), "flags"),
-        (frame.mask[np.rint(y).astype(int), np.rint(x).astype(int)], "masked"),
-        (beside, "edge"),
-        (near, "star"),
-    ]
-    conditions, names = zip(*reasons, strict=True)
-    return np.select(conditions, names, default="object").astype(object)
+    column, row = np.rint(place).astype(int).T
+    reasons = {
+        "": rows["counted"],
+        "galaxy": ~star,
+        "magnitude": ~in_range,
+        "flags": ~rows["clean"],
+        "masked": frame.mask[row, column],
+        "edge": np.minimum(place, last - place).min(axis=1) < catalogue.EDGE,
+        "star": near,
+    }
+    return np.select(list(reasons.values()), list(reasons), default="object").astype(object)
 
 
 def exclusions(table: pd.DataFrame) -> pd.DataFrame:
@@ -165,38 +160,25 @@ def exclusions(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["criterion", "stars"])
 
 
-def load_field(report: Report, name: str, band: str = "g") -> tuple[Frame, pd.DataFrame | None]:
-    """Return the frame of a downloaded field and its truth, None where the field has no catalogue here.
-
-    Parameters
-    ----------
-    report : Report
-        From :func:`pnet.sdss.files.fetch`.
-    name : str
-        As in ``94-1-12``.
+def load_field(report: Report, name: str) -> tuple[Frame, pd.DataFrame | None]:
+    """Return the g frame of a downloaded field, named as in ``94-1-12``, and its truth, None where the field has no
+    catalogue here.
 
     Raises
     ------
     DataError
         If the frame was not downloaded, or a file is damaged.
     """
-    path = report.path(name, f"frame-{band}")
+    path, psfield, fpm, photoobj = (report.path(name, role) for role in ("frame-g", "psField", "fpM-g", "photoObj"))
     if path is None:
-        raise DataError(f"field {name}: its frame in {band} was not downloaded; `pnet sdss-download` gets it")
-    frame = read_frame(path, psfield=report.path(name, "psField"), fpm=report.path(name, f"fpM-{band}"))
-    photoobj = report.path(name, "photoObj")
+        raise DataError(f"field {name}: its frame in g was not downloaded; `pnet sdss-download` gets it")
+    frame = read_frame(path, psfield, fpm)
     return frame, None if photoobj is None else select(photoobj, frame)
 
 
 def load_fields(report: Report, *, catalogued: bool = True) -> Iterator[tuple[Frame, pd.DataFrame | None]]:
-    """Yield (frame, truth) of the downloaded fields of the manifest, one at a time.
-
-    Parameters
-    ----------
-    report : Report
-    catalogued : bool
-        Only fields with a catalogue; with False also the others, whose truth is None.
-    """
+    """Yield (frame, truth) of the downloaded fields of the manifest, one at a time; with `catalogued` False also those
+    without a catalogue, whose truth is None."""
     for entry in report.manifest.fields:
         needed = ("frame-g", "photoObj") if catalogued else ("frame-g",)
         if all(report.path(entry.name, role) is not None for role in needed):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from astropy.io import fits
 
-from pnet.common.errors import ConfigError, DataError
+from pnet.common.errors import DataError
 from pnet.common.fits_file import open_fits
 
 BANDS = "ugriz"  # order of every five-element array in SDSS files
@@ -47,8 +47,6 @@ class FieldId:
             "psField": f"{redux}/psField-{run:06d}-{camcol}-{field:04d}.fit",
             "fpM": f"{redux}/fpM-{run:06d}-{band}{camcol}-{field:04d}.fit",
         }
-        if role not in paths:
-            raise ConfigError(f"role is {role!r}; allowed: {', '.join(paths)}")
         return paths[role]
 
 

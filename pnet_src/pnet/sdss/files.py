@@ -8,7 +8,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,17 +72,17 @@ class Report:
     def __str__(self) -> str:
         total = len(self.present) + len(self.downloaded) + len(self.missing)
         origin = f" from {self.source}" if self.source else ""
-        lines = [
+        text = (
             f"{self.manifest.name}: {total} files, {len(self.present)} were there, "
             f"{len(self.downloaded)} came{origin}, {len(self.missing)} missing"
-        ]
-        reasons: dict[str, list[str]] = {}
-        for file, reason in self.missing:
-            reasons.setdefault(reason, []).append(file.path + ("" if file.required else " (optional)"))
-        for reason, names in reasons.items():
+        )
+        for reason in dict.fromkeys(reason for _, reason in self.missing):
+            names = [
+                file.path + ("" if file.required else " (optional)") for file, why in self.missing if why == reason
+            ]
             more = f" and {len(names) - 3} more" if len(names) > 4 else ""
-            lines.append(f"  {reason}: {', '.join(names[: 3 if more else 4])}{more}")
-        return "\n".join(lines)
+            text += f"\n  {reason}: {', '.join(names[: 3 if more else 4])}{more}"
+        return text
 
 
 def find_source(mirror: str | os.PathLike | None = None) -> str | Path:
@@ -198,12 +198,10 @@ def fetch(
         If a required file cannot be had. What arrived is kept.
     """
     manifest = manifest if isinstance(manifest, Manifest) else Manifest.load(manifest)
-    root = Path(root) if root is not None else paths.data_root() / "sdss"
-    report = Report(root, manifest)
+    report = Report(Path(root) if root is not None else paths.data_root() / "sdss", manifest)
     wanted = []
     for file in manifest.files(roles, fields):
-        here = _have(manifest, file, root / file.path)
-        (report.present if here else wanted).append(file)
+        (report.present if _have(file, report) else wanted).append(file)
     if wanted:
         _download(wanted, mirror, report, progress)
     if any(file.required for file, _ in report.missing):
@@ -214,8 +212,9 @@ def fetch(
     return report
 
 
-def _have(manifest: Manifest, file: File, path: Path) -> bool:
+def _have(file: File, report: Report) -> bool:
     """Tell whether the file lies there whole; a file of unknown hash is locked when it does."""
+    path = report.root / file.path
     if not path.is_file():
         return False
     if file.sha256 is not None:
@@ -225,20 +224,19 @@ def _have(manifest: Manifest, file: File, path: Path) -> bool:
     except DataError:
         path.unlink()  # pooch takes any file of unknown hash for right
         return False
-    manifest.lock(file, path)
+    report.manifest.lock(file, path)
     return True
 
 
 def _download(wanted: list[File], mirror: str | os.PathLike | None, report: Report, progress: bool) -> None:
     """Fetch `wanted`, several at a time, and fill the report; stop asking once the source is gone."""
     source = find_source(mirror)
-    is_folder = isinstance(source, Path)
     report.source = f"{'' if source == SERVER else 'the mirror '}{source}"
     store = pooch.create(
         path=report.root,
         base_url=f"{source}/",
         registry={file.path: file.sha256 and f"sha256:{file.sha256}" for file in wanted},
-        retry_if_failed=0 if is_folder else RETRIES,  # a folder gives the same bytes every time
+        retry_if_failed=0 if isinstance(source, Path) else RETRIES,  # a folder gives the same bytes every time
     )
     gone = obstacle(mirror)  # why nobody should ask on
 
@@ -249,33 +247,25 @@ def _download(wanted: list[File], mirror: str | os.PathLike | None, report: Repo
             return f"not tried: {gone}"
         try:
             (report.root / file.path).parent.mkdir(parents=True, exist_ok=True)  # two threads of pooch would collide
-            store.fetch(file.path, downloader=_copy if is_folder else _get)
-        except (requests.ConnectionError, requests.Timeout) as error:
-            gone = gone or obstacle(mirror)
-            return explain(error)
+            store.fetch(file.path, downloader=_get)
         except (requests.RequestException, FileNotFoundError, ValueError) as error:
+            if isinstance(error, requests.ConnectionError | requests.Timeout):
+                gone = gone or obstacle(mirror)
             return explain(error)
         except OSError as error:
             raise PNetError(f"{report.root / file.path}: cannot be written ({error.strerror or error})") from error
         return ""
 
     with ThreadPoolExecutor(max_workers=JOBS) as pool:
-        reasons = {pool.submit(one, file): file for file in wanted}
-        try:
-            for done in tqdm(as_completed(reasons), total=len(wanted), unit="file", desc="SDSS", disable=not progress):
-                file, reason = reasons[done], done.result()
-                if reason:
-                    report.missing.append((file, reason))
-                    continue
-                report.downloaded.append(file)
-                if file.sha256 is None:
-                    report.manifest.lock(file, report.root / file.path)
-        except BaseException:  # an interruption or a full disk: what has not begun need not begin
-            gone = "interrupted"
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    report.downloaded.sort(key=wanted.index)
-    report.missing.sort(key=lambda entry: wanted.index(entry[0]))
+        # an interruption or a full disk ends the map: what has not begun is not begun
+        reasons = tqdm(pool.map(one, wanted), total=len(wanted), unit="file", desc="SDSS", disable=not progress)
+        for file, reason in zip(wanted, reasons, strict=True):
+            if reason:
+                report.missing.append((file, reason))
+                continue
+            report.downloaded.append(file)
+            if file.sha256 is None:
+                report.manifest.lock(file, report.root / file.path)
 
 
 class _Watch:
@@ -303,27 +293,17 @@ def _downloader() -> pooch.HTTPDownloader:
 
 
 def _get(url: str, output_file: str, store: pooch.Pooch) -> None:
-    """Download for pooch; what the server does not have, and what is no FITS file, is told apart from a failure."""
+    """Download or copy for pooch; what is not there, and what is no FITS file, is told apart from a failure."""
     try:
-        _downloader()(url, output_file, store)
+        if "://" in url:
+            _downloader()(url, output_file, store)
+        else:
+            shutil.copyfile(url, output_file)
     except requests.HTTPError as error:
         if error.response.status_code in ABSENT:
             raise FileNotFoundError(url) from error
         raise
-    _check_unknown(url, output_file, store)
-
-
-def _copy(url: str, output_file: str, store: pooch.Pooch) -> None:
-    """Take a file from a folder, as a downloader of pooch."""
-    if not Path(url).is_file():
-        raise FileNotFoundError(url)
-    shutil.copyfile(url, output_file)
-    _check_unknown(url, output_file, store)
-
-
-def _check_unknown(url: str, output_file: str, store: pooch.Pooch) -> None:
-    """Raise DataError for a file of unknown hash that is no whole FITS file, such as an error page."""
-    if store.registry[url.removeprefix(store.base_url)] is None:
+    if store.registry[url.removeprefix(store.base_url)] is None:  # of unknown hash: it may be an error page
         fits_file.fits_from_bytes(Path(output_file).read_bytes(), Path(url).name)
 
 

@@ -87,19 +87,16 @@ def read_frame(
     hdus = open_fits(frame_path)
     identity = identify(frame_path, hdus)
     nanomaggies, calibration, sky = _frame_arrays(hdus, frame_path)
-    if psfield is None:
-        model = None
+    model = None if psfield is None else PSFModel.read(psfield, identity.band)
+    if model is None:
         gain, dark = _table_gain(identity)
     else:
-        model = PSFModel.read(psfield, identity.band)
-        model.check(identity)
+        check_same_field(model.header, psfield, identity)
         gain, dark = model.gain, model.dark_variance
-    planes = {} if fpm is None else read_mask(fpm, identity=identity, shape=nanomaggies.shape)
     scale = float(np.median(calibration))
     counts = nanomaggies / calibration + sky
     # Noise can push a pixel below zero counts; its variance is still that of the electronics.
     variance_counts = np.maximum(counts, 0) / gain + dark
-    header = hdus[0].header
     return assemble(
         identity,
         gain * (nanomaggies / scale + sky),
@@ -107,13 +104,13 @@ def read_frame(
         zero_point=AB_NANOMAGGY - 2.5 * np.log10(scale / gain),
         gain=gain,
         dark_variance=dark,
-        header=header,
-        planes=planes,
+        header=hdus[0].header,
+        planes={} if fpm is None else read_mask(fpm, identity=identity, shape=nanomaggies.shape),
         model=model,
         airmass=_airmass(hdus),
-        exptime=float(header.get("EXPTIME", "nan")),
+        exptime=float(hdus[0].header.get("EXPTIME", "nan")),
         nmgy_per_count=scale,
-        gain_source="table" if psfield is None else "psField",
+        gain_source="table" if model is None else "psField",
     )
 
 
@@ -149,7 +146,11 @@ def assemble(
         More for ``frame.meta``.
     """
     height, width = image.shape
-    wcs = _wcs(header)
+    wcs = None
+    if "CTYPE1" in header:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # RADECSYS and DATE-OBS='19/09/98' are of their time, and understood
+            wcs = WCS(header, naxis=2)
     return Frame(
         name=identity.name,
         image=image,
@@ -165,7 +166,7 @@ def assemble(
         # On 4192-4-300 and 6377-4-399 false detections around saturated patches fall from 16 to 5 thereby.
         interpolated=planes.get("INTERP"),
         meta={
-            **{key: getattr(identity, key) for key in ("run", "camcol", "field", "band")},
+            **vars(identity),
             **meta,
             "dark_variance": dark_variance,
             "psf": model,
@@ -188,9 +189,8 @@ def _frame_arrays(hdus: fits.HDUList, path: object) -> tuple[np.ndarray, np.ndar
     if not (np.isfinite(calibration) & (calibration > 0)).all():
         raise DataError(f"{path}: HDU 1 holds calibrations that are not finite and positive")
     try:
-        coarse = np.asarray(sky_table["ALLSKY"][0], dtype=np.float64)
-        columns = np.asarray(sky_table["XINTERP"][0], dtype=np.float64)
-        rows = np.asarray(sky_table["YINTERP"][0], dtype=np.float64)
+        names = ("ALLSKY", "XINTERP", "YINTERP")
+        coarse, columns, rows = (np.asarray(sky_table[name][0], dtype=np.float64) for name in names)
     except (KeyError, IndexError, TypeError) as error:
         raise DataError(f"{path}: HDU 2 must be a table with ALLSKY, XINTERP and YINTERP") from error
     if coarse.ndim != 2 or columns.shape != (width,) or rows.shape != (height,):
@@ -210,15 +210,6 @@ def _table_gain(identity: FieldId) -> tuple[float, float]:
             f"{identity.name}: gain or dark variance of this CCD changed during the survey; give the field's psField"
         )
     return gain, dark
-
-
-def _wcs(header: fits.Header) -> WCS | None:
-    """Return the celestial WCS of a frame, or None where its header has none."""
-    if "CTYPE1" not in header:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # RADECSYS and DATE-OBS='19/09/98' are of their time, and understood
-        return WCS(header, naxis=2)
 
 
 def _airmass(hdus: fits.HDUList) -> float:
@@ -263,11 +254,8 @@ def read_mask(
             raise DataError(f"{path}: is the mask of band {named[1]}, the frame is {identity.name}")
     try:
         size = (int(header["MASKROWS"]), int(header["MASKCOLS"]))
-        kinds = {
-            int(row["Value"]): str(row["attributeName"]).strip().removeprefix("S_MASK_")
-            for row in hdus[-1].data
-            if str(row["attributeName"]).startswith("S_MASK_")
-        }
+        names = {int(row["Value"]): str(row["attributeName"]).strip() for row in hdus[-1].data}
+        kinds = {value: name[7:] for value, name in sorted(names.items()) if name.startswith("S_MASK_")}
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: is no fpM mask: {error}") from error
     if shape is not None and size != tuple(shape):
@@ -276,22 +264,18 @@ def read_mask(
     if missing:
         raise DataError(f"{path}: lacks the mask types {', '.join(missing)}")
     planes = {}
-    for value, kind in sorted(kinds.items()):
-        plane = np.zeros(size, bool)
+    for value, kind in kinds.items():
         table = hdus[value + 1].data if value + 1 < len(hdus) - 1 else None
         if table is None:
             raise DataError(f"{path}: the HDU of mask type {kind} is missing")
+        planes[kind] = plane = np.zeros(size, bool)
         for spans in table["s"] if len(table) else ():
             spans = np.asarray(spans, dtype=np.uint8)
             if spans.size % 6:
                 raise DataError(f"{path}: mask type {kind} has a run of pixels cut short")
-            rows, firsts, lasts = spans.view(">i2").reshape(-1, 3).astype(int).T
-            firsts = np.where(firsts == -1, 0, firsts)  # boxes around objects begin a pixel before them
-            outside = (np.minimum(rows, firsts) < 0) | (rows >= size[0]) | (lasts >= size[1]) | (firsts > lasts)
-            if outside.any():
-                row, first, last = (values[outside][0] for values in (rows, firsts, lasts))
-                raise DataError(f"{path}: mask type {kind} leaves the image: row {row}, columns {first} to {last}")
-            for row, first, last in zip(rows.tolist(), firsts.tolist(), lasts.tolist(), strict=True):
+            for row, first, last in spans.view(">i2").reshape(-1, 3).tolist():
+                first += first == -1  # boxes around objects begin a pixel before them
+                if not (0 <= row < size[0] and 0 <= first <= last < size[1]):
+                    raise DataError(f"{path}: mask type {kind} leaves the image: row {row}, columns {first} to {last}")
                 plane[row, first : last + 1] = True
-        planes[kind] = plane
     return planes

@@ -21,6 +21,7 @@ manifest, and from then on counts like one written in the manifest. `pnet.sdss.f
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from dataclasses import fields as dataclass_fields
@@ -31,7 +32,7 @@ import yaml
 
 from pnet.common import paths
 from pnet.common.errors import ConfigError, MissingError
-from pnet.common.files import atomic_path, read_json, sha256, write_json
+from pnet.common.files import atomic_path, read_json, read_manifest, sha256, write_json
 
 SPLITS = ("train", "val", "test")
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -138,17 +139,12 @@ class Manifest:
     locked: dict[str, dict] = field(default_factory=dict, repr=False)  # path → bytes and sha256 of first downloads
 
     def __post_init__(self):
-        names = [entry.name for entry in self.fields]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ConfigError(f"manifest {self.name}: listed twice: {', '.join(twice)}")
-        sides: dict[str, set[str]] = {}
-        for entry in self.fields:
-            if entry.group:
-                sides.setdefault(entry.group, set()).add(entry.split)
-        torn = sorted(group for group, splits in sides.items() if len(splits) > 1)
-        if torn:
-            raise ConfigError(f"manifest {self.name}: groups on both sides of a split: {', '.join(torn)}")
+        names = Counter(entry.name for entry in self.fields)
+        sides = Counter(group for group, _ in {(entry.group, entry.split) for entry in self.fields if entry.group})
+        for what, counts in (("listed twice", names), ("groups on both sides of a split", sides)):
+            wrong = sorted(name for name, count in counts.items() if count > 1)
+            if wrong:
+                raise ConfigError(f"manifest {self.name}: {what}: {', '.join(wrong)}")
 
     @classmethod
     def load(cls, name: str | os.PathLike = "sdss-standard") -> "Manifest":
@@ -158,8 +154,8 @@ class Manifest:
         ------
         MissingError
             If there is no such manifest; the message lists those there are.
-        ConfigError
-            If it holds something that is not allowed.
+        DataError, ConfigError
+            If it is not YAML or holds something that is not allowed.
         """
         path = Path(name)
         if path.suffix not in (".yml", ".yaml"):
@@ -169,20 +165,15 @@ class Manifest:
             raise MissingError(
                 f"manifest {path} does not exist; known: {known}. `pnet sdss-manifest` builds one of 300 fields"
             )
-        try:
-            content = yaml.safe_load(path.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"manifest {path}: is no YAML: {error}") from error
+        content = read_manifest(path)
         if not isinstance(content, dict) or not isinstance(content.get("fields"), list):
             raise ConfigError(f"manifest {path}: needs keys name, rule and a list named fields")
-        unknown = sorted(set(content) - {"name", "rule", "release", "rerun", "query", "fields"})
+        unknown = sorted(set(map(str, content)) - {"name", "rule", "release", "rerun", "query", "fields"})
         if unknown:
-            raise ConfigError(f"manifest {path}: unknown keys {', '.join(map(str, unknown))}")
+            raise ConfigError(f"manifest {path}: unknown keys {', '.join(unknown)}")
         try:
-            fields = tuple(
-                Field(**{**entry, "files": tuple(File(**file) for file in entry.get("files", ()))})
-                for entry in content["fields"]
-            )
+            files = [tuple(File(**file) for file in entry.get("files", ())) for entry in content["fields"]]
+            fields = tuple(Field(**entry | {"files": own}) for entry, own in zip(content["fields"], files, strict=True))
             manifest = cls(**{"name": path.stem, "rule": "", **content, "fields": fields}, source=path)
         except (TypeError, AttributeError) as error:
             raise ConfigError(f"manifest {path}: {error}") from error
@@ -229,23 +220,16 @@ class Manifest:
         ConfigError
             If a field is not in the manifest.
         """
-        wanted = None if fields is None else [self.field(name).name for name in fields]
-        roles = None if roles is None else set(roles)
-        seen = set()
-        for entry in self.fields:
-            if wanted is not None and entry.name not in wanted:
-                continue
-            for file in entry.files:
-                if (roles is None or file.role in roles) and file.path not in seen:
-                    seen.add(file.path)  # a photoField serves every field of its run
-                    known = self.locked.get(file.path, {}) if file.sha256 is None else {}
-                    yield replace(file, **known)
+        entries = self.fields if fields is None else [self.field(name) for name in fields]
+        # a photoField serves every field of its run
+        files = {file.path: file for entry in self.fields if entry in entries for file in entry.files}
+        for file in files.values():
+            if roles is None or file.role in roles:
+                yield replace(file, **self.locked.get(file.path, {}) if file.sha256 is None else {})
 
     def field(self, name: str) -> Field:
         """Return the field named like ``94-1-12``."""
-        for entry in self.fields:
-            if entry.name == name:
-                return entry
-        raise ConfigError(
-            f"manifest {self.name} has no field {name!r}; it has {', '.join(e.name for e in self.fields)}"
-        )
+        known = {entry.name: entry for entry in self.fields}
+        if name not in known:
+            raise ConfigError(f"manifest {self.name} has no field {name!r}; it has {', '.join(known)}")
+        return known[name]

@@ -7,9 +7,9 @@ import numpy as np
 import scipy
 from astropy.io import fits
 
-from pnet.common.errors import ConfigError, DataError
+from pnet.common.errors import DataError
 from pnet.common.fits_file import open_fits
-from pnet.sdss.field import BANDS, FieldId, check_same_field
+from pnet.sdss.field import BANDS
 
 PIXEL = 0.396  # arcsec; psField has no WCS
 
@@ -40,11 +40,9 @@ class PSFModel:
     @classmethod
     def read(cls, path: str | os.PathLike, band: str) -> "PSFModel":
         """Read the model of `band` from a psField file; DataError if the file does not hold it."""
-        if band not in tuple(BANDS):
-            raise ConfigError(f"band is {band!r}; SDSS has {', '.join(BANDS)}")
-        index = BANDS.index(band)
         hdus = open_fits(path)
         try:
+            index = BANDS.index(band)
             table, summary = hdus[index + 1].data, hdus[6].data
             images = [
                 np.asarray(row["RROWS"], dtype=np.float64).reshape(int(row["RNROW"]), int(row["RNCOL"]))
@@ -63,10 +61,6 @@ class PSFModel:
         if not (gain > 0 and dark >= 0):
             raise DataError(f"{path}: gain {gain} and dark variance {dark} of band {band} are not physical")
         return cls(np.stack(images), coefficients, gain, dark, hdus[0].header, str(path))
-
-    def check(self, identity: FieldId) -> None:
-        """Raise DataError if this model belongs to another field."""
-        check_same_field(self.header, self.path, identity)
 
     def at(self, x: float, y: float) -> np.ndarray:
         """Return the PSF at pixel position (x, y), counted from 0, as (51, 51) with sum 1, centred on [25, 25]."""

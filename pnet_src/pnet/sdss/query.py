@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +67,6 @@ def build_manifest(
     output: str | os.PathLike | None = None,
     name: str = "sdss-paper",
     band: str = "g",
-    query: Callable[[str], pd.DataFrame] = skyserver,
     overwrite: bool = False,
 ) -> Manifest:
     """Choose fields and write their manifest; hashes are locked when the files are downloaded first.
@@ -81,47 +80,33 @@ def build_manifest(
         The paper does not say how many it used. 94-1-12 holds 66 stars that count, so 300 fields hold about 20,000.
     output : path, optional
         ``data_manifests/<name>.yml`` by default.
-    name : str
-    band : str
-    query : callable
-        Takes SQL and returns a table with the columns run, camcol, field, ra, dec.
+    name, band : str
     overwrite : bool
         Replace an existing manifest.
-
-    Returns
-    -------
-    Manifest
 
     Raises
     ------
     ConfigError
-        If `n_fields` is not positive, more than the rule can give, or the output exists.
+        If `n_fields` is more than the rule can give, or the output exists.
     DataError
         If the answer of the database is not as expected.
     MissingError
         If the database does not answer.
     """
-    if not isinstance(n_fields, int) or n_fields < 1:
-        raise ConfigError(f"n_fields is {n_fields!r}; it must be a positive integer")
     output = Path(output) if output is not None else paths.MANIFESTS / f"{name}.yml"
     if output.exists() and not overwrite:
         raise ConfigError(f"{output} exists, and may have locked hashes; give another name or say overwrite")
     sql = SQL.format(band=band)
-    candidates = _checked(query(sql))
-    chosen = choose(candidates, n_fields)
-    manifest = Manifest(
-        name=name,
-        rule=RULE.format(latitude=LATITUDE, separation=SEPARATION).replace("\n", " "),
-        query=sql,
-        fields=tuple(_field(*row, band) for row in chosen[["run", "camcol", "field"]].itertuples(index=False)),
-    )
+    chosen = choose(_checked(skyserver(sql)), n_fields)
+    rule = RULE.format(latitude=LATITUDE, separation=SEPARATION).replace("\n", " ")
+    fields = (_field(*row, band) for row in chosen[["run", "camcol", "field"]].to_numpy().tolist())
+    manifest = Manifest(name, rule, tuple(fields), query=sql)
     manifest.save(output)
     return manifest
 
 
 def _checked(table: pd.DataFrame) -> pd.DataFrame:
     """Return the candidates sorted, without repetitions; raise DataError if the table is not as expected."""
-    table = table.to_pandas() if hasattr(table, "to_pandas") else pd.DataFrame(table)
     missing = [column for column in COLUMNS if column not in table]
     if missing:
         raise DataError(
@@ -134,23 +119,13 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
         raise DataError(
             "the database's answer holds camera columns outside 1–6 or runs or fields that are not positive"
         )
-    table = table.astype({"run": int, "camcol": int, "field": int})
-    return table.drop_duplicates(["run", "camcol", "field"]).sort_values(["run", "camcol", "field"], ignore_index=True)
+    key = ["run", "camcol", "field"]
+    return table.astype(dict.fromkeys(key, int)).drop_duplicates(key).sort_values(key, ignore_index=True)
 
 
 def choose(candidates: pd.DataFrame, n_fields: int) -> pd.DataFrame:
-    """Choose `n_fields` of the candidates by `RULE`.
-
-    Parameters
-    ----------
-    candidates : DataFrame
-        Columns run, camcol, field, ra, dec (degrees).
-    n_fields : int
-
-    Returns
-    -------
-    DataFrame
-        The chosen rows in the order of run, camcol, field.
+    """Choose `n_fields` of the candidates (columns run, camcol, field, ra, dec in degrees) by `RULE`; the chosen rows
+    are in the order of run, camcol, field.
 
     Raises
     ------
@@ -162,19 +137,17 @@ def choose(candidates: pd.DataFrame, n_fields: int) -> pd.DataFrame:
     candidates, vectors = candidates[high].reset_index(drop=True), sky[high].cartesian.xyz.value.T
     keys = np.array([_digest(f"{run}-{c}-{f}") for run, c, f in candidates[["run", "camcol", "field"]].to_numpy()])
     runs, camcols = candidates["run"].to_numpy(), candidates["camcol"].to_numpy()
-    order = np.argsort(keys)
-    free = {camcol: [n for n in order if camcols[n] == camcol] for camcol in range(1, 7)}
-    often: dict[int, int] = {}
+    free = {camcol: [n for n in np.argsort(keys) if camcols[n] == camcol] for camcol in range(1, 7)}
+    often: Counter[int] = Counter()
     chosen: list[int] = []
-    closest = np.cos(np.deg2rad(SEPARATION))
     while len(chosen) < n_fields and any(free.values()):
         for camcol in range(1, 7):
             if len(chosen) == n_fields or not free[camcol]:
                 continue
-            pick = min(free[camcol], key=lambda n: (often.get(runs[n], 0), keys[n]))
+            pick = min(free[camcol], key=lambda n: (often[runs[n]], keys[n]))
             chosen.append(pick)
-            often[runs[pick]] = often.get(runs[pick], 0) + 1
-            near = vectors @ vectors[pick] > closest  # itself among them
+            often[runs[pick]] += 1
+            near = vectors @ vectors[pick] > np.cos(np.deg2rad(SEPARATION))  # itself among them
             free = {column: [n for n in rest if not near[n]] for column, rest in free.items()}
     if len(chosen) < n_fields:
         raise ConfigError(f"n_fields is {n_fields}, but the rule gives only {len(chosen)} fields")
@@ -183,21 +156,16 @@ def choose(candidates: pd.DataFrame, n_fields: int) -> pd.DataFrame:
 
 def _field(run: int, camcol: int, field: int, band: str) -> Field:
     """Return a field with its files, none of whose hashes is known yet."""
-    identity = FieldId(int(run), int(camcol), int(field), band)
+    identity = FieldId(run, camcol, field, band)
     last = int(_digest(f"split-{run}"), 16) % 10
-    return Field(
-        run=identity.run,
-        camcol=identity.camcol,
-        field=identity.field,
-        split="test" if last < 2 else "val" if last == 2 else "train",
-        group=f"run-{run}",
-        files=(
-            File(f"frame-{band}", identity.server_path("frame")),
-            File("photoObj", identity.server_path("photoObj")),
-            File("psField", identity.server_path("psField"), required=False),
-            File(f"fpM-{band}", identity.server_path("fpM"), required=False),
-        ),
+    files = (
+        File(f"frame-{band}", identity.server_path("frame")),
+        File("photoObj", identity.server_path("photoObj")),
+        File("psField", identity.server_path("psField"), required=False),
+        File(f"fpM-{band}", identity.server_path("fpM"), required=False),
     )
+    split = "test" if last < 2 else "val" if last == 2 else "train"
+    return Field(run, camcol, field, files, split=split, group=f"run-{run}")
 
 
 def _digest(text: str) -> str:

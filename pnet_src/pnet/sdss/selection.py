@@ -51,14 +51,7 @@ class Selection:
         return pd.DataFrame(self.record["frames"])
 
 
-def make(
-    manifest: Manifest | str,
-    output: str | os.PathLike,
-    *,
-    seed: int = 0,
-    mirror: str | os.PathLike | None = None,
-    progress: bool = False,
-) -> Selection:
+def make(manifest: Manifest | str, output: str | os.PathLike, *, seed: int = 0) -> Selection:
     """Download what a manifest lists, read every frame, select the stars, write table and record.
 
     Parameters
@@ -68,8 +61,6 @@ def make(
         Folder of the profile, as in ``build/standard``; the files go into its ``sdss``.
     seed : int
         Only recorded: nothing here is random.
-    mirror, progress
-        As in :func:`pnet.sdss.files.fetch`.
 
     Raises
     ------
@@ -78,14 +69,13 @@ def make(
     DataError
         If a file is damaged or no field has a catalogue.
     """
-    report = fetch(manifest, mirror=mirror, progress=progress)
+    report = fetch(manifest, progress=False)
     tables, frames = [], []
-    splits = {entry.name: entry.split for entry in report.manifest.fields}
     for frame, table in load_fields(report, catalogued=False):
-        described = describe(frame) | {"split": splits[frame.name.rsplit("-", 1)[0]]}
         stars = None if table is None else int(table["counted"].sum())
         check = check_zero_point(frame, table) if (stars or 0) >= zero_point.MINIMUM else None
-        frames.append(described | {"stars": stars, "zero_point_check": check})
+        split = report.manifest.field(frame.name.rsplit("-", 1)[0]).split
+        frames.append(describe(frame) | {"split": split, "stars": stars, "zero_point_check": check})
         if table is not None:
             tables.append(table.assign(frame=frame.name)[list(COLUMNS)])
     if not tables:
@@ -181,21 +171,13 @@ def check_zero_point(frame: Frame, table: pd.DataFrame) -> dict[str, float]:
         ``offset`` from the frame's zero point, which should be nothing as DR17 frames are calibrated, its ``error``,
         the stars' ``scatter`` (mag), and how many stars were ``used`` and ``rejected``.
     """
-    stars = table[table["counted"]]
-    flux, error, _ = sep.sum_circle(
-        frame.image - background.estimate(frame).level,
-        stars["x"].to_numpy(),
-        stars["y"].to_numpy(),
-        APERTURE / frame.pixel_scale,
-        var=frame.variance,
-        mask=frame.mask,
-    )
+    stars, level = table[table["counted"]], background.estimate(frame).level
+    x, y, mag = stars[["x", "y", "mag"]].to_numpy().T
+    radius = APERTURE / frame.pixel_scale
+    flux, error, _ = sep.sum_circle(frame.image - level, x, y, radius, var=frame.variance, mask=frame.mask)
     usable = flux > 0
-    fit = zero_point.fit(
-        -2.5 * np.log10(flux[usable]),
-        stars["mag"].to_numpy()[usable],
-        error=1.0857 * error[usable] / flux[usable],
-    )
+    error = 1.0857 * error[usable] / flux[usable]
+    fit = zero_point.fit(-2.5 * np.log10(flux[usable]), mag[usable], error=error)
     return {
         "offset": fit.zero_point - float(frame.zero_point),
         "error": fit.zero_point_error,
