@@ -129,7 +129,7 @@ def test_learning_rate_rises_and_falls():
     assert rates.index(max(rates)) == pytest.approx(50, abs=3)
 
 
-@pytest.mark.parametrize("bad", [{"epochs": 0}, {"steps": 0}, {"learning_rate": 0.0}, {"freeze_epochs": 1}])
+@pytest.mark.parametrize("bad", [{"epochs": 0}, {"steps": 0}, {"learning_rate": 0.0}])
 def test_configuration_is_checked(bad):
     with pytest.raises(ConfigError):
         FitConfig(**({"epochs": 1, "steps": 1} | bad))

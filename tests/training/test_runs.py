@@ -55,7 +55,7 @@ def test_detection_run_leaves_a_card_and_can_be_started_from(frames, detection, 
     second = train("detection", tmp_path, frames, start=detection, freeze_epochs=1, seed=1)
     started = weights.check(second)["start"]
     assert started["sha256"] == content["sha256"] and started["fit"]["epochs_done"] == 1
-    assert len(record.whole(second.parent / HISTORY)) == 2, "the history of the start comes first"
+    assert len(record.history_of(second)) == 2, "the history of the start comes first"
     frozen, first = weights.load("detection", second)[0], weights.load("detection", detection)[0]
     for (name, a), b in zip(frozen.named_parameters(), first.parameters(), strict=True):
         assert bool((a == b).all()) == name.startswith(FREEZE["detection"]), name

@@ -24,23 +24,17 @@ FREEZE = {
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How long and how a network is trained.
+    """How long and how a network is trained: `epochs` of `steps` batches each.
 
-    Parameters
-    ----------
-    epochs, steps : int
-        Number of epochs and of batches in each.
-    learning_rate : float
-        Peak; it rises linearly over `warmup` steps and falls along a cosine to a hundredth.
-    clip_norm : float
-        Largest norm of the gradient; larger ones are scaled down (section 4.2).
-    freeze_epochs : int
-        For so many epochs the modules whose names start with one of `freeze` stay as they are (section 4.1).
-    freeze : tuple of str
-        Prefixes of parameter names.
-    precision : str
-        As lightning.fabric names it: '32-true', 'bf16-mixed'.
-    seed : int
+    `learning_rate` is the peak; it rises linearly over `warmup` steps and falls along a cosine to a hundredth.
+    Gradients of a norm above `clip_norm` are scaled down (section 4.2). For `freeze_epochs` epochs the modules whose
+    names start with one of `freeze` stay as they are (section 4.1). `precision` is as lightning.fabric names it:
+    '32-true', 'bf16-mixed'.
+
+    Raises
+    ------
+    ConfigError
+        If there is not at least one epoch and step, or learning rate or norm are not positive.
     """
 
     epochs: int
@@ -49,19 +43,16 @@ class FitConfig:
     warmup: int = 200
     clip_norm: float = 1.0
     freeze_epochs: int = 0
-    freeze: tuple[str, ...] = field(default=())
+    freeze: tuple[str, ...] = ()
     precision: str = "32-true"
     seed: int = 2023
 
     def __post_init__(self):
-        object.__setattr__(self, "freeze", tuple(self.freeze))
         for name in ("epochs", "steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, it must be at least 1")
         if not self.learning_rate > 0 or not self.clip_norm > 0:
             raise ConfigError(f"learning_rate {self.learning_rate} and clip_norm {self.clip_norm} must be positive")
-        if self.freeze_epochs and not self.freeze:
-            raise ConfigError("freeze_epochs is set but freeze names no module")
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0 over the whole run."""
@@ -154,7 +145,7 @@ class TrainConfig:
 
     def _check(self, name: str, about: Mapping[str, Any]) -> None:
         """Fill in the kind's default; refuse a value that is out of its range or not for this kind."""
-        value, own = getattr(self, name), about["own"]
+        value, own, least = getattr(self, name), about["own"], about["least"]
         if self.kind not in own:
             if value is not None:
                 raise ConfigError(f"{name} is {value!r}, but a {self.kind} network has none, only {' and '.join(own)}")
@@ -164,12 +155,12 @@ class TrainConfig:
         elif isinstance(value, os.PathLike) or name == "devices":
             value = str(value)
         object.__setattr__(self, name, value)
-        if about["least"] is not None and value is not None:
+        if least is not None and value is not None:
             whole = not isinstance(own[self.kind], float)
             if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
                 raise ConfigError(f"{name} is {value!r}, it must be a {'whole ' if whole else ''}number")
-            if not value >= about["least"]:
-                raise ConfigError(f"{name} is {value}, it must be at least {about['least']}")
+            if not value >= least:
+                raise ConfigError(f"{name} is {value}, it must be at least {least}")
         if about["allowed"] and value not in about["allowed"]:
             raise ConfigError(f"{name} is {value!r}, allowed are {', '.join(about['allowed'])}")
 
@@ -181,10 +172,8 @@ class TrainConfig:
 
     def settings(self) -> dict[str, Any]:
         """Return every setting that this kind of network has and that is set, but those of the machine."""
-        found = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {
-            name: found[name] for name in found if name not in ("accelerator", "devices") and found[name] is not None
-        }
+        own = {name: value for name, value in vars(self).items() if value is not None}
+        return {name: value for name, value in own.items() if name not in ("accelerator", "devices")}
 
     def command(self, output: str | os.PathLike) -> str:
         """Return the command line that makes this run in a profile's folder; other folders by their names alone."""

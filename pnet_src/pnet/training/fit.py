@@ -37,14 +37,7 @@ class DataSource(Protocol):
 
 @dataclass
 class Mixed:
-    """Batches that join one batch of each source.
-
-    Parameters
-    ----------
-    sources : sequence of DataSource
-    join : callable
-        Of the list of batches.
-    """
+    """Batches in which one batch of each source is joined; `join` takes their list."""
 
     sources: Sequence[DataSource]
     join: Callable[[list], Any]
@@ -111,15 +104,13 @@ def fit(
     DataError, ConfigError
         If the checkpoint is damaged or of another run, or the loss is no longer finite.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     fabric = Fabric(accelerator=accelerator, devices=devices, precision=config.precision)
     if fabric.world_size > 1:
         fabric.launch()
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     wrapped, optimizer = fabric.setup(model, optimizer)
     history: list[dict] = []
-    checkpoint = folder / CHECKPOINT
+    checkpoint = Path(folder, CHECKPOINT)
     if checkpoint.exists():
         state = _load_checkpoint(checkpoint, config)
         model.load_state_dict(state["model"])
@@ -139,14 +130,12 @@ def fit(
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
             with atomic_path(checkpoint) as temporary:
                 torch.save(state | {"history": history, "config": asdict(config)}, temporary)
-            with atomic_path(folder / HISTORY) as temporary:
+            with atomic_path(Path(folder, HISTORY)) as temporary:
                 pd.DataFrame(history).to_csv(temporary, index=False, na_rep="nan")
             if on_epoch is not None:
                 on_epoch(history)
         fabric.barrier()
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    model.eval()
+    model.requires_grad_(True).eval()
     return history
 
 
@@ -160,32 +149,25 @@ def _epoch(fabric, wrapped, model, optimizer, loss, data, config: FitConfig, epo
     sums: dict[str, Tensor] = {}
     start = time.monotonic()
     steps = range(epoch * config.steps, (epoch + 1) * config.steps)
-    bar = tqdm(
-        steps,
-        desc=f"epoch {epoch + 1}/{config.epochs}",
-        unit="step",
-        disable=not (progress and fabric.is_global_zero),
-        mininterval=5,
-    )
-    for step in bar:
+    quiet = not (progress and fabric.is_global_zero)
+    for step in (bar := tqdm(steps, f"epoch {epoch + 1}/{config.epochs}", unit="step", disable=quiet, mininterval=5)):
         seed = derive(config.seed, "step", step, fabric.global_rank)
         torch.manual_seed(seed)
-        rate = config.rate(step)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = config.rate(step)
         batch = data.batch(seed, fabric.device)
         optimizer.zero_grad(set_to_none=True)
         parts = loss(wrapped, batch)
         fabric.backward(parts["loss"])
         fabric.clip_gradients(wrapped, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
-        value = float(parts["loss"].detach())
-        if not math.isfinite(value):
-            raise DataError(f"the loss is {value} at step {step}; lower learning_rate or look at the data")
+        total = float(parts["loss"].detach())
+        if not math.isfinite(total):
+            raise DataError(f"the loss is {total} at step {step}; lower learning_rate or look at the data")
         optimizer.step()
         for name, value in parts.items():
             sums[name] = sums.get(name, 0) + value.detach().float()
-        if progress and step % 20 == 0:
-            bar.set_postfix(loss=f"{value:.4f}")
-    row = {"epoch": epoch + 1, "steps": (epoch + 1) * config.steps, "seconds": round(time.monotonic() - start, 1)}
-    row["learning_rate"] = rate
+        if step % 20 == 0:
+            bar.set_postfix(loss=f"{total:.4f}")
+    row = {"epoch": epoch + 1, "steps": steps.stop, "seconds": round(time.monotonic() - start, 1)}
+    row["learning_rate"] = config.rate(steps[-1])
     return row | {name: float(value) / config.steps for name, value in sums.items()}

@@ -44,8 +44,7 @@ class TrainingRecord:
 
     def table(self) -> pd.DataFrame:
         """Return what a reader must know of the run, item by item."""
-        card = self.card
-        data, fit = card["data"], card["fit"]
+        card, data, fit = self.card, self.card["data"], self.card["fit"]
         made = {
             "network": f"{TITLES[self.kind]}, file {card['file']}",
             "SHA-256": card["sha256"][:16] + "…",
@@ -59,17 +58,15 @@ class TrainingRecord:
         }
         start, rank = card.get("start"), 1
         while start:
-            epochs = start["fit"]["epochs_done"]
-            key = "started from" if rank == 1 else f"started from ({rank})"
-            made[key] = f"{start['command']} ({epochs} epochs, {start['seconds'] / 3600:.2f} hours)"
+            hours = f"{start['fit']['epochs_done']} epochs, {start['seconds'] / 3600:.2f} hours"
+            made["started from" + (f" ({rank})" if rank > 1 else "")] = f"{start['command']} ({hours})"
             start, rank = start.get("start"), rank + 1
-        made |= {name.replace("_", " "): f"{data[name]:,}" for name in data if isinstance(data[name], int)}
-        made |= {name.replace("_", " "): len(data[name]) for name in data if isinstance(data[name], list)}
-        if card.get("recalibration"):
-            for name, fitted in card["recalibration"].items():
-                floor = f", at least {fitted['floor']:.4f} px" if fitted.get("floor") else ""
-                text = f"× {fitted['ratio']:.3f}{floor}, from {fitted['n']:,} validation stars"
-                made[f"recalibration of σ, {name}"] = text
+        made |= {name.replace("_", " "): f"{value:,}" for name, value in data.items() if isinstance(value, int)}
+        made |= {name.replace("_", " "): len(value) for name, value in data.items() if isinstance(value, list)}
+        for name, fitted in (card.get("recalibration") or {}).items():
+            floor = f", at least {fitted['floor']:.4f} px" if fitted.get("floor") else ""
+            text = f"× {fitted['ratio']:.3f}{floor}, from {fitted['n']:,} validation stars"
+            made[f"recalibration of σ, {name}"] = text
         return pd.DataFrame({"item": list(made), "value": [html.unescape(str(value)) for value in made.values()]})
 
 
@@ -81,23 +78,23 @@ def load(kind: str, output: str | os.PathLike) -> TrainingRecord:
     MissingError, DataError
         If neither is there, or its weights do not have the card's hash.
     """
-    folder = Path(ROOT / output) / kind
-    cards = sorted(folder.glob(f"{kind}-*.json"))
-    if cards:
-        return TrainingRecord(kind, weights.check(cards[0]), whole(folder / HISTORY), "live")
-    card = weights.resolve(kind)
-    history = card.with_suffix(".csv")
-    if not history.is_file():
+    cards = sorted((ROOT / output / kind).glob(f"{kind}-*.json"))
+    card = cards[0] if cards else weights.resolve(kind)
+    history = history_of(card)
+    if history is None:
         raise MissingError(
-            f"{history}, the history of {card.name}, does not exist; `git checkout -- weights` brings it back"
+            f"{card.with_suffix('.csv')}, the history of {card.name}, does not exist; "
+            "`git checkout -- weights` brings it back"
         )
-    return TrainingRecord(kind, weights.check(card), whole(history), "released")
+    return TrainingRecord(kind, weights.check(card), history, "live" if cards else "released")
 
 
-def whole(path: Path) -> pd.DataFrame:
-    """Return a history, after that of the run it started from where ``<name>.start.csv`` lies beside it."""
-    history = pd.read_csv(path)
-    start = path.with_suffix(".start.csv")
+def history_of(card: Path) -> pd.DataFrame | None:
+    """Return the history of a card's run, after that of the run it started from; None where there is none."""
+    here = [path for path in (card.with_suffix(".csv"), card.parent / HISTORY) if path.is_file()]
+    if not here:
+        return None
+    history, start = pd.read_csv(here[0]), here[0].with_suffix(".start.csv")
     if not start.is_file():
         return history
     before = pd.read_csv(start)
@@ -110,25 +107,17 @@ def release(card: str | os.PathLike) -> Path:
     Raises
     ------
     MissingError, DataError
-        If the card, the weights or the history are missing or do not belong together.
+        If the weights or the history are missing or do not belong to the card.
     """
     card = Path(card)
-    content = weights.check(card)
-    source = {
-        card: card.name,
-        card.parent / content["file"]: content["file"],
-        card.parent / HISTORY: f"{card.stem}.csv",
-    }
-    for path in source:
-        if not path.is_file():
-            raise MissingError(f"{path} does not exist: a release needs the card, the weights and {HISTORY}")
-    before = card.parent / START_HISTORY
-    if before.is_file():
-        source[before] = f"{card.stem}.start.csv"
-    else:
-        (WEIGHTS / f"{card.stem}.start.csv").unlink(missing_ok=True)  # of the release before
-    # The card comes last: without it the others are not taken for released.
-    for path, name in sorted(source.items(), key=lambda item: item[1].endswith(".json")):
+    tensors, history, start = weights.check(card)["file"], card.parent / HISTORY, card.parent / START_HISTORY
+    if not history.is_file():
+        raise MissingError(f"{history} does not exist: a release needs the card, the weights and {HISTORY}")
+    copies = {card.parent / tensors: tensors, history: f"{card.stem}.csv", start: f"{card.stem}.start.csv"}
+    if not start.is_file():
+        (WEIGHTS / copies.pop(start)).unlink(missing_ok=True)  # of the release before
+    copies[card] = card.name  # last: without it the others are not taken for released
+    for path, name in copies.items():
         with atomic_path(WEIGHTS / name) as temporary:
             shutil.copyfile(path, temporary)
     return WEIGHTS / card.name

@@ -3,9 +3,8 @@
 import itertools
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,32 +29,19 @@ from pnet.stars.network import BayesianPhotometryNet, refiner_config
 from pnet.stars.predict import predict
 from pnet.training import fields, injection, record, sets, stars
 from pnet.training.config import STARS, TrainConfig
-from pnet.training.fit import CHECKPOINT, HISTORY, START_HISTORY, DataSource, Mixed, fit
+from pnet.training.fit import CHECKPOINT, HISTORY, START_HISTORY, Mixed, fit
 
 RUN = "run.json"  # what a run was asked for, from its first minute on; the card comes last
 
 
-@dataclass
-class Lesson:
-    """What a network is trained with.
-
-    Parameters
-    ----------
-    loss, source, validate
-        See `fit`.
-    data : dict of str to int
-        How many fields or stars of each origin are in a batch, for the card.
-    made : dict
-        What else the card must tell of the data.
-    validation : FrameStars, optional
-        The stars that the scale of the errors is fitted to.
-    """
+class Lesson(NamedTuple):
+    """What a network is trained with: `loss`, `source` and `validate` as `fit` takes them, `data`, what the card tells
+    of what the run sees, and the stars that the scale of the errors is fitted to."""
 
     loss: Callable
-    source: DataSource
+    source: Mixed
     validate: Callable[[nn.Module], dict[str, float]] | None
-    data: dict[str, int]
-    made: dict[str, Any]
+    data: dict[str, Any]
     validation: stars.FrameStars | None = None
 
 
@@ -98,14 +84,16 @@ def train(
         return card
     torch.manual_seed(derive(config.seed, "initial weights"))
     model = network(config)
-    start = _start(config, model)
+    start, before = _start(config, model)
     lesson = (_fields if kind == "detection" else _stars)(config, chosen)
     # a finished run without its card is one that was declared out of date
     unfinished = same and ((folder / CHECKPOINT).is_file() or not (folder / HISTORY).is_file())
     if folder.is_dir() and any(folder.iterdir()) and not unfinished:
         _set_aside(folder)
     write_json(folder / RUN, asked)
-    _keep_history(config, folder)
+    if before is not None:
+        with atomic_path(folder / START_HISTORY) as temporary:
+            before.to_csv(temporary, index=False)
     history = fit(
         model,
         lesson.loss,
@@ -118,30 +106,25 @@ def train(
         devices=int(config.devices) if config.devices.isdigit() else config.devices,
         progress=progress,
     )
-    device, model = str(next(model.parameters()).device), model.cpu()
+    device, model = next(model.parameters()).device, model.cpu()
+    seen = {"dataset": config.dataset} | {f"{split}_frames": chosen.names(split) for split in ("train", "val")}
+    fitted = vars(config.fit()) | {"epochs_done": len(history), "batch_size": config.batch_size}
     details = {}
     if kind != "detection":
-        val = lesson.validation
+        fitted["temperature"], val = config.temperature, lesson.validation
         enough = val is not None and len(val) >= error_scale.MIN_STARS
         text = f"{len(chosen.val)} validation frames of {config.dataset}"
         details["recalibration"] = recalibrated(model, val, config.seed, text) if enough else None
-    fitted = vars(config.fit()) | {"epochs_done": len(history), "batch_size": config.batch_size}
-    fitted |= {} if kind == "detection" else {"temperature": config.temperature}
+    figures = {name: value for name, value in history[-1].items() if name.startswith(("val_", "loss"))}
     content = provenance.record(
         config.command(output),
         config.seed,
         device,
-        data={name: number * config.steps * len(history) for name, number in lesson.data.items()}
-        | lesson.made
-        | {"dataset": config.dataset, "train_frames": chosen.names("train"), "val_frames": chosen.names("val")},
-        fit=fitted | {"freeze": list(fitted["freeze"])},
+        data=lesson.data | seen,
+        fit=fitted,
         start=start,
         seconds=round(sum(row["seconds"] for row in history), 1),
-        figures={
-            name: value
-            for name, value in history[-1].items()
-            if name.startswith(("val_", "loss")) and np.isfinite(value)
-        },
+        figures={name: value for name, value in figures.items() if np.isfinite(value)},
         **details,
     )
     card = weights.save(model, card.with_suffix(""), kind=kind, card=content)
@@ -181,10 +164,11 @@ def network(config: TrainConfig) -> nn.Module:
     return model
 
 
-def _start(config: TrainConfig, model: nn.Module) -> dict[str, Any] | None:
-    """Load pre-trained weights into `model` and return what the card tells of them; the configurations must agree."""
+def _start(config: TrainConfig, model: nn.Module) -> tuple[dict[str, Any] | None, pd.DataFrame | None]:
+    """Load pre-trained weights into `model`; return what the card tells of them, and the history of their run, so that
+    a record shows the whole way."""
     if config.start is None:
-        return None
+        return None, None
     trained, card = weights.load(config.kind, config.start)
     if card["config"] != model.config.as_dict():
         raise ConfigError(
@@ -192,41 +176,26 @@ def _start(config: TrainConfig, model: nn.Module) -> dict[str, Any] | None:
         )
     model.load_state_dict(trained.state_dict())
     known = ("file", "sha256", "command", "commit", "date", "seconds", "seed", "fit", "figures", "start")
-    return {name: card.get(name) for name in known}
-
-
-def _keep_history(config: TrainConfig, folder: Path) -> None:
-    """Keep the history of the run whose weights this one starts from, so that a record shows the whole way."""
-    if config.start is None:
-        return
-    card = weights.resolve(config.kind, config.start)
-    for history in (card.with_suffix(".csv"), card.parent / HISTORY):
-        if history.is_file():
-            with atomic_path(folder / START_HISTORY) as temporary:
-                record.whole(history).to_csv(temporary, index=False)
-            return
+    history = record.history_of(weights.resolve(config.kind, config.start))
+    return {name: card.get(name) for name in known}, history
 
 
 def _fields(config: TrainConfig, chosen: sets.TrainingSet) -> Lesson:
     """Return what the detection net is trained with."""
-    frames, size, batch_size = chosen.prepared(), config.field_size, config.batch_size
-    into_real = batch_size // 4 if config.injected else 0
-    rest = batch_size - into_real
+    frames, size, batches = chosen.prepared(), config.field_size, config.epochs * config.steps
+    into_real = config.batch_size // 4 if config.injected else 0
+    rest = config.batch_size - into_real
     cut = rest if not config.rendered else rest // 2 if frames else 0
-    sources: list[DataSource] = []
-    if into_real:
-        sources.append(injection.fields(config.injected, into_real, size))
-    if cut:
-        sources.append(fields.FrameFields(frames, cut, size))
-    if cut < rest:
-        sources.append(fields.RenderedFields(Recipe.load(), rest - cut, size))
+    shares = {"rendered_fields": rest - cut, "cut_fields": cut, "injected_fields": into_real}
+    sources = [injection.fields(config.injected, into_real, size)] if into_real else []
+    sources += [fields.FrameFields(frames, cut, size)] if cut else []
+    sources += [fields.RenderedFields(Recipe.load(), rest - cut, size)] if cut < rest else []
     marked = list(chosen.read("val"))
     return Lesson(
         loss=detection_loss,
         source=Mixed(sources, fields.concatenate),
         validate=(lambda net: detection_scores(net, marked)) if marked else None,
-        data={"rendered_fields": rest - cut, "cut_fields": cut, "injected_fields": into_real},
-        made={"field_size": size},
+        data={name: n * batches for name, n in shares.items()} | {"field_size": size},
     )
 
 
@@ -235,21 +204,18 @@ def _stars(config: TrainConfig, chosen: sets.TrainingSet) -> Lesson:
     find, found_by = None, {}
     if chosen.train or chosen.val:
         find, found_by = sets.finder(config.detection, config.refiner if config.refiner != "none" else None)
-    cut = config.batch_size if not config.rendered else config.batch_size // 4 if chosen.train else 0
-    sources: list[DataSource] = []
-    if cut:
-        sources.append(stars.FrameStars(chosen.found("train", find), cut))
-    if cut < config.batch_size:
-        error = stars.DETECTED if config.kind == "refiner" else stars.REFINED
-        sources.append(stars.RenderedStamps(Recipe.load(), config.batch_size - cut, error))
+    whole, batches = config.batch_size, config.epochs * config.steps
+    cut = whole if not config.rendered else whole // 4 if chosen.train else 0
+    error = stars.DETECTED if config.kind == "refiner" else stars.REFINED
+    sources = [stars.FrameStars(chosen.found("train", find), cut)] if cut else []
+    sources += [stars.RenderedStamps(Recipe.load(), whole - cut, error)] if cut < whole else []
     validation = stars.FrameStars(chosen.found("val", find), 1) if chosen.val else None
     return Lesson(
         # Endless data: N in Eq. 12 is the number of stars that the whole run sees.
-        loss=ELBO(config.epochs * config.steps * config.batch_size, config.temperature),
+        loss=ELBO(batches * whole, config.temperature),
         source=Mixed(sources, stars.StampBatch.join),
         validate=(lambda net: star_scores(net, validation, config.seed)) if validation else None,
-        data={"rendered_stars": config.batch_size - cut, "cut_stars": cut},
-        made={"found_by": found_by},
+        data={"rendered_stars": (whole - cut) * batches, "cut_stars": cut * batches, "found_by": found_by},
         validation=validation,
     )
 
@@ -262,12 +228,11 @@ def detection_scores(model: nn.Module, frames: Sequence[sets.MarkedFrame]) -> di
         found["mag"] = frame.magnitude(found["flux"])
         tables.append(compare(truth, found, frame.shape))
     table = pd.concat(tables)
-    counts = table["status"].value_counts()
     matched = table[table["status"] == "matched"]
     n = len(matched)
     return {
-        "precision": n / max(1, n + int(counts.get("false", 0))),
-        "recall": n / max(1, n + int(counts.get("missed", 0))),
+        "precision": n / max(1, n + int((table["status"] == "false").sum())),
+        "recall": n / max(1, n + int((table["status"] == "missed").sum())),
         "mean_dx": float((matched["x"] - matched["truth_x"]).abs().mean()) if n else float("nan"),
         "log_flux_scatter": float(np.log(matched["flux"] / matched["truth_flux"]).std()) if n > 1 else float("nan"),
     }
@@ -294,12 +259,11 @@ def recalibrated(model: nn.Module, validation: stars.FrameStars, seed: int, data
 
     Eq. 15's σ is scaled, never the mean: a zero point belongs to the photometric calibration. Positions have a floor.
     """
-    return {
-        name: error_scale.fit(
-            found.mean, found.sigma, validation.truth(name), floor=name in ("x", "y"), data=data
-        ).as_dict()
-        for name, found in predict(model, validation.stars.stamps, seed=seed).items()
-    }
+    ratios = {}
+    for name, found in predict(model, validation.stars.stamps, seed=seed).items():
+        fitted = error_scale.fit(found.mean, found.sigma, validation.truth(name), floor=name != "mag", data=data)
+        ratios[name] = fitted.as_dict()
+    return ratios
 
 
 def recalibrate(kind: str, card: str | os.PathLike, frames: str | os.PathLike, *, seed: int = 2023) -> Path:
@@ -331,9 +295,8 @@ def recalibrate(kind: str, card: str | os.PathLike, frames: str | os.PathLike, *
     model, content = weights.load(kind, path)
     find, found_by = sets.finder("released", "released" if kind == "bpnn" else None)
     chosen = sets.simulated("", frames)
-    ratios = recalibrated(
-        model, stars.FrameStars(chosen.found("val", find), 1), seed, f"{len(chosen.val)} validation frames"
-    )
+    validation = stars.FrameStars(chosen.found("val", find), 1)
+    ratios = recalibrated(model, validation, seed, f"{len(chosen.val)} validation frames")
     command = f"python -m pnet recalibrate {kind} --card {paths.shown(card)} --frames {paths.shown(frames)}"
     made = provenance.record(f"{command} --seed {seed}", seed, "cpu", frames=chosen.names("val"), found_by=found_by)
     write_json(path, content | {"recalibration": ratios, "recalibrated": made})

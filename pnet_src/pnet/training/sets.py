@@ -51,9 +51,8 @@ class TrainingSet:
                 frame, truth = read_frame(path)
                 yield frame, catalogue.mark_counted(truth, frame)
         elif names:
-            report = fetch(self.manifest, fields=list(names), progress=False)
-            for name in names:
-                yield load_field(report, name)
+            report = fetch(self.manifest, fields=names, progress=False)
+            yield from (load_field(report, name) for name in names)
 
     def found(self, split: str, find: Finder) -> Iterator[tuple[Frame, pd.DataFrame, pd.DataFrame]]:
         """Yield frames, marked truth and what is found in them, as networks of single stars learn from them."""
@@ -68,9 +67,8 @@ class TrainingSet:
         """Mark what the heat map is not trained on; a real catalogue's doubtful sources are masked (section 4.1)."""
         if self.manifest is None:
             return truth
-        near = truth["mag"] <= FAINT
         # A galaxy is empty sky to this network; among the faintest the catalogue cannot tell it from a star.
-        return truth.assign(ignored=~truth["counted"] & ((truth["kind"] == "star") | ~near))
+        return truth.assign(ignored=~truth["counted"] & ((truth["kind"] == "star") | ~(truth["mag"] <= FAINT)))
 
     def names(self, split: str) -> list[str]:
         """Return the names of a split's frames, without folders, for the card."""
@@ -89,46 +87,34 @@ def simulated(
         If the profile has none, or the folder none to train on.
     """
     if folder is None:
-        train, val = (frames_of(output, split) for split in ("train", "val"))
-    else:
-        train, val = sorted(Path(folder, "train").glob("*.fits")), sorted(Path(folder, "val").glob("paper-*.fits"))
-        if not train:
-            raise MissingError(
-                f"{folder} has no train/*.fits; --frames names a folder with train/ and val/ of simulated frames"
-            )
+        return TrainingSet(frames_of(output, "train"), frames_of(output, "val")[:validation])
+    train, val = sorted(Path(folder, "train").glob("*.fits")), sorted(Path(folder, "val").glob("paper-*.fits"))
+    if not train:
+        raise MissingError(
+            f"{folder} has no train/*.fits; --frames names a folder with train/ and val/ of simulated frames"
+        )
     return TrainingSet(train, val[:validation])
 
 
-def sdss(manifest: str, validation: int | None = None) -> TrainingSet:
-    """Return the SDSS fields of a manifest that have a catalogue, by the manifest's own splits.
-
-    Raises
-    ------
-    MissingError
-        If the manifest has no catalogued field to train on.
-    """
-    loaded = Manifest.load(manifest)
-    fields = [field for field in loaded.fields if any(file.role == "photoObj" for file in field.files)]
-    train, val = (tuple(field.name for field in fields if field.split == split) for split in ("train", "val"))
-    if not train:
-        raise MissingError(
-            f"manifest {manifest} has no field with a catalogue to train on (it has {len(fields)} to test on); "
-            "`pnet sdss-manifest` chooses hundreds, then train with --manifest sdss-paper"
-        )
-    return TrainingSet(train, val[:validation], manifest)
-
-
 def chosen(config: TrainConfig, output: str | os.PathLike) -> TrainingSet:
-    """Return the frames that a run asks for; none where it learns from rendered stars alone.
+    """Return the frames that a run asks for: simulated ones, the SDSS fields of a manifest that have a catalogue, by
+    the manifest's own splits, or none where it learns from rendered stars alone.
 
     Raises
     ------
     MissingError
         If they are not there.
     """
-    if config.dataset == "sdss":
-        return sdss(config.manifest, config.validation)
-    return simulated(output, config.frames, config.validation) if config.simulated else TrainingSet()
+    if config.dataset == "simulation":
+        return simulated(output, config.frames, config.validation) if config.simulated else TrainingSet()
+    fields = [field for field in Manifest.load(config.manifest).fields if field.file("photoObj") is not None]
+    train, val = ([field.name for field in fields if field.split == split] for split in ("train", "val"))
+    if not train:
+        raise MissingError(
+            f"manifest {config.manifest} has no field with a catalogue to train on (it has {len(fields)} to test on); "
+            "`pnet sdss-manifest` chooses hundreds, then train with --manifest sdss-paper"
+        )
+    return TrainingSet(train, val[: config.validation], config.manifest)
 
 
 def finder(detection: str | os.PathLike, refiner: str | os.PathLike | None) -> tuple[Finder, dict[str, str]]:
@@ -140,7 +126,8 @@ def finder(detection: str | os.PathLike, refiner: str | os.PathLike | None) -> t
     made = {"detection": card["sha256"]}
     if refiner is None:
         return (lambda frame: detect(net, frame, CONFIDENCE)), made
-    step, step_card = weights.load("refiner", refiner)
-    made["refiner"] = step_card["sha256"]
-    scales = scales_of(step_card)
-    return (lambda frame: refine(step, frame, detect(net, frame, CONFIDENCE), scales)), made
+    step, card = weights.load("refiner", refiner)
+    scales = scales_of(card)
+    return (lambda frame: refine(step, frame, detect(net, frame, CONFIDENCE), scales)), made | {
+        "refiner": card["sha256"]
+    }
