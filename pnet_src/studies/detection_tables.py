@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
+from scipy.spatial import cKDTree
 
 from pnet.book.tables import METHOD_NAMES, NO_VALUE, by_magnitude, number, percent, with_interval
 from pnet.evaluation import scores
@@ -19,6 +20,11 @@ DATASETS = {
     "coadd": "SDSS, co-add",
 }
 PAIR, BESIDE = 6.0, 10.0  # px; for `false_detections`
+STRICTER = {  # and looser kinds of precision
+    "galaxies ignored": "precision_galaxies_ignored",
+    "all galaxies false": "precision_all_galaxies",
+    "faint stars false too": "precision_strict",
+}
 POSITIONS = {
     "PNet, refinement step": ("pnet", ""),
     "PNet, BPNN": ("pnet", "bpnn_"),
@@ -33,43 +39,26 @@ def detection(ledger: Ledger, datasets: Iterable[str] = ("simulation", "sdss", "
     rows = []
     for dataset, (method, name) in itertools.product(datasets, METHOD_NAMES.items()):
         head = f"{dataset}.{method}"
-        recall = ledger.get(f"{head}.recall")
-        if recall is not None:
-            rows.append(
-                {
-                    "data": DATASETS[dataset],
-                    "method": name,
-                    "precision (95 %)": with_interval(ledger.get(f"{head}.precision"), "percent"),
-                    "recall (95 %)": with_interval(recall, "percent"),
-                    "AP": percent(ledger.value(f"{head}.ap")) if method == "pnet" else NO_VALUE,
-                    "stars": str(recall.n),
-                }
-            )
+        if recall := ledger.get(f"{head}.recall"):
+            precision = with_interval(ledger.get(f"{head}.precision"), "percent")
+            row = {"data": DATASETS[dataset], "method": name, "precision (95 %)": precision}
+            row |= {"recall (95 %)": with_interval(recall, "percent")}
+            row |= {"AP": percent(ledger.value(f"{head}.ap")) if method == "pnet" else NO_VALUE}
+            rows.append(row | {"stars": str(recall.n)})
     return pd.DataFrame(rows)
 
 
 def realistic(ledger: Ledger) -> pd.DataFrame:
     """Recall and the four precisions on frames with galaxies; PNet at 0.3 and at the threshold that was chosen."""
     rows = []
-    for method, name in METHOD_NAMES.items():
+    chosen = f", confidence ≥ {ledger.value('realistic.pnet.threshold_chosen'):g}"
+    labels = {("pnet", ""): ", confidence ≥ 0.3", ("pnet", "_at_chosen"): chosen}
+    for (method, name), suffix in itertools.product(METHOD_NAMES.items(), ("", "_at_chosen")):
         head = f"realistic.{method}"
-        chosen = ledger.value(f"{head}.threshold_chosen")
-        for suffix, label in (("", ""), ("_at_chosen", f", confidence ≥ {chosen:g}")):
-            recall = ledger.get(f"{head}.recall{suffix}")
-            if recall is None:
-                continue
-            label = ", confidence ≥ 0.3" if method == "pnet" and not suffix else label
-            kinds = {
-                "precision (95 %)": "precision",
-                "galaxies ignored": "precision_galaxies_ignored",
-                "all galaxies false": "precision_all_galaxies",
-                "faint stars false too": "precision_strict",
-            }
-            row = {"method": f"{name}{label}", "recall (95 %)": with_interval(recall, "percent")}
-            for heading, kind in kinds.items():
-                entry = ledger.get(f"{head}.{kind}{suffix}")
-                full = kind == "precision" or entry is None
-                row[heading] = with_interval(entry, "percent") if full else percent(entry.value)
+        if recall := ledger.get(f"{head}.recall{suffix}"):
+            row = {"method": name + labels.get((method, suffix), ""), "recall (95 %)": with_interval(recall, "percent")}
+            row |= {"precision (95 %)": with_interval(ledger.get(f"{head}.precision{suffix}"), "percent")}
+            row |= {word: percent(ledger.value(f"{head}.{kind}{suffix}")) for word, kind in STRICTER.items()}
             rows.append(row | {"stars": str(recall.n)})
     return pd.DataFrame(rows)
 
@@ -112,18 +101,11 @@ def confidence(ledger: Ledger, datasets: Iterable[str] = scores.SIMULATED) -> pd
     rows = []
     for dataset in datasets:
         for name, label in (("confidence", "as the network says"), ("probability", "calibrated")):
-            error = ledger.get(f"{dataset}.pnet.{name}_error")
-            if error is None:
-                continue
-            rows.append(
-                {
-                    "data": DATASETS.get(dataset, dataset),
-                    "": label,
-                    "expected calibration error (95 %)": with_interval(error),
-                    "Brier score": number(ledger.value(f"{dataset}.pnet.{name}_brier")),
-                    "detections": str(error.n),
-                }
-            )
+            if error := ledger.get(f"{dataset}.pnet.{name}_error"):
+                row = {"data": DATASETS.get(dataset, dataset), "": label}
+                row |= {"expected calibration error (95 %)": with_interval(error)}
+                row |= {"Brier score": number(ledger.value(f"{dataset}.pnet.{name}_brier"))}
+                rows.append(row | {"detections": str(error.n)})
     return pd.DataFrame(rows)
 
 
@@ -143,14 +125,15 @@ def false_detections(table: pd.DataFrame, dataset: str = "simulation") -> pd.Dat
         found = scores.select(table, dataset, method)
         if found.empty:
             continue
-        counts = {"between two stars": 0, "beside one star": 0, "nothing near": 0}
-        for frame, alone in found[found["status"] == matching.FALSE].groupby("frame"):
-            sources = found.loc[(found["frame"] == frame) & found["truth_x"].notna(), ["truth_x", "truth_y"]]
-            for x, y in alone[["x", "y"]].to_numpy():
-                distance = np.hypot(sources["truth_x"] - x, sources["truth_y"] - y)
-                near, beside = int((distance <= PAIR).sum()), int((distance <= BESIDE).sum())
-                counts["between two stars" if near > 1 else "beside one star" if beside else "nothing near"] += 1
-        rows.append({"method": name, "false": str(sum(counts.values()))} | {key: str(n) for key, n in counts.items()})
+        counts = np.zeros(3, int)
+        for _, frame in found.groupby("frame"):
+            alone = frame.loc[frame["status"] == matching.FALSE, ["x", "y"]].to_numpy(float)
+            sources = cKDTree(frame[["truth_x", "truth_y"]].dropna().to_numpy(float))
+            near, around = (sources.query_ball_point(alone, r, return_length=True) for r in (PAIR, BESIDE))
+            kind = np.select([near > 1, around > 0], [0, 1], 2)
+            counts += np.bincount(kind, minlength=3)
+        causes = zip(("between two stars", "beside one star", "nothing near"), map(str, counts), strict=True)
+        rows.append({"method": name, "false": str(counts.sum()), **dict(causes)})
     return pd.DataFrame(rows)
 
 
@@ -162,21 +145,13 @@ def real_in_coadd(table: pd.DataFrame) -> pd.DataFrame:
     table : DataFrame
         Measurements of the data sets sdss and coadd (`measurements.COLUMNS`).
     """
-    deep = table[(table["dataset"] == "coadd") & table["truth_x"].notna()]
-    deep = deep[["truth_x", "truth_y"]].drop_duplicates().set_axis(["x", "y"], axis=1)
+    deep = table.loc[table["dataset"] == "coadd", ["truth_x", "truth_y"]].dropna().set_axis(["x", "y"], axis=1)
     rows = []
     for method, name in METHOD_NAMES.items():
         found = scores.select(table, "sdss", method)
-        if found.empty or deep.empty:
-            continue
-        alone = found[(found["status"] == matching.FALSE) & found["frame"].str.startswith(f"{stripe82.FIELD}-")]
-        real = coadd.known(alone[["x", "y"]], deep)
-        rows.append(
-            {
-                "method": name,
-                "false against photoObj": str(len(alone)),
-                "in the co-add": str(int(real.sum())),
-                "in neither": str(int((~real).sum())),
-            }
-        )
+        if len(found) and len(deep):
+            alone = found[(found["status"] == matching.FALSE) & found["frame"].str.startswith(f"{stripe82.FIELD}-")]
+            real = coadd.known(alone[["x", "y"]], deep)
+            row = {"method": name, "false against photoObj": str(len(alone)), "in the co-add": str(real.sum())}
+            rows.append(row | {"in neither": str((~real).sum())})
     return pd.DataFrame(rows)

@@ -22,6 +22,14 @@ QUALITY = {  # row: key and unit; 0 stands for a share in percent
     "standard deviation of error / σ": ("z_scatter", 1),
     "miscalibration area": ("miscalibration_area", 1),
 }
+AGAINST = {  # heading: key and unit, likewise
+    "MAE / mmag": ("mae", MILLI),
+    "σ_NMAD": ("sigma_nmad", 1),
+    "mean σ / mmag": ("e_bar", MILLI),
+    "Ē / MAE": ("e_bar_over_mae", 1),
+    "std of difference / σ": ("z_scatter", 1),
+    "inside 68 %": ("coverage_68", 0),
+}
 
 
 def quality(ledger: Ledger, datasets: tuple[str, ...] = ("simulation", "realistic", "sdss", "coadd")) -> pd.DataFrame:
@@ -51,22 +59,10 @@ def sdss(ledger: Ledger) -> pd.DataFrame:
     """PNet's magnitudes of the SDSS field against its catalogue and against the co-add."""
     rows = []
     for dataset in ("sdss", "coadd"):
-        mae = ledger.get(f"{dataset}.pnet.mae")
-        if mae is None:
-            continue
-        head = f"{dataset}.pnet"
-        rows.append(
-            {
-                "against": DATASETS[dataset].removeprefix("SDSS, "),
-                "stars": str(mae.n),
-                "MAE / mmag": _scaled(mae, MILLI),
-                "σ_NMAD": with_interval(ledger.get(f"{head}.sigma_nmad")),
-                "mean σ / mmag": _scaled(ledger.get(f"{head}.e_bar"), MILLI),
-                "Ē / MAE": with_interval(ledger.get(f"{head}.e_bar_over_mae")),
-                "std of difference / σ": with_interval(ledger.get(f"{head}.z_scatter")),
-                "inside 68 %": with_interval(ledger.get(f"{head}.coverage_68"), "percent"),
-            }
-        )
+        found = {word: (ledger.get(f"{dataset}.pnet.{key}"), unit) for word, (key, unit) in AGAINST.items()}
+        if mae := found["MAE / mmag"][0]:
+            row = {"against": DATASETS[dataset].removeprefix("SDSS, "), "stars": str(mae.n)}
+            rows.append(row | {word: _scaled(entry, unit) for word, (entry, unit) in found.items()})
     return pd.DataFrame(rows)
 
 
@@ -78,25 +74,21 @@ def epochs(ledger: Ledger, quantities: Iterable[str]) -> pd.DataFrame:
     ledger : Ledger
         With the entries of `repeat_scores.entries`.
     quantities : iterable of str
-        Of `repeat_scores.QUANTITIES`, all of one unit.
+        Of `repeat_scores.TITLES`, all of one unit.
     """
     rows = []
     for (pair, label), quantity in itertools.product(PAIRS.items(), quantities):
         unit, scale = ("mmag", MILLI) if quantity.startswith("mag") else ("px", 1)
         for low, high, name in scores.ranges():
-            found = {
-                what: ledger.get(f"repeat.pnet.{pair}.{quantity}_{what}.{name}")
-                for what in ("repeatability", "predicted", "z", "coverage68")
-            }
-            scatter = found["repeatability"]
+            keys = (f"{quantity}_{what}.{name}" for what in ("repeatability", "predicted", "z", "coverage68"))
+            scatter, promised, z, held = (ledger.get(f"repeat.pnet.{pair}.{key}") for key in keys)
             if scatter is None or (pair != "stripe82" and name != "14-20"):
                 continue
             row = {"frames": label, "": quantity, "mag": f"{low:g}–{high:g}", "stars": str(scatter.n)}
-            row[f"scatter / √2 / {unit}"] = _scaled(scatter, scale)
-            row[f"promised / {unit}"] = _scaled(found["predicted"], scale)
+            row |= {f"scatter / √2 / {unit}": _scaled(scatter, scale), f"promised / {unit}": _scaled(promised, scale)}
             row[f"limit / {unit}"] = number(None if scatter.limit is None else scale * scatter.limit)
-            row["robust scatter of difference / σ"] = with_interval(found["z"])
-            rows.append(row | {"within the promised 68 %": with_interval(found["coverage68"], "percent")})
+            row["robust scatter of difference / σ"] = with_interval(z)
+            rows.append(row | {"within the promised 68 %": with_interval(held, "percent")})
     return pd.DataFrame(rows)
 
 
