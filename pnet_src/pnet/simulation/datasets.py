@@ -12,8 +12,8 @@ from pnet.common.files import read_json, write_json
 from pnet.common.seeds import derive
 from pnet.simulation.recipe import Recipe
 
-SPLITS = ("train", "val", "test")
-NUMBERS = {"train": 100000, "test": 200000, "val": 300000}  # a split's frames count from here
+NUMBERS = {"train": 100000, "val": 300000, "test": 200000}  # a split's frames count from here
+SPLITS = tuple(NUMBERS)
 ENGINES = ("frames", "skymaker", "renderer")
 PAPER = "paper"  # the kind of field in data_manifests/simulation.yml that chapters 01 to 08 are about
 
@@ -30,9 +30,7 @@ def frames_folder() -> Path | None:
     if not name:
         return None
     if not Path(name).is_dir():
-        raise MissingError(
-            f"SKYMAKER_FRAMES={name} is no folder; name a folder with train/, val/ and test/ or unset it"
-        )
+        raise MissingError(f"SKYMAKER_FRAMES={name} is no folder; name one with train/, val/ and test/ or unset it")
     return Path(name)
 
 
@@ -76,10 +74,8 @@ def make_dataset(
         Frames are written to ``folder/split``.
     recipe : Recipe
     split : {'train', 'val', 'test'}
-    n : int
-        Number of frames.
-    seed : int
-        Seed of the run; each split and frame derives its own.
+    n, seed : int
+        Number of frames; seed of the run, from which each split and frame derives its own.
     engine : {'auto', 'frames', 'skymaker', 'renderer'}
     kind : str
         Kind of field in the recipe.
@@ -177,12 +173,10 @@ def simulate(
         return record
     write_json(record, settings)  # without its splits it is the record of a run that is not done
     recipe = Recipe.load()
+    options = {"engine": engine, "kind": kind, "workers": workers, "progress": progress}
     for split, some in files.items():
-        make_dataset(
-            folder, recipe, split, len(some), seed, engine=engine, kind=kind, workers=workers, progress=progress
-        )
-    command = f"python -m pnet simulate --output {paths.shown(output)} --seed {seed}{_of_kind(kind)}"
-    command += "".join(f" --{split} {n}" for split, n in counts.items())
+        make_dataset(folder, recipe, split, len(some), seed, **options)
+    command = f"{_command(output, kind)} --seed {seed}" + "".join(f" --{split} {n}" for split, n in counts.items())
     write_json(record, provenance.record(command, seed, "cpu", engine=engine, kind=kind, splits=splits))
     return record
 
@@ -200,8 +194,9 @@ def simulation_folder(output: str | os.PathLike, kind: str = PAPER) -> Path:
     return paths.folder_of(output) / ("simulation" if kind == PAPER else kind)
 
 
-def _of_kind(kind: str) -> str:
-    return "" if kind == PAPER else f" --kind {kind}"
+def _command(output: str | os.PathLike, kind: str) -> str:
+    """Return the command that makes a profile's frames of a kind."""
+    return f"python -m pnet simulate --output {paths.shown(output)}" + ("" if kind == PAPER else f" --kind {kind}")
 
 
 def frames_of(output: str | os.PathLike, split: str, kind: str = PAPER) -> list[Path]:
@@ -213,12 +208,12 @@ def frames_of(output: str | os.PathLike, split: str, kind: str = PAPER) -> list[
         If it has not, or not to its end, or if frames have gone since.
     """
     path = simulation_folder(output, kind) / "simulation.json"
-    command = f"`python -m pnet simulate --output {paths.shown(output)}{_of_kind(kind)}` makes them"
+    command = f"`{_command(output, kind)}` makes them"
     splits = _record(path).get("splits")
     if splits is None:
         raise MissingError(f"{path}: no simulated frames here; {command}")
     files = [Path(name) for name in splits.get(split, [])]
-    gone = [file for file in files if not file.is_file()]
-    if gone:
-        raise MissingError(f"{gone[0]}, listed in {path}, is gone; {command}")
+    for file in files:
+        if not file.is_file():
+            raise MissingError(f"{file}, listed in {path}, is gone; {command}")
     return files

@@ -41,16 +41,12 @@ def write_frame(
     header["TELM1"] = (conditions.optics.m1, "m")
     header["TELM2"] = (conditions.optics.m2, "m")
     header["WAVELEN"] = (conditions.optics.wavelength, "micron")
-    table = fits.BinTableHDU.from_columns(
-        [
-            fits.Column("x", "D", "pix", array=truth["x"].to_numpy(float) + 1),
-            fits.Column("y", "D", "pix", array=truth["y"].to_numpy(float) + 1),
-            fits.Column("mag", "D", "mag", array=truth["mag"].to_numpy(float)),
-            fits.Column("flux_adu", "D", "adu", array=conditions.flux(truth["mag"]) / conditions.gain),
-            fits.Column("kind", "6A", array=truth["kind"].to_numpy(str)),
-        ],
-        name="TRUTH",
-    )
+    columns = {"x": truth["x"] + 1, "y": truth["y"] + 1, "mag": truth["mag"]}
+    units = {"x": "pix", "y": "pix", "mag": "mag", "flux_adu": "adu"}
+    columns["flux_adu"] = conditions.flux(truth["mag"]) / conditions.gain
+    table = [fits.Column(name, "D", units[name], array=np.asarray(values, float)) for name, values in columns.items()]
+    table.append(fits.Column("kind", "6A", array=truth["kind"].to_numpy(str)))
+    table = fits.BinTableHDU.from_columns(table, name="TRUTH")
     science = fits.CompImageHDU(image.astype(np.uint16), header, name="SCI", compression_type="RICE_1")
     with atomic_path(path) as temporary:
         fits.HDUList([fits.PrimaryHDU(), science, table]).writeto(temporary)
@@ -79,42 +75,29 @@ def read_frame(path: str | os.PathLike) -> tuple[Frame, pd.DataFrame]:
                 f"(frame-g-….fits.bz2); its extensions are {[hdu.name for hdu in hdus]}"
             )
         header = hdus["SCI"].header
-        data = np.asarray(hdus["SCI"].data, dtype=np.float32)
         try:
             gain, read_noise = float(header["GAIN"]), float(header["RDNOISE"])
             zero_point = header["MAGZP"] + 2.5 * np.log10(header["EXPTIME"] * gain)
-            image = data * np.float32(gain)
+            image = np.asarray(hdus["SCI"].data, dtype=np.float32) * np.float32(gain)
+            # Photon noise from the pixel's own value, read noise, and the rounding to whole ADU.
+            variance = np.maximum(image, 0) + read_noise**2 + gain**2 / 12
+            known = [key for key in ("SIMULATR", "FIELDKIN", "SEED", "BACKMAG", "WELLCAP") if key in header]
             frame = Frame(
-                name=path.name.removesuffix(".fits"),
-                image=image,
-                # Photon noise from the pixel's own value, read noise, and the rounding to whole ADU.
-                variance=np.maximum(image, 0) + read_noise**2 + gain**2 / 12,
-                mask=np.zeros(data.shape, dtype=bool),
-                gain=gain,
+                *(path.name.removesuffix(".fits"), image, variance, np.zeros(image.shape, dtype=bool), gain),
                 zero_point=float(zero_point),
                 read_noise=read_noise,
                 pixel_scale=float(header["PIXSCALE"]),
                 saturation=float(header["SATURATE"]) * gain,
                 seeing=float(header["SEEING"]),
-                meta={
-                    key: header[key] for key in ("SIMULATR", "FIELDKIN", "SEED", "BACKMAG", "WELLCAP") if key in header
-                },
+                meta={key: header[key] for key in known},
             )
         except KeyError as error:
             raise DataError(f"{path}: the SCI header lacks {error}") from error
         if "TRUTH" not in hdus:
-            return frame, pd.DataFrame(
-                {name: pd.Series(dtype=float) for name in ("x", "y", "mag", "flux")} | {"kind": []}
-            )
+            return frame, pd.DataFrame({"x": [], "y": [], "mag": [], "flux": []}, dtype=float).assign(kind=[])
         table = hdus["TRUTH"].data
-        truth = pd.DataFrame(
-            {
-                "x": np.asarray(table["x"], dtype=float) - 1,
-                "y": np.asarray(table["y"], dtype=float) - 1,
-                "mag": np.asarray(table["mag"], dtype=float),
-                "flux": np.asarray(table["flux_adu"], dtype=float) * gain,
-                # Some writers cut 'galaxy' to the column's width.
-                "kind": ["star" if str(kind).strip() == "star" else "galaxy" for kind in table["kind"]],
-            }
-        )
+        x, y, mag, adu = (np.asarray(table[name], dtype=float) for name in ("x", "y", "mag", "flux_adu"))
+        # Some writers cut 'galaxy' to the column's width.
+        kind = ["star" if str(kind).strip() == "star" else "galaxy" for kind in table["kind"]]
+        truth = pd.DataFrame({"x": x - 1, "y": y - 1, "mag": mag, "flux": adu * gain, "kind": kind})
     return frame, truth

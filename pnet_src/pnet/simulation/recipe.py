@@ -13,11 +13,6 @@ from pnet.common.paths import MANIFESTS
 from pnet.common.seeds import derive
 from pnet.sky.psf import Aureole, Optics
 
-# what the recipe says once for every frame
-SAME_FOR_ALL = (
-    "size", "pixel_scale", "exposure", "mag_zero", "saturation", "well_capacity", "optics", "aureole",
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class FieldKind:
@@ -61,26 +56,17 @@ class Recipe:
         try:
             raw = yaml.safe_load(Path(path).read_text())
             conditions = raw.pop("conditions")
-            fields = {
-                name: FieldKind(
-                    tuple(kind["stars"]),
-                    tuple(kind["magnitudes"]),
-                    float(kind["slope"]),
-                    tuple(kind["galaxies"]) if kind["galaxies"] else None,
-                )
-                for name, kind in raw.pop("fields").items()
-            }
-            optics = Optics(**raw.pop("optics"))
-            aureole = raw.pop("aureole")
-            return cls(
-                **raw,
-                **{key: tuple(value) for key, value in conditions.items()},
-                fields=fields,
-                optics=optics,
-                aureole=Aureole(**aureole) if aureole else None,
-            )
+            fields = {name: FieldKind(**_tuples(kind)) for name, kind in raw.pop("fields").items()}
+            optics, aureole = Optics(**raw.pop("optics")), raw.pop("aureole")
+            aureole = Aureole(**aureole) if aureole else None
+            return cls(**raw, **_tuples(conditions), fields=fields, optics=optics, aureole=aureole)
         except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"recipe {path} is not as data_manifests/simulation.yml: {error!r}") from error
+
+
+def _tuples(values: dict) -> dict:
+    """Return a part of the recipe with its lists as tuples, which can be hashed."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -122,12 +108,13 @@ class Conditions:
 def draw_conditions(recipe: Recipe, seed: int) -> Conditions:
     """Draw one frame's conditions; the same seed gives the same conditions."""
     rng = np.random.default_rng(derive(seed, "conditions"))
+    same = ("size", "pixel_scale", "exposure", "mag_zero", "saturation", "well_capacity", "optics", "aureole")
     return Conditions(
         seeing=float(rng.choice(recipe.seeing)),
         sky_mag=float(np.round(rng.normal(*recipe.sky_mag), 4)),
         gain=float(rng.choice(recipe.gain)),
         read_noise=float(np.round(rng.uniform(*recipe.read_noise), 3)),
-        **{name: getattr(recipe, name) for name in SAME_FOR_ALL},
+        **{name: getattr(recipe, name) for name in same},
     )
 
 

@@ -18,11 +18,8 @@ SIMULATOR = "PNet renderer"
 
 def draw_sources(recipe: Recipe, kind: str, seed: int) -> pd.DataFrame:
     """Draw stars and, where the kind of field has them, galaxies: ``x``, ``y``, ``mag``, ``kind`` and shapes."""
-    stars = draw_stars(recipe, kind, seed)
-    limits = recipe.fields[kind].galaxies
-    if limits is None:
-        return stars
-    return pd.concat([stars, draw_galaxies(recipe, limits, seed)], ignore_index=True)
+    stars, limits = draw_stars(recipe, kind, seed), recipe.fields[kind].galaxies
+    return stars if limits is None else pd.concat([stars, draw_galaxies(recipe, limits, seed)], ignore_index=True)
 
 
 def expected_image(sources: pd.DataFrame, conditions: Conditions) -> torch.Tensor:
@@ -30,19 +27,10 @@ def expected_image(sources: pd.DataFrame, conditions: Conditions) -> torch.Tenso
     image = torch.zeros(1, conditions.size, conditions.size)
     flux = conditions.flux(sources["mag"])
     stars = (sources["kind"] == "star").to_numpy()
-    columns = {
-        name: torch.from_numpy(np.ascontiguousarray(values[stars])).double()
-        for name, values in (("x", sources["x"].to_numpy()), ("y", sources["y"].to_numpy()), ("flux", flux))
-    }
-    render.add_stars(
-        image,
-        render.Stars(
-            torch.zeros(int(stars.sum()), dtype=torch.long), columns["x"], columns["y"], columns["flux"].float()
-        ),
-        [conditions.seeing],
-        pixel_scale=conditions.pixel_scale,
-        optics=conditions.optics,
-    )
+    x, y, light = (torch.from_numpy(np.array(values)[stars]).double() for values in (sources["x"], sources["y"], flux))
+    drawn = render.Stars(torch.zeros(len(x), dtype=torch.long), x, y, light.float())
+    options = {"pixel_scale": conditions.pixel_scale, "optics": conditions.optics}
+    render.add_stars(image, drawn, [conditions.seeing], **options)
     for index in np.flatnonzero(~stars):
         source = sources.iloc[index]
         column, row = int(np.floor(source["x"] + 0.5)), int(np.floor(source["y"] + 0.5))
@@ -57,14 +45,19 @@ def expected_image(sources: pd.DataFrame, conditions: Conditions) -> torch.Tenso
 
 def render_field(sources: pd.DataFrame, conditions: Conditions, seed: int) -> np.ndarray:
     """Return the (H, W) uint16 image in ADU of a field; the same seed gives the same pixels on the same device."""
-    generator = torch.Generator().manual_seed(derive(seed, "noise"))
+    return read_out(expected_image(sources, conditions)[None], conditions, derive(seed, "noise"))
+
+
+def read_out(expected: torch.Tensor, conditions: Conditions, seed: int) -> np.ndarray:
+    """Return the (H, W) uint16 image in ADU that the camera makes of (1, H, W) expected electrons, its noise drawn from
+    `seed`; a well capacity of 0 never overflows."""
     image = render.read_out(
-        expected_image(sources, conditions)[None],
+        expected,
         gain=torch.tensor([conditions.gain]),
         read_noise=torch.tensor([conditions.read_noise]),
-        well_capacity=torch.tensor([float(conditions.well_capacity)]),
-        saturation=conditions.saturation,
-        generator=generator,
+        well_capacity=torch.tensor([float(conditions.well_capacity or np.inf)]),
+        saturation=min(conditions.saturation, np.iinfo(np.uint16).max),
+        generator=torch.Generator().manual_seed(seed),
     )
     return image[0].numpy().astype(np.uint16)
 

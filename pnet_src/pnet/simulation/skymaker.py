@@ -7,10 +7,8 @@ program is asked for its noiseless light alone, and the camera's noise, bleeding
 frame's seed, by the renderer's model of the camera, which is SkyMaker's: the same seed gives the same frame.
 """
 
-import os
 import tempfile
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +19,9 @@ from tqdm.auto import tqdm
 from pnet.common import programs
 from pnet.common.errors import ConfigError, MissingError
 from pnet.common.seeds import derive
-from pnet.simulation import skymaker_files, stuff
+from pnet.simulation import renderer, skymaker_files, stuff
 from pnet.simulation.frame_file import write_frame
 from pnet.simulation.recipe import Conditions, Recipe, draw_conditions, draw_stars
-from pnet.sky import render
 
 INSTALL = "mamba install -c conda-forge astromatic-skymaker"
 OLDEST = (3, 10)
@@ -50,25 +47,24 @@ def sky_program() -> programs.Program:
     return program
 
 
-def expected_image(
-    conditions: Conditions, sources: pd.DataFrame, *, name: str = "frame", timeout: float = TIME_LIMIT
+def simulate_frame(
+    conditions: Conditions, sources: pd.DataFrame, seed: int, *, name: str = "frame"
 ) -> tuple[np.ndarray, pd.DataFrame]:
-    """Let SkyMaker paint a field without noise.
+    """Make one frame: SkyMaker's light, and the camera's noise from `seed`.
 
     Parameters
     ----------
     conditions : Conditions
     sources : DataFrame
         See `skymaker_files.source_list`; sources outside the frame add the light that reaches it.
+    seed : int
     name : str
         What error messages call this frame.
-    timeout : float
-        Seconds after which `sky` is ended.
 
     Returns
     -------
-    image : ndarray, (size, size), float64
-        Expected electrons, sky included.
+    image : ndarray, (size, size), uint16
+        ADU.
     truth : DataFrame
         x, y (px from 0), mag, flux (electrons) and kind of every source that `sky` painted.
 
@@ -79,7 +75,7 @@ def expected_image(
     ConfigError, DataError
         If the conditions or the sources are not allowed, or the program's output cannot be used.
     PNetError
-        If the program fails or does not end in time; the message holds its last lines.
+        If it fails or does not end in time.
     """
     program = sky_program()
     settings, lines = skymaker_files.configuration(conditions), skymaker_files.source_list(sources)
@@ -87,52 +83,29 @@ def expected_image(
         folder = Path(temporary)
         skymaker_files.write_settings(folder / "program.conf", settings)
         (folder / "sources.txt").write_text(lines)  # not frame.list: that is the output, and `sky` does not overwrite
-        programs.run([program.path, "sources.txt", "-c", "program.conf"], folder, name, timeout)
+        programs.run([program.path, "sources.txt", "-c", "program.conf"], folder, name, TIME_LIMIT)
         adu = skymaker_files.read_image(folder / "frame.fits", conditions.size, name)
         painted = skymaker_files.read_list(folder / "frame.list", name)
     truth = skymaker_files.painted_sources(sources, painted, name)
-    truth["flux"] = conditions.flux(truth["mag"])
-    return adu * conditions.gain, truth[["x", "y", "mag", "flux", "kind"]]
-
-
-def simulate_frame(
-    conditions: Conditions, sources: pd.DataFrame, seed: int, **options: object
-) -> tuple[np.ndarray, pd.DataFrame]:
-    """Make one frame: SkyMaker's light, and the camera's noise from `seed`; `options` as for `expected_image`.
-
-    Returns
-    -------
-    image : ndarray, (size, size), uint16
-        ADU.
-    truth : DataFrame
-        As from `expected_image`.
-    """
-    light, truth = expected_image(conditions, sources, **options)
-    image = render.read_out(
-        torch.from_numpy(light)[None],
-        gain=torch.tensor([conditions.gain]),
-        read_noise=torch.tensor([conditions.read_noise]),
-        well_capacity=torch.tensor([conditions.well_capacity or np.inf]),
-        saturation=min(conditions.saturation, np.iinfo(np.uint16).max),
-        generator=torch.Generator().manual_seed(derive(seed, "skymaker", "noise")),
-    )[0].numpy()
-    return image.astype(np.uint16), truth
+    truth = truth.assign(flux=conditions.flux(truth["mag"]))[["x", "y", "mag", "flux", "kind"]]
+    light = torch.from_numpy(adu * conditions.gain)[None]
+    return renderer.read_out(light, conditions, derive(seed, "skymaker", "noise")), truth
 
 
 def make_frames(
-    todo: Iterable[tuple[Path, int]], recipe: Recipe, kind: str, *, workers: int | None = None, progress: bool = True
+    todo: list[tuple[Path, int]], recipe: Recipe, kind: str, *, workers: int = 2, progress: bool = True
 ) -> None:
     """Draw frames from a recipe, make them with SkyMaker side by side and write each one as soon as it is there.
 
     Parameters
     ----------
-    todo : iterable of (path, seed)
+    todo : list of (path, seed)
         Where each frame goes, and its seed.
     recipe : Recipe
     kind : str
         Kind of field in the recipe. Its galaxies come from Stuff, or from `galaxies` where there is no `stuff`.
-    workers : int, optional
-        Programs at a time; the number of cores unless given.
+    workers : int
+        Programs at a time.
     progress : bool
         Show a progress bar.
 
@@ -143,28 +116,19 @@ def make_frames(
     PNetError
         As from `simulate_frame`; the first failure ends the series. Frames already written stay.
     """
-    todo = list(todo)
     if not todo:
         return
     simulator = str(sky_program())  # a missing program is one error before the bar, not one within it
 
-    def make(path: Path, seed: int) -> None:
+    def make(job: tuple[Path, int]) -> None:
+        path, seed = job
         sources, magnitudes = draw_stars(recipe, kind, seed), recipe.fields[kind].galaxies
         if magnitudes:
             sources = pd.concat([sources, stuff.galaxies(recipe, magnitudes, seed)], ignore_index=True)
         conditions = draw_conditions(recipe, seed)
-        image, truth = simulate_frame(conditions, sources, seed, name=Path(path).stem)
+        image, truth = simulate_frame(conditions, sources, seed, name=path.stem)
         write_frame(path, image, truth, conditions, simulator=simulator, kind=kind, seed=seed % 2**31)
 
-    with (
-        ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool,
-        tqdm(total=len(todo), desc="SkyMaker", disable=not progress) as bar,
-    ):
-        futures = [pool.submit(make, path, seed) for path, seed in todo]
-        try:
-            for future in as_completed(futures):
-                future.result()
-                bar.update()
-        finally:
-            for future in futures:
-                future.cancel()
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in tqdm(pool.map(make, todo), total=len(todo), desc="SkyMaker", disable=not progress):
+            pass  # an error here cancels what has not begun

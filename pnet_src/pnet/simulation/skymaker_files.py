@@ -36,15 +36,13 @@ def configuration(conditions: Conditions) -> dict[str, object]:
     ConfigError
         If a value is not finite or out of range.
     """
-    limits = dict.fromkeys(("seeing", "gain", "exposure", "pixel_scale", "saturation", "size"), "finite and positive")
-    limits |= dict.fromkeys(("read_noise", "well_capacity"), "finite and at least 0")
-    limits |= dict.fromkeys(("sky_mag", "mag_zero"), "finite")
-    for name, allowed in limits.items():
+    positive = dict.fromkeys(("seeing", "gain", "exposure", "pixel_scale", "saturation", "size"), "finite and positive")
+    other = dict.fromkeys(("read_noise", "well_capacity"), "finite and at least 0")
+    for name, allowed in (positive | other | dict.fromkeys(("sky_mag", "mag_zero"), "finite")).items():
         value = getattr(conditions, name)
-        wrong = {"finite": False, "finite and at least 0": value < 0, "finite and positive": value <= 0}[allowed]
-        if wrong or not np.isfinite(value):
+        if not np.isfinite(value) or (name in other and value < 0) or (name in positive and value <= 0):
             raise ConfigError(f"conditions: {name} is {value}, it must be {allowed}")
-    settings = {
+    return {
         "IMAGE_NAME": "frame.fits",
         "IMAGE_SIZE": int(conditions.size),
         "IMAGE_TYPE": "SKY_NONOISE",
@@ -64,15 +62,13 @@ def configuration(conditions: Conditions) -> dict[str, object]:
         "ARM_COUNT": conditions.optics.arms,
         "ARM_THICKNESS": conditions.optics.arm_thickness,
         "WAVELENGTH": conditions.optics.wavelength,
-        "AUREOLE_RADIUS": 0,
+        "AUREOLE_RADIUS": conditions.aureole.radius if conditions.aureole else 0,
+        "AUREOLE_SB": conditions.aureole.sb if conditions.aureole else 0,
         "BACK_MAG": conditions.sky_mag,
         "STARCOUNT_ZP": 0,  # only what the list says
         "VERBOSE_TYPE": "QUIET",
         "NTHREADS": 1,  # frames run side by side instead
     }
-    if conditions.aureole is not None:
-        settings |= {"AUREOLE_RADIUS": conditions.aureole.radius, "AUREOLE_SB": conditions.aureole.sb}
-    return settings
 
 
 def source_list(sources: pd.DataFrame) -> str:
@@ -124,24 +120,10 @@ def read_image(path: Path, size: int, name: str) -> np.ndarray:
 
 
 def painted_sources(sources: pd.DataFrame, painted: list[list[float]], name: str) -> pd.DataFrame:
-    """Return the rows of `sources` that the program reports, in their order.
+    """Return the rows of `sources` that the program reports in `painted`, its list of type, x, y (from 1), mag, ...
 
-    It passes over galaxies too small to draw and sources too far away to matter; its list has only
-    four decimals, so the truth is taken from `sources`.
-
-    Parameters
-    ----------
-    sources : DataFrame
-        What it was given.
-    painted : list of list of float
-        The numbers of its list: type, x, y (from 1), mag, ...
-    name : str
-        What error messages call the frame.
-
-    Raises
-    ------
-    DataError
-        If its list holds a source that `sources` does not.
+    It passes over galaxies too small to draw and sources too far away to matter; its list has only four decimals, so
+    the truth is taken from `sources`. A list with a source that `sources` does not hold is a DataError.
     """
     kept, row = [], 0
     wanted = sources[["x", "y", "mag"]].to_numpy(dtype=float).reshape(-1, 3) + [1.0, 1.0, 0.0]

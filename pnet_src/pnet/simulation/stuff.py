@@ -41,7 +41,7 @@ def galaxies(recipe: Recipe, magnitudes: tuple[float, float], seed: int) -> pd.D
     """
     path = programs.find("stuff", "STUFF")
     if path is None:
-        return as_skymaker(draw_galaxies(recipe, magnitudes, seed))
+        return _as_skymaker(draw_galaxies(recipe, magnitudes, seed))
     program = programs.identify(path, "Stuff")
     bright, faint = magnitudes
     side = int(np.ceil(recipe.size + 2 * MARGIN))
@@ -75,20 +75,9 @@ def galaxies(recipe: Recipe, magnitudes: tuple[float, float], seed: int) -> pd.D
     return table[near[0] & near[1] & table["mag"].between(bright, faint)].reset_index(drop=True)
 
 
-def as_skymaker(population: pd.DataFrame) -> pd.DataFrame:
-    """Return galaxies of `galaxies.draw_galaxies` as SkyMaker describes them, for where Stuff is absent.
-
-    Parameters
-    ----------
-    population : DataFrame
-        x, y, mag, kind, bulge_fraction, bulge_radius and disc_radius (half-light, circularised, arcsec),
-        axis_ratio and angle of the disc.
-
-    Returns
-    -------
-    DataFrame
-        x, y, mag, kind and `GALAXY_COLUMNS`; SkyMaker's disc has a scale length along its major axis.
-    """
+def _as_skymaker(population: pd.DataFrame) -> pd.DataFrame:
+    """Return galaxies of `draw_galaxies` as SkyMaker describes them: its disc has a scale length along the major axis,
+    theirs a circularised half-light radius."""
     return population[["x", "y", "mag", "kind", "bulge_fraction", "bulge_radius"]].assign(
         bulge_aspect=1.0,
         bulge_angle=0.0,
