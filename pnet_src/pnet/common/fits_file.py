@@ -19,24 +19,15 @@ from pnet.common.errors import DataError
 def open_fits(path: str | os.PathLike) -> fits.HDUList:
     """Read a whole FITS file, plain, bzip2 or gzip, into memory.
 
-    Parameters
-    ----------
-    path : path
-        The compression is told by the first bytes, not by the name.
-
-    Returns
-    -------
-    astropy.io.fits.HDUList
-        Holds nothing open on disk.
+    The compression is told by the first bytes, not by the name; nothing is held open on disk.
 
     Raises
     ------
     DataError
         If the file does not exist, is empty, truncated, damaged, or no FITS at all.
     """
-    path = Path(path)
     try:
-        content = path.read_bytes()
+        content = Path(path).read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     return fits_from_bytes(content, path)
@@ -90,7 +81,7 @@ def fits_from_bytes(content: bytes, name: object) -> fits.HDUList:
 
 
 def read_columns(path: str | os.PathLike, columns: Iterable[str], kind: str) -> dict[str, np.ndarray]:
-    """Read columns of the table in HDU 1 of a FITS file.
+    """Read columns of the table in HDU 1 of a FITS file, each of its own type, (N,) for N rows.
 
     Parameters
     ----------
@@ -98,11 +89,6 @@ def read_columns(path: str | os.PathLike, columns: Iterable[str], kind: str) -> 
     columns : iterable of str
     kind : str
         What the file should be, for error messages, as in "a photoObj file".
-
-    Returns
-    -------
-    dict of str to ndarray
-        Of the file's own types, one entry a row.
 
     Raises
     ------

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from pnet.common.errors import ConfigError, MissingError, PNetError
 
+TEXT = {"capture_output": True, "text": True, "errors": "replace"}
+
 
 @dataclass(frozen=True)
 class Program:
@@ -41,15 +43,20 @@ def find(command: str, variable: str) -> str | None:
 
 
 def identify(path: str, name: str) -> Program:
-    """Return the program at `path` with its version; `name` is what it must call itself."""
-    return _identify(path, Path(path).stat().st_mtime_ns, name)
+    """Return the program at `path` with its version; `name` is what it must call itself.
+
+    Raises
+    ------
+    ConfigError
+        If it does not tell a version, or is something else.
+    """
+    return _identify(path, Path(path).stat().st_mtime_ns, name)  # an exchanged file is a new question
 
 
 @lru_cache
 def _identify(path: str, changed: int, name: str) -> Program:
-    # `changed` only makes an exchanged file a new question
     try:
-        done = subprocess.run([path, "-v"], capture_output=True, text=True, errors="replace", timeout=30)
+        done = subprocess.run([path, "-v"], timeout=30, **TEXT)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigError(f"{path} does not tell its version: {error}") from error
     return Program(path, name, parse_version(done.stdout + done.stderr, name))
@@ -68,13 +75,12 @@ def parse_version(text: str, name: str) -> tuple[int, ...]:
 
 
 def run(command: list[str], folder: Path, name: str, timeout: float) -> None:
-    """Run a program in `folder`.
+    """Run a program in `folder`, so that file names can stay short and relative.
 
     Parameters
     ----------
     command : list of str
     folder : Path
-        Its working folder: file names can stay short and relative.
     name : str
         What error messages call the job.
     timeout : float
@@ -87,17 +93,9 @@ def run(command: list[str], folder: Path, name: str, timeout: float) -> None:
     """
     label = Path(command[0]).name
     try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            # LC_ALL: programs read numbers with the decimal sign of the user's language
-            env={**os.environ, "LC_ALL": "C", "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-        )
+        # LC_ALL: programs read numbers with the decimal sign of the user's language
+        environment = {**os.environ, "LC_ALL": "C", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, timeout=timeout, **TEXT)
     except subprocess.TimeoutExpired as error:
         raise PNetError(f"{name}: {label} did not end within {timeout:g} s") from error
     except OSError as error:

@@ -1,9 +1,11 @@
 """Where a result comes from: commit, command, seed, device, versions, hardware."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,16 +13,8 @@ from typing import Any
 from pnet.common import paths
 
 PACKAGES = (
-    "numpy",
-    "scipy",
-    "pandas",
-    "astropy",
-    "torch",
-    "bayesian-torch",
-    "uncertainty-toolbox",
-    "sep",
-    "galsim",
-    "photutils",
+    *("numpy", "scipy", "pandas", "astropy", "torch", "bayesian-torch"),
+    *("uncertainty-toolbox", "sep", "galsim", "photutils"),
 )
 
 
@@ -82,10 +76,8 @@ def versions() -> dict[str, str]:
     """Return the versions of Python, of this project and of the packages that numbers depend on."""
     found = {"python": platform.python_version()}
     for name in ("pnet-companion", *PACKAGES):
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 
@@ -97,11 +89,8 @@ def machine() -> dict[str, Any]:
 
 def _cpu_name() -> str:
     """Return the processor's model name as the system tells it."""
-    try:
-        with open("/proc/cpuinfo") as stream:
-            for line in stream:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), flags=re.MULTILINE)
+        if found:
+            return found[1].strip()
     return platform.processor() or platform.machine() or "unknown"

@@ -47,6 +47,25 @@ def sky_program() -> programs.Program:
     return program
 
 
+def expected_image(
+    conditions: Conditions, sources: pd.DataFrame, name: str = "frame"
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Let SkyMaker paint a field without noise: (size, size) float64 electrons, sky included, and the truth of
+    `simulate_frame`."""
+    program = sky_program()
+    settings, lines = skymaker_files.configuration(conditions), skymaker_files.source_list(sources)
+    with tempfile.TemporaryDirectory(prefix="pnet-sky-") as temporary:
+        folder = Path(temporary)
+        skymaker_files.write_settings(folder / "program.conf", settings)
+        (folder / "sources.txt").write_text(lines)  # not frame.list: that is the output, and `sky` does not overwrite
+        programs.run([program.path, "sources.txt", "-c", "program.conf"], folder, name, TIME_LIMIT)
+        adu = skymaker_files.read_image(folder / "frame.fits", conditions.size, name)
+        painted = skymaker_files.read_list(folder / "frame.list", name)
+    truth = skymaker_files.painted_sources(sources, painted, name)
+    truth = truth.assign(flux=conditions.flux(truth["mag"]))[["x", "y", "mag", "flux", "kind"]]
+    return adu * conditions.gain, truth
+
+
 def simulate_frame(
     conditions: Conditions, sources: pd.DataFrame, seed: int, *, name: str = "frame"
 ) -> tuple[np.ndarray, pd.DataFrame]:
@@ -77,19 +96,8 @@ def simulate_frame(
     PNetError
         If it fails or does not end in time.
     """
-    program = sky_program()
-    settings, lines = skymaker_files.configuration(conditions), skymaker_files.source_list(sources)
-    with tempfile.TemporaryDirectory(prefix="pnet-sky-") as temporary:
-        folder = Path(temporary)
-        skymaker_files.write_settings(folder / "program.conf", settings)
-        (folder / "sources.txt").write_text(lines)  # not frame.list: that is the output, and `sky` does not overwrite
-        programs.run([program.path, "sources.txt", "-c", "program.conf"], folder, name, TIME_LIMIT)
-        adu = skymaker_files.read_image(folder / "frame.fits", conditions.size, name)
-        painted = skymaker_files.read_list(folder / "frame.list", name)
-    truth = skymaker_files.painted_sources(sources, painted, name)
-    truth = truth.assign(flux=conditions.flux(truth["mag"]))[["x", "y", "mag", "flux", "kind"]]
-    light = torch.from_numpy(adu * conditions.gain)[None]
-    return renderer.read_out(light, conditions, derive(seed, "skymaker", "noise")), truth
+    light, truth = expected_image(conditions, sources, name)
+    return renderer.read_out(torch.from_numpy(light)[None], conditions, derive(seed, "skymaker", "noise")), truth
 
 
 def make_frames(

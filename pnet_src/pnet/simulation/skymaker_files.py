@@ -11,6 +11,7 @@ import pandas as pd
 from pnet.common.errors import ConfigError, DataError
 from pnet.common.fits_file import open_fits
 from pnet.simulation.recipe import Conditions
+from pnet.sky.psf import Aureole
 
 OVERSAMPLING, MAP_SIZE = 11, 2048  # odd, so that the pixel stays centred; the map reaches to 93 px
 LIST_DIGITS = 2e-4  # px and mag; the program writes four decimals
@@ -42,6 +43,7 @@ def configuration(conditions: Conditions) -> dict[str, object]:
         value = getattr(conditions, name)
         if not np.isfinite(value) or (name in other and value < 0) or (name in positive and value <= 0):
             raise ConfigError(f"conditions: {name} is {value}, it must be {allowed}")
+    aureole = conditions.aureole or Aureole(radius=0)
     return {
         "IMAGE_NAME": "frame.fits",
         "IMAGE_SIZE": int(conditions.size),
@@ -62,8 +64,8 @@ def configuration(conditions: Conditions) -> dict[str, object]:
         "ARM_COUNT": conditions.optics.arms,
         "ARM_THICKNESS": conditions.optics.arm_thickness,
         "WAVELENGTH": conditions.optics.wavelength,
-        "AUREOLE_RADIUS": conditions.aureole.radius if conditions.aureole else 0,
-        "AUREOLE_SB": conditions.aureole.sb if conditions.aureole else 0,
+        "AUREOLE_RADIUS": aureole.radius,
+        "AUREOLE_SB": aureole.sb,
         "BACK_MAG": conditions.sky_mag,
         "STARCOUNT_ZP": 0,  # only what the list says
         "VERBOSE_TYPE": "QUIET",
