@@ -15,7 +15,6 @@ from pnet.common.metrics import Estimate
 from pnet.evaluation.ledger import Entry, entries_of
 from pnet.evaluation.scores import Score
 
-FOLDER = paths.RESULTS / "studies"
 SHARES = ("precision", "recall", "ap", "pairs_found", "coverage_68", "flagged", "flagged_sigma")  # in percent
 
 
@@ -38,23 +37,18 @@ def checked(path: Path, command: str, **kinds: type) -> dict[str, Any] | None:
         raise DataError(f"{path}: not the result of `{command}`: {error!r}") from error
 
 
-def read(name: str, folder: Path = FOLDER) -> dict[str, Any] | None:
+def read(name: str) -> dict[str, Any] | None:
     """Return what ``python -m studies <name>`` wrote, None where it has not been made; DataError as `checked`."""
-    return checked(folder / f"{name}.json", f"python -m studies {name}", rows=list, columns=dict, provenance=dict)
+    path = paths.RESULTS / "studies" / f"{name}.json"
+    return checked(path, f"python -m studies {name}", rows=list, columns=dict, provenance=dict)
 
 
 def table(content: dict[str, Any]) -> pd.DataFrame:
     """Return the table of a study, one change a row, as texts; without columns that no row has a value for."""
     # JSON keeps the keys in the order of the alphabet: the row's name comes first.
     columns = sorted(content["columns"].items(), key=lambda item: item[0] not in ("name", "title"))
-    return pd.DataFrame(
-        {
-            heading: _cell(row.get(key), key in SHARES)
-            for key, heading in columns
-            if any(other.get(key) is not None for other in content["rows"])
-        }
-        for row in content["rows"]
-    )
+    table = pd.DataFrame({head: _cell(row.get(key), key in SHARES) for key, head in columns} for row in content["rows"])
+    return table.loc[:, (table != NO_VALUE).any()]
 
 
 def _cell(value: float | str | None, share: bool) -> str:
@@ -63,9 +57,9 @@ def _cell(value: float | str | None, share: bool) -> str:
     return percent(value) if share else number(value)
 
 
-def show(name: str, folder: Path = FOLDER) -> str:
+def show(name: str) -> str:
     """Return the table of a study as HTML with where it is from, or which command makes it."""
-    content = read(name, folder)
+    content = read(name)
     if content is None:
         return shown.notice(f"study-{name}", shown.MISSING, {})
     record = content["provenance"]
@@ -74,10 +68,10 @@ def show(name: str, folder: Path = FOLDER) -> str:
     return f"{to_html(table(content))}<p><small>{where}: <code>{command}</code></small></p>"
 
 
-def entries(folder: Path = FOLDER) -> list[Entry]:
+def entries() -> list[Entry]:
     """Return the numbers of the studies of stress and of sampling speed that the ledger keeps."""
     found = []
-    stress, sampling = read("stress", folder), read("sampling", folder)
+    stress, sampling = read("stress"), read("sampling")
     for row in stress["rows"] if stress else []:
         title, n = row["title"], int(row["n"])
         flagged = Estimate(row["flagged"], row["flagged_low"], row["flagged_high"], n)
@@ -89,16 +83,16 @@ def entries(folder: Path = FOLDER) -> list[Entry]:
         found += entries_of(kept, f"study.stress.{row['name']}", "released", stress["provenance"])
     if sampling:
         fast = max(sampling["rows"], key=lambda row: row["speed"])
-        n = int(fast["stars"])
+        seconds, speed = (Estimate(fast[name], n=int(fast["stars"])) for name in ("seconds", "speed"))
         kept = {
-            "seconds": Score(Estimate(fast["seconds"], n=n), f"{fast['samples']} samples of {n:,} stars", "s"),
-            "speed": Score(Estimate(fast["speed"], n=n), "times as fast as the plain loop of the same net"),
+            "seconds": Score(seconds, f"{fast['samples']} samples of {seconds.n:,} stars", "s"),
+            "speed": Score(speed, "times as fast as the plain loop of the same net"),
         }
         found += entries_of(kept, "study.sampling", "released", sampling["provenance"])
     return found
 
 
-def outside(study: dict[str, Any] | None, least: float = 0.8) -> tuple[int, int]:
-    """Return how many conditions of the stress study are told from validation stars with an AUC of `least`, of all."""
+def outside(study: dict[str, Any] | None) -> tuple[int, int]:
+    """Return how many conditions of the stress study are told from validation stars with an AUC of 0.8, of all."""
     rows = [row for row in study["rows"] if row["name"] not in ("validation", "in_range")] if study else []
-    return sum(row["auc"] >= least for row in rows), len(rows)
+    return sum(row["auc"] >= 0.8 for row in rows), len(rows)

@@ -12,7 +12,7 @@ from pnet.book.names import DATASET_NAMES
 from pnet.common import metrics
 from pnet.common.seeds import derive
 from pnet.evaluation import calibration_metrics, scores
-from pnet.evaluation.error_bars import LEVELS, SMALLEST
+from pnet.evaluation.error_bars import LEVELS, SMALLEST, stars_of
 from pnet.evaluation.ledger import Entry, Ledger
 from pnet.evaluation.scores import Score
 from studies.conditions import GROUPS
@@ -43,25 +43,22 @@ def by_group(ledger: Ledger, dataset: str = "simulation", *, seed: int) -> Figur
     """
     figure, axes = style.new(3, 2, height=8.2)
     for number, group in enumerate(GROUPS):
-        left, right = axes[number]
-        scatter = _entries(ledger, f"{dataset}.pnet.z_scatter.{group}.")
-        robust = _entries(ledger, f"{dataset}.pnet.z_scatter_robust.{group}.")
-        area = _entries(ledger, f"{dataset}.pnet.miscalibration_area.{group}.")
         titles = [f"({'abcdef'[2 * number + i]}) {what}" for i, what in enumerate(("std of error / σ", "area"))]
-        if not scatter or not area:
-            for ax, title in zip((left, right), titles, strict=True):
+        names = ("z_scatter", "z_scatter_robust", "miscalibration_area")
+        scatter, robust, area = (_entries(ledger, f"{dataset}.pnet.{name}.{group}.") for name in names)
+        if scatter and area:
+            offset = 0.5 if group == "mag" else 0.0  # a bin's middle
+            _scatter(axes[number, 0], scatter, robust, offset, legend=number == 0)
+            _areas(axes[number, 1], area, offset, derive(seed, "floor", group), legend=number == 0)
+        for ax, title in zip(axes[number], titles, strict=True):
+            if scatter and area:
+                ax.set_title(title)
+                if group == "crowding":
+                    ax.set_xticks([x for x, _ in scatter], ["0", "1", "2 or more"][: len(scatter)])
+                    ax.set_xlim(-0.5, 2.5)
+            else:
                 style.empty(ax, title)
-                ax.set_xlabel(LABELS[group])
-            continue
-        offset = 0.5 if group == "mag" else 0.0  # a bin's middle
-        _scatter(left, scatter, robust, offset, legend=number == 0)
-        _areas(right, area, offset, derive(seed, "floor", group), legend=number == 0)
-        for ax, title in zip((left, right), titles, strict=True):
-            ax.set(xlabel=LABELS[group])
-            ax.set_title(title)
-            if group == "crowding":
-                ax.set_xticks([x for x, _ in scatter], ["0", "1", "2 or more"][: len(scatter)])
-                ax.set_xlim(-0.5, 2.5)
+            ax.set_xlabel(LABELS[group])
     return figure
 
 
@@ -109,25 +106,22 @@ def pit(table: pd.DataFrame, datasets: tuple[str, ...] = ("simulation", "sdss"))
     """Draw PIT histograms of magnitudes: flat where error bars are right, within the noise that n stars leave."""
     figure, axes = style.new(1, len(datasets), height=3.6)
     for letter, ax, dataset in zip("abcd", axes[0], datasets, strict=False):
-        stars = scores.matched(scores.select(table, dataset, "pnet"), "mag", "mag_err", "truth_mag")
+        stars = stars_of(table, dataset)
         title = f"({letter}) {DATASET_NAMES.get(dataset, dataset)}"
+        ax.set_xlabel("PIT, Φ((true − predicted) / σ)")
         if len(stars) < SMALLEST:
             style.empty(ax, title)
-            ax.set_xlabel("PIT, Φ((true − predicted) / σ)")
             continue
         values = calibration_metrics.pit(*(stars[name].to_numpy(float) for name in ("truth_mag", "mag", "mag_err")))
         # at least some seven stars a bin, so that there is a shape to see
         bins = int(np.clip(len(values) // 7, 4, calibration_metrics.PIT_BINS))
         counts = np.histogram(values, bins, (0, 1))[0] / (len(values) / bins)
-        edges = np.linspace(0, 1, bins + 1)
-        ax.bar(
-            edges[:-1], counts, 1 / bins, align="edge", color=style.COLOURS["pnet"], edgecolor="white", linewidth=0.5
-        )
+        colours = {"color": style.COLOURS["pnet"], "edgecolor": "white", "linewidth": 0.5}
+        ax.bar(np.linspace(0, 1, bins + 1)[:-1], counts, 1 / bins, align="edge", **colours)
         noise = stats.binom(len(values), 1 / bins).ppf([0.025, 0.975]) / (len(values) / bins)
         ax.axhspan(*noise, color=style.COLOURS["grey"], alpha=0.4, linewidth=0, zorder=3)
         ax.axhline(1, color=style.COLOURS["limit"], linewidth=1, zorder=4)
-        ax.set(xlim=(0, 1), ylim=(0, 1.35 * max(float(counts.max()), noise[1])))
-        ax.set(xlabel="PIT, Φ((true − predicted) / σ)", ylabel="stars over expected")
+        ax.set(xlim=(0, 1), ylim=(0, 1.35 * max(float(counts.max()), noise[1])), ylabel="stars over expected")
         ax.set_title(title)
         text = f"{len(values)} stars"
         if len(values) >= 5 * calibration_metrics.PIT_BINS:
@@ -143,10 +137,10 @@ def coverage(compared: dict[str, Score]) -> Figure:
     figure, axes = style.new(2, 1, height=7.0)
     for letter, ax, level in zip("ab", axes[:, 0], LEVELS, strict=True):
         title = f"({letter}) intervals of {100 * level:.0f} %"
+        ax.set_xlabel(LABELS["mag"])
         head = f"coverage_{100 * level:.0f}."
         if not any(key.startswith(head) for key in compared):
             style.empty(ax, title)
-            ax.set_xlabel(LABELS["mag"])
             continue
         ax.axhline(level, color=style.COLOURS["limit"], linewidth=1)
         for number, (name, (label, colour, marker)) in enumerate(STYLES.items()):
@@ -155,7 +149,7 @@ def coverage(compared: dict[str, Score]) -> Figure:
             value, reach = panels.intervals([compared[key].estimate for key in keys])
             bars = {"fmt": marker, "markersize": 5, "elinewidth": 1.1, "color": style.COLOURS[colour], "label": label}
             ax.errorbar(x, value, yerr=reach, **bars)
-        ax.set(xlabel=LABELS["mag"], ylabel="share of stars inside")
+        ax.set_ylabel("share of stars inside")
         low, high = ax.get_ylim()
         ax.set_ylim(low, high + 0.25 * (high - low))
         ax.set_title(title)

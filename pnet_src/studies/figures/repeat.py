@@ -20,14 +20,14 @@ def repeatability(table: pd.DataFrame, ledger: Ledger, pair: str = "stripe82") -
     Parameters
     ----------
     table : DataFrame
-        From `repeat.read`.
+        `repeat.COLUMNS`.
     ledger : Ledger
         With the entries of `repeat_scores.entries`.
     pair : str
     """
     figure, axes = style.new(2, 3, height=5.6, width=7.2, sharex=True)
     for column, (quantity, title, unit) in enumerate(PANELS):
-        _differences(axes[0, column], table, pair, quantity, f"{title}", unit)
+        _differences(axes[0, column], table, pair, quantity, title, unit)
         _by_magnitude(axes[1, column], ledger, pair, quantity, unit)
         axes[1, column].set_xlabel("g / mag")
     axes[0, 0].set_xlim(13.9, 20.1)
@@ -43,17 +43,9 @@ def _differences(ax: Axes, table: pd.DataFrame, pair: str, quantity: str, title:
     if stars.empty:
         style.empty(ax, title)
         return
-    promised = stars["sigma"].notna().all()
-    ax.errorbar(
-        stars["mag"],
-        stars["delta"],
-        yerr=stars["sigma"] if promised else None,
-        fmt="o",
-        markersize=3,
-        linewidth=0.8,
-        color=style.COLOURS["pnet"],
-        alpha=0.75,
-    )
+    promised = stars["sigma"] if stars["sigma"].notna().all() else None
+    look = {"fmt": "o", "markersize": 3, "linewidth": 0.8, "color": style.COLOURS["pnet"], "alpha": 0.75}
+    ax.errorbar(stars["mag"], stars["delta"], yerr=promised, **look)
     ax.axhline(0, color=style.COLOURS["grey"], linewidth=1)
     # wide enough for nearly all stars; a variable star must not flatten the rest
     reach = 1.25 * float(np.quantile(np.abs(stars["delta"]), 0.96))
@@ -78,9 +70,8 @@ def _by_magnitude(ax: Axes, ledger: Ledger, pair: str, quantity: str, unit: str)
     value = np.array([entry.value for entry in scatter])
     # a scatter of n values is known to 1/√(2n), the robust one to 1.65 times that
     error = 1.65 * value / np.sqrt(2 * np.array([entry.n for entry in scatter]))
-    ax.errorbar(
-        x, value, yerr=error, fmt="o", color=style.COLOURS["pnet"], label="scatter between epochs / √2", zorder=3
-    )
+    label = "scatter between epochs / √2"
+    ax.errorbar(x, value, yerr=error, fmt="o", color=style.COLOURS["pnet"], label=label, zorder=3)
     promised = np.array([ledger.value(f"{head}_predicted.{name}") for _, name in bins])
     if np.isfinite(promised).any():
         ax.plot(x, promised, "-s", color=style.COLOURS["sextractor"], markersize=4, label="promised")

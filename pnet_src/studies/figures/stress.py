@@ -42,8 +42,8 @@ def conditions(study: dict[str, Any] | None) -> Figure:
     titles = ("(a) parts and error", "(b) novelty")
     if not study:
         for ax, title in zip(axes[0], titles, strict=True):
-            style.empty(ax, title)
             ax.set_xlabel("no study")
+            style.empty(ax, title)
         return figure
     rows = study["rows"]
     y = -np.arange(len(rows), dtype=float)
