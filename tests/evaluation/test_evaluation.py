@@ -50,7 +50,7 @@ def test_a_frame_or_file_that_fails_names_itself(rng, tmp_path):
 
     with pytest.raises(DataError, match="frame bad: sep failed: ValueError: no such luck"):
         measurements.evaluate(source(truths), {"sep": fragile}, "simulation")
-    with pytest.raises(DataError, match="frame good: pnet failed: detections: column.*confidence"):
+    with pytest.raises(DataError, match="frame good: pnet failed: .*detections.*confidence"):
         measurements.evaluate(source(truths), {"pnet": lambda f: noisy(f).drop(columns="confidence")}, "sdss")
     with pytest.raises(DataError, match="frame good: the limit failed"):
         measurements.evaluate(source(truths, lambda *_: None), {"pnet": noisy}, "sdss")

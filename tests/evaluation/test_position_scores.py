@@ -88,6 +88,7 @@ def test_the_displacement_is_taken_off_where_skymaker_made_the_frames(measured):
     entries = entries_from_measurements(moved, seed=1, provenance={"engine": "frames"}, groups=("positions",))
     found = ledger.Ledger(entries)
     assert found.value("simulation.pnet.x_over_limit_placed.14-20") == pytest.approx(0, abs=1e-9)
+    assert all(f"simulation.pnet.{key}" in found for key in ("ellipse_95_placed.faint", "bpnn_x_over_limit_placed.18"))
     entry = found["simulation.pnet.ellipse_68_placed.all"]
     assert entry.value == 1.0 and "SkyMaker put the light" in entry.title
     rendered = entries_from_measurements(moved, seed=1, provenance={"engine": "renderer"}, groups=("positions",))
@@ -120,14 +121,3 @@ def test_the_displacement_is_skymakers(rng):
     for found, listed in ((found_x, x), (found_y, y)):
         assert np.std(found - listed) > 0.001
         assert np.std(found - listed - limits.skymaker_displacement(listed)) < 5e-5
-
-
-def test_variants_have_keys_of_their_own(measured):
-    found = compute(measured, "simulation", "pnet", seed=1, groups=("positions",), record={"engine": "skymaker"})
-    for key in (
-        "x_over_limit_placed.14-20",
-        "ellipse_95_placed.faint",
-        "y_pull_placed.15",
-        "bpnn_x_over_limit_placed.18",
-    ):
-        assert key in found

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from pnet.common.errors import MissingError
-from pnet.evaluation import measurements
+from pnet.evaluation import measurements, scores
 from pnet.evaluation.entries import entries_from_measurements
 from pnet.evaluation.ledger import Entry, Ledger
 
@@ -27,14 +27,12 @@ def check(ledger: Path, reference: Path) -> tuple[list[str], int]:
     int
         How many numbers were compared.
     """
-    first, second = Ledger.read(reference), Ledger.read(ledger)
-    common = {
-        dataset: _on_same_frames(dataset, ledger.parent / "measurements", reference.parent / "measurements")
-        for dataset in measurements.DATASETS
-    }
+    folders = ledger.parent / "measurements", reference.parent / "measurements"
+    committed = Ledger.read(reference)
+    common = {dataset: _on_same_frames(dataset, *folders) for dataset in measurements.DATASETS}
     problems, compared = [], 0
-    for entry in second:
-        known = (common.get(entry.key.partition(".")[0]) or first).get(entry.key)
+    for entry in Ledger.read(ledger):
+        known = (common.get(entry.key.partition(".")[0]) or committed).get(entry.key)
         if known is None or known.value is None or entry.value is None or entry.source != "live":
             continue
         compared += 1
@@ -42,8 +40,7 @@ def check(ledger: Path, reference: Path) -> tuple[list[str], int]:
             good = abs(known.value - entry.value) <= SAME * max(abs(known.value), abs(entry.value), SMALL)
             rule = f"both from n = {entry.n}, so they must agree to {100 * SAME:g} %"
         else:
-            low, high = _interval(entry)
-            known_low, known_high = _interval(known)
+            (low, high), (known_low, known_high) = _interval(entry), _interval(known)
             good = low <= known_high and known_low <= high
             rule = f"95 % intervals of n = {entry.n} and n = {known.n} do not meet"
         if not good:
@@ -58,14 +55,13 @@ def _on_same_frames(dataset: str, run: Path, committed: Path) -> Ledger | None:
         there, provenance = measurements.read(committed / f"{dataset}.parquet")
     except MissingError:
         return None
-    there = there[there["frame"].isin(set(here["frame"]))]
+    there = there[there["frame"].isin(here["frame"])]
     truth = ["frame", "truth_x", "truth_y", "truth_mag"]
     one, other = (
-        table.loc[(table["method"] == "pnet") & table["truth_x"].notna(), truth].round(6).sort_values(truth)
-        for table in (here, there)
+        scores.rows(table, dataset, "pnet")[truth].dropna().round(6).sort_values(truth) for table in (here, there)
     )
     # Frames of another engine may bear the same names.
-    if not np.array_equal(one.to_numpy(), other.to_numpy()):
+    if not np.array_equal(one, other):
         return None
     return Ledger(entries_from_measurements(there, seed=record["seed"], provenance=provenance))
 

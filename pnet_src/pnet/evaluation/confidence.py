@@ -92,16 +92,10 @@ class Reliability:
 
 
 def reliability(confidence: np.ndarray, is_star: np.ndarray, *, seed: int, edges: np.ndarray = EDGES) -> Reliability:
-    """Return how the share of stars goes with the confidence, or with a probability made of it.
+    """Return how the share of stars goes with the confidence, (N,), or with a probability made of it.
 
-    Parameters
-    ----------
-    confidence : ndarray, (N,)
-    is_star : ndarray, (N,), bool
-    seed : int
-        Of the bootstrap.
-    edges : ndarray
-        Of the bins; what lies outside counts for the outermost.
+    `is_star`, (N,) bool, tells the stars, `seed` is that of the bootstrap. What lies outside the bins' `edges` counts
+    for the outermost.
     """
     confidence, star = metrics.flat(confidence=confidence, is_star=is_star)
     bins = len(edges) - 1
@@ -112,64 +106,46 @@ def reliability(confidence: np.ndarray, is_star: np.ndarray, *, seed: int, edges
         mean = confidence[index == i].mean()
         rows.append((edges[i], edges[i + 1], mean, share.value, share.low, share.high, share.n))
 
-    def expected_error(each: np.ndarray, stars: np.ndarray, where: np.ndarray, axis: int = -1) -> np.ndarray:
-        gap = stars - each
+    def expected_error(gap: np.ndarray, where: np.ndarray, axis: int = -1) -> np.ndarray:
         sums = [np.abs(np.where(where == i, gap, 0.0).sum(axis=axis)) for i in range(bins)]
         return np.sum(sums, axis=0) / gap.shape[axis]
 
-    error = metrics.bootstrap(expected_error, confidence, star, index.astype(float), seed=seed)
+    error = metrics.bootstrap(expected_error, star - confidence, index.astype(float), seed=seed)
     brier = float(np.mean((confidence - star) ** 2)) if star.size else np.nan
     columns = ["low", "high", "mean", "share", "share_low", "share_high", "n"]
     return Reliability(pd.DataFrame(rows, columns=columns), error, brier)
 
 
 def label(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the detections of a measurement table with their fate: confidence, is_star, frame.
+    """Return the detections of a measurement table with their fate: frame, confidence, is_star.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        One method's rows on simulated frames (`measurements.COLUMNS`, or those of `matching.compare` with ``frame``).
-        Detections in the border are left out.
+    `rows` are one method's on simulated frames (`measurements.COLUMNS`, or those of `matching.compare` with ``frame``).
+    Detections in the border are left out.
     """
     known = rows[rows["confidence"].ge(FLOOR) & contaminants.inside(rows, "x", "y")]
     return known[["frame", "confidence"]].assign(is_star=known["truth_kind"] == "star").reset_index(drop=True)
 
 
 def from_frames(
-    model: Any,
-    files: Sequence[str | os.PathLike],
-    refiner: tuple[Any, Mapping[str, Any]] | None = None,
-    progress: bool = False,
+    model: Any, files: Sequence[Path], step: tuple[Any, Mapping[str, Any]] | None, progress: bool
 ) -> pd.DataFrame:
     """Return what a detection net finds on simulated frames beside their lists, down to `FLOOR`.
 
-    Parameters
-    ----------
-    model : PhotometryDetectionNet
-        In evaluation mode.
-    files : sequence of path
-        Validation frames, plain or with galaxies.
-    refiner : (network, card), optional
-        Refinement step, as from `weights.load`; without it positions and fluxes are those of the map.
-
-    Returns
-    -------
-    DataFrame
-        As from `matching.compare`, with ``frame`` and ``method``; counted as in `pnet.evaluation.contaminants`.
-        ``mag`` is the net's own magnitude.
+    As from `matching.compare`, with ``frame`` and ``method``; counted as in `pnet.evaluation.contaminants`. `step` is
+    network and card of the refinement step; without it positions and fluxes are those of the map. ``mag`` is the net's
+    own magnitude.
     """
     parts = []
     for file in tqdm(files, desc="calibrate the confidence", disable=not progress):
         frame, truth = read_realistic(file)
         subtracted = background.subtracted(frame)
         found = detect_image(model, *subtracted, FLOOR)
-        if refiner is not None:
-            found = refine(refiner[0], frame, found, scales_of(refiner[1]), subtracted)
+        if step is not None:
+            found = refine(step[0], frame, found, scales_of(step[1]), subtracted)
         found = found.assign(mag=frame.magnitude(found["flux"].to_numpy()))
         rows = matching.compare(truth, found, frame.shape, mask=frame.mask)
         # frames of two splits may bear one name
-        parts.append(rows.assign(frame=f"{Path(file).parent.name}/{frame.name}", method="pnet"))
+        parts.append(rows.assign(frame=f"{file.parent.name}/{frame.name}", method="pnet"))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -208,12 +184,11 @@ def calibrate_card(
 
     Parameters
     ----------
-    card : path
-        Of a detection net, as in `weights.resolve`.
+    card, refiner : str or path
+        Weights of a detection net and of the refinement step, as in `weights.resolve`; without the latter the map's
+        positions are taken.
     folder : path
         See `validation_frames`.
-    refiner : str or path, optional
-        Weights of the refinement step, as in `weights.resolve`; None for the map's positions.
     seed : int
         Of the bootstrap intervals.
 
@@ -252,33 +227,24 @@ def cross_validated(detections: pd.DataFrame) -> np.ndarray:
 
     `detections` is as from `label`.
     """
+    confidence, star = (detections[name].to_numpy() for name in ("confidence", "is_star"))
     group = pd.factorize(detections["frame"])[0] % FOLDS
     result = np.full(len(detections), np.nan)
-    for fold in np.unique(group):
-        others = detections[group != fold]
-        result[group == fold] = fit(others["confidence"], others["is_star"]).apply(
-            detections["confidence"][group == fold]
-        )
+    for held in (group == fold for fold in np.unique(group)):
+        result[held] = fit(confidence[~held], star[~held]).apply(confidence[held])
     return result
 
 
 def pair(rows: pd.DataFrame, calibration: Calibration | None, *, seed: int) -> tuple[Reliability, Reliability | None]:
     """Return the reliability of the confidence and of the calibrated probability (None without a calibration).
 
-    Parameters
-    ----------
-    rows : DataFrame
-        PNet's measurements on one simulated data set (`measurements.COLUMNS`).
-    calibration : Calibration, optional
-    seed : int
-        Of the bootstrap intervals.
+    `rows` are as for `label`, of PNet on one data set; `seed` is that of the bootstrap intervals.
     """
     known = label(rows)
     values, star = known["confidence"].to_numpy(), known["is_star"].to_numpy()
     before = reliability(values, star, seed=seed)
-    if calibration is None:
-        return before, None
-    return before, reliability(calibration.apply(values), star, seed=seed, edges=WHOLE)
+    after = calibration and reliability(calibration.apply(values), star, seed=seed, edges=WHOLE)
+    return before, after
 
 
 def compute(table: pd.DataFrame, dataset: str, method: str, seed: int, record: Mapping[str, Any]) -> dict[str, Score]:
@@ -298,10 +264,9 @@ def compute(table: pd.DataFrame, dataset: str, method: str, seed: int, record: M
             found[f"{name}_brier"] = Score(Estimate(known.brier, n=n), f"Brier score of the {name}")
     if not found or dataset != "realistic" or fitted is None or fitted.threshold is None:
         return found
-    rates = contaminants.rates(scores.working(table, dataset, method, fitted.threshold))
+    rates = contaminants.rates(table, fitted.threshold)
     at_chosen = f"confidence ≥ {fitted.threshold:g}, chosen on validation frames"
     found["threshold_chosen"] = Score(Estimate(fitted.threshold, n=fitted.n), "threshold chosen on validation frames")
-    found["recall_at_chosen"] = Score(rates["recall"], f"recall, {at_chosen}", limit=1.0)
-    for name, title in contaminants.PRECISIONS.items():
-        found[f"{name}_at_chosen"] = Score(rates[name], f"precision, {at_chosen}; {title}", limit=1.0)
-    return found
+    titles = {"recall": f"recall, {at_chosen}"}
+    titles |= {name: f"precision, {at_chosen}; {title}" for name, title in contaminants.PRECISIONS.items()}
+    return found | {f"{name}_at_chosen": Score(rates[name], title, limit=1.0) for name, title in titles.items()}

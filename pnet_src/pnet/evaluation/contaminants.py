@@ -3,13 +3,11 @@
 The paper's simulation holds stars of 13 to 20 mag alone. A real field also holds stars too faint for the catalogue
 and galaxies, and its list goes deeper than any detection. Two rules of the simple frames do not fit any more:
 
-Isolation. Nearly every star has some source of 22 mag within 10 px, and if any source spoiled its neighbours few
-stars would be left, none of them in the busy places. Here a neighbour within 10 px excludes a star if it has more than
-a tenth of its light (is less than `CONTRAST` = 2.5 mag fainter); what is fainter is part of the background.
+Isolation. Nearly every star has some source of 22 mag within 10 px. Here a neighbour within 10 px excludes a star only
+if it has more than a tenth of its light (is less than `CONTRAST` mag fainter); what is fainter is background.
 
 False detections. On the simple frames whatever is found on a source that does not count is left out. Here galaxies are
-the contaminants that the frames exist for: a galaxy which a method lists as a star of the catalogue's range is a
-false detection. The figures, from lenient to strict, all with the same true detections:
+the contaminants that the frames exist for. The figures, from lenient to strict, all with the same true detections:
 
 - ``precision_galaxies_ignored``: false is what lies on nothing, the rule of the simple frames;
 - ``precision`` (the main one): false are also detections on galaxies that the method measured brighter than 20 mag, so
@@ -17,8 +15,7 @@ false detection. The figures, from lenient to strict, all with the same true det
 - ``precision_all_galaxies``: false are also those on galaxies which the method itself measured fainter;
 - ``precision_strict``: false is also what lies on a star outside 13 to 20 mag, though it is a star.
 
-A galaxy is subject to the same rules of edge and isolation as a star: one that overlaps a star is neither right nor
-wrong.
+A galaxy that overlaps a star, by the same rules of edge and isolation, is neither right nor wrong.
 """
 
 import numpy as np
@@ -71,15 +68,8 @@ def mark_counted(table: pd.DataFrame, frame: Frame) -> pd.DataFrame:
 def on_galaxies(rows: pd.DataFrame) -> pd.Series:
     """Return where a detection lies on a galaxy that is isolated and not at the edge.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        Measurements of one method (`measurements.COLUMNS`), whole simulated frames.
-
-    Raises
-    ------
-    DataError
-        If rows of several methods are given: every source would be its own neighbour.
+    `rows` are measurements of one method on whole simulated frames: with several (DataError) every source would be its
+    own neighbour.
     """
     if rows["method"].nunique() > 1:
         raise DataError(f"rows of {rows['method'].nunique()} methods were given, one at a time is needed")
@@ -115,12 +105,9 @@ def rates(rows: pd.DataFrame, threshold: float = -np.inf, galaxies: pd.Series | 
 
 
 def sweep(rows: pd.DataFrame, thresholds: np.ndarray = STEPS) -> pd.DataFrame:
-    """Return precision and recall of `rates` for several thresholds of the confidence.
+    """Return precision and recall of `rates` for several thresholds of the confidence, a row each.
 
-    Returns
-    -------
-    DataFrame
-        threshold, precision, precision_low, precision_high, recall, recall_low, recall_high.
+    Columns are threshold, precision, precision_low, precision_high, recall, recall_low, recall_high.
     """
     found, galaxies = [], on_galaxies(rows)
     for threshold in thresholds:
@@ -135,12 +122,7 @@ def choose_threshold(rows: pd.DataFrame) -> float:
     """Return the threshold of the confidence with the largest F1, in the middle of the best ones where several tie.
 
     F1 = 2 · precision · recall / (precision + recall) with the main precision. For validation frames only: on frames
-    that are reported on, a chosen threshold flatters.
-
-    Raises
-    ------
-    DataError
-        If no star was found at any threshold.
+    that are reported on, a chosen threshold flatters. A DataError where no star was found at any threshold.
     """
     table = sweep(rows)
     f1 = 2 * table["precision"] * table["recall"] / (table["precision"] + table["recall"])

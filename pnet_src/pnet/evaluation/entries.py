@@ -5,7 +5,6 @@ from typing import Any
 
 import pandas as pd
 
-from pnet.common.errors import ConfigError
 from pnet.common.seeds import derive
 from pnet.evaluation import confidence, detections, error_bars, photometry, positions, scores
 from pnet.evaluation.ledger import Entry, entries_of
@@ -43,12 +42,9 @@ def compute(
     groups : tuple of str
         Which of `GROUPS`.
     record : mapping, optional
-        The JSON beside the measurements: ``engine``, what made the frames (`datasets.ENGINES`), and
-        ``confidence_calibration``, from the card of the detection net that measured, are used where they are there.
+        The JSON beside the measurements, of which ``engine``, what made the frames (`datasets.ENGINES`), and
+        ``confidence_calibration``, from the card of the detection net that measured, are used.
     """
-    unknown = [name for name in groups if name not in GROUPS]
-    if unknown:
-        raise ConfigError(f"group(s) {', '.join(unknown)} unknown, allowed are {', '.join(GROUPS)}")
     chosen = scores.rows(table, dataset, method)
     result: dict[str, Score] = {}
     for group in groups if len(chosen) else ():
@@ -67,17 +63,7 @@ def entries_from_measurements(
 ) -> list[Entry]:
     """Return every number of Tables 1 and 2 and of Figures 6 to 9 for all data sets and methods of a table.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Measurements (`measurements.COLUMNS`).
-    seed : int
-        Of the bootstrap intervals.
-    source : {"live", "released"}
-    provenance : mapping, optional
-        The JSON beside the measurements; its command, commit, date, device and seed are kept.
-    groups : tuple of str
-        Which of `GROUPS`.
+    Parameters are those of `compute`; `provenance` is its `record`, of which `entries_of` keeps a part.
     """
     entries = []
     for dataset, method in table[["dataset", "method"]].drop_duplicates().itertuples(index=False):

@@ -36,14 +36,8 @@ def bins(stars: pd.DataFrame) -> list[Group]:
 def by_group(stars: pd.DataFrame, groups: Iterable[Group], seed: int) -> dict[str, Score]:
     """Return ``<what>.<group>`` such as ``z_scatter.mag.17``, ``miscalibration_area.mag.17``, ``coverage_68.mag.17``.
 
-    Parameters
-    ----------
-    stars : DataFrame
-        As of `stars_of`.
-    groups : iterable of (str, str, ndarray)
-        Key, label and members; those of fewer than `SMALLEST` stars have no scores.
-    seed : int
-        Of the group of scores; every group derives its own.
+    `stars` are as of `stars_of`; `groups` are key, label and members, (N,) bool: those of fewer than `SMALLEST` stars
+    have no scores. Every group derives its own seed.
     """
     found: dict[str, Score] = {}
     for key, label, member in groups:

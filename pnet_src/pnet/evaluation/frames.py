@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pnet.common.errors import ConfigError, DataError, MissingError, PNetError
+from pnet.common.errors import DataError, MissingError, PNetError
 from pnet.common.files import read_json
 from pnet.evaluation import contaminants
 from pnet.frame import Frame
@@ -84,32 +83,11 @@ SIMULATED = {
 }
 
 
-def source_of(dataset: str, output: str | os.PathLike, n: int, seed: int, manifest: str, progress: bool) -> Source:
-    """Return the frames of a data set: the first `n` simulated ones of a run, or those of a manifest of SDSS fields.
-
-    Raises
-    ------
-    ConfigError
-        If the data set is a study's, which must bring its frames.
-    MissingError
-        As `simulated` and `sdss`.
-    """
-    if dataset in SIMULATED:
-        return simulated(dataset, output, n, seed)
-    if dataset == "sdss":
-        return sdss(manifest, progress)
-    raise ConfigError(f"dataset is {dataset!r}, whose frames must be given; `python -m studies {dataset}` does so")
-
-
 def simulated(dataset: str, output: str | os.PathLike, n: int, seed: int) -> Source:
     """Return the first `n` frames of a data set of `SIMULATED`; they are made where the run has none yet.
 
-    Frames of a kind are those of $SKYMAKER_FRAMES where that folder has them, else SkyMaker's or the renderer's.
-
-    Raises
-    ------
-    MissingError
-        If frames that the run made have gone, or the engine's frames are missing.
+    Frames of a kind are those of $SKYMAKER_FRAMES where that folder has them, else SkyMaker's or the renderer's. A
+    MissingError if frames that the run made have gone, or the engine's frames are missing.
     """
     kind, split, reader = SIMULATED[dataset]
     folder = datasets.simulation_folder(output, kind)
@@ -128,10 +106,7 @@ def simulated(dataset: str, output: str | os.PathLike, n: int, seed: int) -> Sou
 def sdss(manifest: str, progress: bool) -> Source:
     """Return the fields of a manifest that have a catalogue, downloaded or taken from the mirror.
 
-    Raises
-    ------
-    MissingError
-        If required files cannot be had, or no field has a catalogue.
+    A MissingError if required files cannot be had, or no field has a catalogue.
     """
     report = fetch(manifest, progress=progress)
     fields = [entry.name for entry in report.manifest.fields if report.path(entry.name, "photoObj") is not None]
@@ -147,16 +122,12 @@ def sdss(manifest: str, progress: bool) -> Source:
 
 def sdss_psf(report: Report) -> PSFAt:
     """Return SDSS's own PSF at a position, from the frame's psField file where there is one."""
+    read = lru_cache(maxsize=8)(PSFModel.read)
 
     def psf_at(frame: Frame, x: float, y: float) -> limits.EffectivePSF:
         path = report.path(frame.name.rsplit("-", 1)[0], "psField")
         if path is None:
             return limits.atmosphere(frame)
-        return limits.EffectivePSF.from_pixels(_psf_model(path, frame.meta["band"]).at(x, y))
+        return limits.EffectivePSF.from_pixels(read(path, frame.meta["band"]).at(x, y))
 
     return psf_at
-
-
-@lru_cache(maxsize=8)
-def _psf_model(path: Path, band: str) -> PSFModel:
-    return PSFModel.read(path, band)

@@ -2,7 +2,7 @@
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pnet.common import paths
 from pnet.common.errors import ConfigError, DataError
@@ -63,24 +63,16 @@ class Goal:
 
     def value(self, entry: Entry) -> Entry:
         """Return the entry with the value and interval that the bounds are for: of its limit, without its sign."""
-        numbers = [entry.value, entry.low, entry.high]
+        value, low, high = entry.value, entry.low, entry.high
         if self.relative:
             if not entry.limit:
                 raise DataError(f"goal {self.name}: {entry.key} has no limit to be compared with")
-            numbers = [None if number is None else number / entry.limit for number in numbers]
-        if self.absolute and numbers[0] is not None:
-            ends = [abs(number) for number in numbers[1:] if number is not None]
-            spans_zero = len(ends) == 2 and numbers[1] < 0 < numbers[2]
-            numbers = [abs(numbers[0]), 0.0 if spans_zero else min(ends, default=None), max(ends, default=None)]
-        return Entry(
-            entry.key,
-            *numbers,
-            entry.n,
-            entry.unit,
-            title=entry.title,
-            source=entry.source,
-            provenance=entry.provenance,
-        )
+            value, low, high = (None if number is None else number / entry.limit for number in (value, low, high))
+        if self.absolute and value is not None:
+            ends = [abs(end) for end in (low, high) if end is not None]
+            least = 0.0 if len(ends) == 2 and low < 0 < high else min(ends, default=None)
+            value, low, high = abs(value), least, max(ends, default=None)
+        return replace(entry, value=value, low=low, high=high, paper=None, limit=None)
 
     def excess(self, value: float) -> float:
         """Return how far beyond the nearer bound a value lies; negative inside."""
@@ -115,24 +107,20 @@ class Goal:
 def load(path: str | os.PathLike = FILE, chapter: str | None = None) -> list[Goal]:
     """Return the goals of a file, or of one chapter of it.
 
-    Raises
-    ------
-    MissingError, DataError, ConfigError
-        If the file is missing or not as it should be, or has no such chapter.
+    A MissingError, DataError or ConfigError if the file is missing or not as it should be, or has no such chapter.
     """
-    content = read_manifest(path)
     found = []
-    for item in content:
+    for item in read_manifest(path):
         try:
             item = dict(item)
             least, most = item.pop("between", (item.pop("least", -math.inf), item.pop("most", math.inf)))
             goal = Goal(least=float(least), most=float(most), bins=tuple(item.pop("bins", ())), **item)
         except (TypeError, ValueError) as error:
             raise DataError(f"{path}: {item} is not a goal: {error}") from error
-        if goal.least == -math.inf and goal.most == math.inf:
+        if math.isinf(goal.least) and math.isinf(goal.most):
             raise DataError(f"{path}: {goal.name} has no bound; least, most or between is needed")
         found.append(goal)
     chapters = sorted({goal.chapter for goal in found})
-    if chapter is not None and chapter not in chapters:
+    if chapter not in (None, *chapters):
         raise ConfigError(f"chapter is {chapter!r}, allowed are {', '.join(chapters)}")
     return [goal for goal in found if chapter in (None, goal.chapter)]

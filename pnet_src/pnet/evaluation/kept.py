@@ -19,13 +19,7 @@ CLASSICAL = ("psfex", "sextractor")  # methods whose value for the key of a goal
 
 @cache
 def families(path: Path = FILE) -> Mapping[str, list[str]]:
-    """Return the patterns of keys that each page shows.
-
-    Raises
-    ------
-    MissingError, DataError
-        If the file is missing or not as it should be.
-    """
+    """Return the patterns of keys that each page shows; MissingError or DataError if the file is no such one."""
     try:
         return {
             page: [".".join(parts) for family in found for parts in itertools.product(*family)]

@@ -103,8 +103,8 @@ class Ledger:
 
     def value(self, key: str) -> float:
         """Return a value as a Python float; NaN where the key is missing or has none."""
-        number = self._entries[key].value if key in self._entries else None
-        return math.nan if number is None else number
+        entry = self.get(key)
+        return math.nan if entry is None or entry.value is None else entry.value
 
     def find(self, pattern: str) -> list[Entry]:
         """Return the entries whose key fits a shell pattern such as ``simulation.*.recall``."""
@@ -153,7 +153,7 @@ class Ledger:
     @classmethod
     def merge(cls, parts: Iterable["Ledger"]) -> "Ledger":
         """Return one ledger of several; a key in two of them must say the same."""
-        return cls(entry for part in parts for entry in part)
+        return cls(itertools.chain(*parts))
 
 
 def _name_of_run(runs: dict[str, Mapping[str, Any]], stem: str, provenance: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.common.files import atomic_path, read_json, sha256, write_json
 from pnet.common.seeds import derive
 from pnet.evaluation import baselines
-from pnet.evaluation.frames import Source, naming, source_of
+from pnet.evaluation.frames import SIMULATED, Source, naming, sdss, simulated
 from pnet.frame import Frame
 from pnet.measure import PNet
 from pnet.sky import limits, matching
@@ -85,11 +85,9 @@ def evaluate(
 def write(table: pd.DataFrame, path: str | os.PathLike, record: Mapping[str, Any]) -> dict[str, Any]:
     """Write a measurement table as Parquet and its provenance as JSON beside it, each atomically; return the latter.
 
-    The provenance is written last and holds the table's SHA-256: a table without it, or with another
-    one's, is not taken for whole.
+    The provenance is written last and holds the table's SHA-256: a table without it is not taken for whole.
     """
-    path = Path(path)
-    beside = path.with_suffix(".json")
+    path, beside = Path(path), Path(path).with_suffix(".json")
     beside.unlink(missing_ok=True)
     with atomic_path(path) as temporary:
         table.to_parquet(temporary, index=False, compression="zstd")
@@ -108,8 +106,7 @@ def read(path: str | os.PathLike, columns: Iterable[str] = COLUMNS) -> tuple[pd.
     DataError
         If they are damaged, do not belong together, or columns are missing.
     """
-    path = Path(path)
-    beside = path.with_suffix(".json")
+    path, beside = Path(path), Path(path).with_suffix(".json")
     try:
         record = read_json(beside)
         if not record.get("available", True):
@@ -193,9 +190,6 @@ def run(
         Number of simulated frames, at most.
     detection, refiner, bpnn : str or path
         Weights, see `pnet.measure.PNet.load`.
-    seed : int
-    manifest : str
-        SDSS fields to measure.
     methods : tuple of str
         Of `METHODS`; "baseline" is SExtractor where installed, else SEP, with the settings chosen for it, and
         "baselines" all of `pnet.evaluation.baselines.available`.
@@ -222,9 +216,14 @@ def run(
         raise ConfigError(f"methods are {', '.join(methods) or 'empty'}, allowed are {', '.join(allowed)}")
     if dataset not in DATASETS:
         raise ConfigError(f"dataset is {dataset!r}, allowed are {', '.join(DATASETS)}")
+    if source is None and dataset in STUDIES:
+        raise ConfigError(f"dataset is {dataset!r}, whose frames must be given; `python -m studies {dataset}` does so")
     path = paths.folder_of(output) / "measurements" / f"{dataset}.parquet"
     try:
-        found = source() if source else source_of(dataset, output, frames, seed, manifest, progress)
+        if source is not None:
+            found = source()
+        else:
+            found = simulated(dataset, output, frames, seed) if dataset in SIMULATED else sdss(manifest, progress)
     except MissingError as error:
         if not optional:
             raise

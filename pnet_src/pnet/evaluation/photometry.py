@@ -42,7 +42,7 @@ def compute(table: pd.DataFrame, dataset: str, method: str, seed: int, record: M
         offset = metrics.bias((raw["mag"] - raw["truth_mag"]).to_numpy(), seed=seed)
         found["offset_mag"] = Score(offset, "median offset in mag before the photometric calibration", "mag")
     if method != "pnet":
-        offsets, n = scores.offsets(measured), len(scores.matched(table))
+        offsets, n = scores.errors(measured).median().fillna(0.0), len(scores.matched(table))
         what = "median offset in {}; each frame's own was taken off"
         what = what if method in scores.PER_FRAME else "constant offset in {} that was taken off"
         for column, unit in (("mag", "mag"), ("x", "px"), ("y", "px")):

@@ -45,14 +45,14 @@ def rows(table: pd.DataFrame, dataset: str, method: str) -> pd.DataFrame:
     return table[(table["dataset"] == dataset) & (table["method"] == method)]
 
 
-def working(table: pd.DataFrame, dataset: str, method: str, threshold: float | None = None) -> pd.DataFrame:
-    """Return one method's rows on one data set as measured, at its working threshold unless another is given."""
+def working(table: pd.DataFrame, dataset: str, method: str) -> pd.DataFrame:
+    """Return one method's rows on one data set as measured, at its working threshold."""
     if method not in THRESHOLDS:
         raise ConfigError(f"method is {method!r}, allowed are {', '.join(THRESHOLDS)}")
-    return matching.at_threshold(rows(table, dataset, method), THRESHOLDS[method] if threshold is None else threshold)
+    return matching.at_threshold(rows(table, dataset, method), THRESHOLDS[method])
 
 
-def select(table: pd.DataFrame, dataset: str, method: str, threshold: float | None = None) -> pd.DataFrame:
+def select(table: pd.DataFrame, dataset: str, method: str) -> pd.DataFrame:
     """Return the rows of `working` with offsets and zero points taken off.
 
     The constant offsets of the classical baselines are taken off, as in the paper. Where the PSF is measured on each
@@ -62,45 +62,35 @@ def select(table: pd.DataFrame, dataset: str, method: str, threshold: float | No
     point that is a polynomial in x and y (`mae_one_zero_point` tells what one for the whole frame gives). PNet's
     positions, and its magnitudes on the simulation, stay as they are.
     """
-    chosen = working(table, dataset, method, threshold)
+    chosen = working(table, dataset, method)
     if method != "pnet":
         chosen = remove_offset(chosen, per_frame=method in PER_FRAME)
     return calibrated(chosen) if dataset in CALIBRATED else chosen
 
 
-def offsets(table: pd.DataFrame, columns: tuple[str, ...] = ("x", "y", "mag")) -> dict[str, float]:
-    """Return the median of measurement minus truth of all matched stars of a method, by column; 0 without any."""
-    matched = table[table["status"] == matching.MATCHED]
-    medians = {column: (matched[column] - matched[f"truth_{column}"]).median() for column in columns}
-    return {column: 0.0 if np.isnan(median) else float(median) for column, median in medians.items()}
+def errors(table: pd.DataFrame) -> pd.DataFrame:
+    """Return measurement minus truth of a method's matched stars: x, y (px) and mag."""
+    table = table[table["status"] == matching.MATCHED]
+    return pd.DataFrame({name: table[name] - table[f"truth_{name}"] for name in ("x", "y", "mag")})
 
 
-def remove_offset(
-    table: pd.DataFrame, columns: tuple[str, ...] = ("x", "y", "mag"), per_frame: bool = False
-) -> pd.DataFrame:
-    """Subtract a method's constant offset from its matched stars' truth, as the paper does for SExtractor (4.1).
+def remove_offset(table: pd.DataFrame, per_frame: bool = False) -> pd.DataFrame:
+    """Return a copy without a method's median `errors`, as the paper does for SExtractor (4.1).
 
     Parameters
     ----------
     table : DataFrame
         Measurement table of one method.
-    columns : tuple of str
-        Which of x, y (px) and mag to correct.
     per_frame : bool
         Take off each frame's own offset where at least `ENOUGH` of its stars are matched, else that of all. A PSF
         measured on the frame is normalised and centred by that frame's stars, so that the zero point and, by some
         thousandths of a pixel, the origin change from frame to frame.
-
-    Returns
-    -------
-    DataFrame
-        A corrected copy.
     """
-    table, matched = table.copy(), table[table["status"] == matching.MATCHED]
-    for column, offset in offsets(table, columns).items():
+    table, difference = table.copy(), errors(table)
+    for column, values in difference.items():
+        offset = values.median() if values.notna().any() else 0.0
         if per_frame:
-            difference = (matched[column] - matched[f"truth_{column}"]).dropna()
-            stars = difference.groupby(matched["frame"]).agg(["median", "size"])
+            stars = values.dropna().groupby(table["frame"]).agg(["median", "size"])
             own = stars.loc[stars["size"] >= ENOUGH, "median"]
             offset = table["frame"].map(own).fillna(offset).astype(float)
         table[column] -= offset

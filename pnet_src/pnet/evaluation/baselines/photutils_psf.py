@@ -135,17 +135,13 @@ def effective_psf(
         Saturated or masked.
     found : DataFrame
         x, y (px), peak (electrons) and flux of the detections.
-    fwhm : float
-        px.
-    rms : float
-        Noise of an empty pixel, electrons.
+    fwhm, rms : float
+        Of the PSF, px, and of the noise of an empty pixel, electrons.
 
     Returns
     -------
-    model : ImagePSF or None
-        None where there are fewer than `PSF_STARS` stars.
-    stars : int
-        How many it was made of.
+    ImagePSF or None, int
+        The model, None where there are fewer than `PSF_STARS` stars, and how many stars it was made of.
     """
     side = odd(PSF_SIDE * fwhm)
     chosen = _psf_stars(bad, found, fwhm, rms, side)
