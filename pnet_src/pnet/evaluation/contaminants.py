@@ -80,16 +80,10 @@ def on_galaxies(rows: pd.DataFrame) -> pd.Series:
 
 
 def rates(rows: pd.DataFrame, threshold: float = -np.inf, galaxies: pd.Series | None = None) -> dict[str, Estimate]:
-    """Return the recall and the precisions of the module's head.
+    """Return the recall and the precisions of the module's head, of detections from a threshold of confidence on.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        Measurements of one method on whole frames, with the classical methods' constant magnitude offset taken off.
-    threshold : float
-        Confidence from which on detections count.
-    galaxies : Series, optional
-        As from `on_galaxies`, where it is known.
+    `rows` are one method's on whole frames, with the classical methods' constant magnitude offset taken off;
+    `galaxies` is as from `on_galaxies`, where it is known.
     """
     galaxies = on_galaxies(rows) if galaxies is None else galaxies
     status, kept = rows["status"], rows["confidence"] >= threshold

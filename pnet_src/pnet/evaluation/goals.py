@@ -83,14 +83,8 @@ class Goal:
 
         A goal is reached only if the worse end of the 95 % interval keeps its bounds, met if the value does, missed
         otherwise: one rule for bounds from above and from below, and for every bin of a goal for bins. A number without
-        an interval can be met, not reached.
-
-        Returns
-        -------
-        Entry or None
-            None where one of the keys has no value: a goal for every bin is not reached by some of them.
-        str
-            "reached", "met", "missed" or "not measured".
+        an interval can be met, not reached. Where one of the keys has no value it is not measured, and there is no
+        entry: a goal for every bin is not reached by some of them.
         """
         entries = [ledger.get(key) for key in self.keys]
         if any(entry is None or entry.value is None for entry in entries):

@@ -131,13 +131,7 @@ class Ledger:
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Ledger":
-        """Read what `write` wrote.
-
-        Raises
-        ------
-        MissingError, DataError
-            If there is no such file, or it is not a ledger.
-        """
+        """Read what `write` wrote; MissingError or DataError if there is no such file, or it is not a ledger."""
         try:
             content = read_json(path)
             runs = content["provenance"]
@@ -175,10 +169,7 @@ def _lines(items: Mapping[str, Any]) -> str:
 def paper_values(path: Path = paths.MANIFESTS / "paper_values.yml") -> dict[str, dict[str, Any]]:
     """Return the paper's numbers: key → {value, where, relation}.
 
-    Raises
-    ------
-    MissingError, DataError
-        If the file is missing or an entry lacks a number or its place in the paper.
+    A MissingError or DataError if the file is missing or an entry lacks a number or its place in the paper.
     """
     content = read_manifest(path)
     for key, item in content.items():

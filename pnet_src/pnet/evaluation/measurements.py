@@ -58,12 +58,8 @@ def evaluate(
     Returns
     -------
     DataFrame
-        Columns `COLUMNS`, one row per catalogue source and per unmatched detection, for every method.
-
-    Raises
-    ------
-    PNetError
-        Where a frame or a method fails; the message names both.
+        `COLUMNS`, one row per catalogue source and per unmatched detection, for every method. Where a frame or a
+        method fails, the error names both.
     """
     parts = []
     for frame, truth in tqdm(source, total=len(source.items), desc=f"measure {dataset}", disable=not progress):
@@ -99,12 +95,8 @@ def write(table: pd.DataFrame, path: str | os.PathLike, record: Mapping[str, Any
 def read(path: str | os.PathLike, columns: Iterable[str] = COLUMNS) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Read a measurement table, which must have these columns, and its provenance.
 
-    Raises
-    ------
-    MissingError
-        If one of the two files is not there.
-    DataError
-        If they are damaged, do not belong together, or columns are missing.
+    A MissingError if one of the two files is not there, a DataError if they are damaged, do not belong together, or
+    columns are missing.
     """
     path, beside = Path(path), Path(path).with_suffix(".json")
     try:
@@ -138,14 +130,8 @@ def pnet_measurer(
 ) -> Measurer:
     """Return PNet as a measurer that records detections down to `FLOOR`.
 
-    Its attribute ``provenance`` holds the device and the SHA-256 of the networks' weights.
-
-    Parameters
-    ----------
-    detection, refiner, bpnn : str or path
-        As for `pnet.measure.PNet.load`.
-    seed : int
-        Of the Monte Carlo samples; every frame derives its own.
+    Its attribute ``provenance`` holds the device and the SHA-256 of the networks' weights, which are as for
+    `pnet.measure.PNet.load`. Every frame derives its own seed of the Monte Carlo samples.
     """
     model = PNet.load(detection, refiner, bpnn)
 
@@ -237,15 +223,11 @@ def run(
     }
     if done := known(path, settings):
         return done
-    measurers: dict[str, Measurer] = {}
-    details: dict[str, Any] = {"device": "cpu"}
-    if networks:
-        measurers["pnet"] = pnet_measurer(**networks, seed=seed)
-        details |= measurers["pnet"].provenance
+    measurers: dict[str, Measurer] = {"pnet": pnet_measurer(**networks, seed=seed)} if networks else {}
+    details = {"device": "cpu"} | (measurers["pnet"].provenance if networks else {})
     if classical:
-        measurers |= classical
         details |= {"baseline": next(iter(settings["baselines"].values())), "baselines": settings["baselines"]}
-    table = evaluate(found, measurers, dataset, progress=progress)
+    table = evaluate(found, measurers | classical, dataset, progress=progress)
     command = f"python -m pnet evaluate --dataset {dataset}" if source is None else f"python -m studies {dataset}"
     command += f" --output {paths.shown(output)} --seed {seed}"
     return write(table, path, provenance.record(command, seed, **details, **found.details, settings=settings))

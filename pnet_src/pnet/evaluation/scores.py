@@ -172,17 +172,8 @@ def over_limit(
     """Return scatter over the limit, robust and plain, and bias, per magnitude bin and pooled.
 
     Only where the truth is the truth: SDSS catalogue values come from the same pixels as ours, so their
-    noise is shared and the bound does not apply to the difference.
-
-    Parameters
-    ----------
-    stars : DataFrame
-    delta : ndarray, (N,)
-        Their errors.
-    quantity : {"mag", "x", "y"}
-        What the errors are of.
-    key, variant, label : str
-        Keys are ``<key>_over_limit<variant>.<bin>`` and the like; titles begin with the label.
+    noise is shared and the bound does not apply to the difference. `delta`, (N,), are errors of the stars' `quantity`,
+    "mag", "x" or "y". Keys are ``<key>_over_limit<variant>.<bin>`` and the like; titles begin with the label.
     """
     if dataset not in SIMULATED:
         return {}

@@ -31,18 +31,13 @@ SETTINGS = paths.MANIFESTS / "baselines.yml"
 def settings(name: str, path: Path = SETTINGS) -> dict[str, float]:
     """Return the settings chosen for a method.
 
-    Raises
-    ------
-    ConfigError
-        For a method without settings.
-    MissingError, DataError
-        If the file is missing, or is not what `studies.tuning` writes.
+    A ConfigError for a method without settings; MissingError or DataError if the file is missing, or is not what
+    `studies.tuning` writes.
     """
     if name not in CLASSES:
         raise ConfigError(f"method is {name!r}, allowed are {', '.join(CLASSES)}")
     try:
-        content = read_manifest(path)
-        return {key: float(value) for key, value in dict(content[name]["chosen"]).items()}
+        return {key: float(value) for key, value in dict(read_manifest(path)[name]["chosen"]).items()}
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: no settings of {name} in it; `python -m studies tune-baseline {name}`") from error
 
@@ -68,13 +63,9 @@ def named(name: str) -> Baseline:
 
 
 def chosen(names: Iterable[str]) -> dict[str, Baseline]:
-    """Return baselines by name.
+    """Return baselines by name; 'pnet' is passed over.
 
-    Parameters
-    ----------
-    names : iterable of str
-        Of methods; "baseline" is SExtractor where it is installed, else SEP, "baselines" are all that are `available`;
-        'pnet' is passed over.
+    "baseline" is SExtractor where it is installed, else SEP, "baselines" are all that are `available`.
     """
     groups = {"baseline": available()[:1], "baselines": available(), "pnet": ()}
     return {method: named(method) for name in names for method in groups.get(name, (name,))}

@@ -86,22 +86,10 @@ def odd(length: float) -> int:
 
 
 def assemble(frame: Frame, *, x, y, flux, flux_err, **more) -> pd.DataFrame:
-    """Return the columns that all measurers have; a source without a positive flux has no magnitude.
+    """Return the columns that all measurers have: x, y, confidence, flux, mag, mag_err, snr and `more`, all float.
 
-    Parameters
-    ----------
-    frame : Frame
-    x, y : array, (N,)
-        px, centre of the first pixel at 0.
-    flux, flux_err : array, (N,)
-        Electrons.
-    more
-        Further columns.
-
-    Returns
-    -------
-    DataFrame
-        x, y, confidence, flux, mag, mag_err, snr and `more`, all float.
+    Arrays are (N,): x, y in px, centre of the first pixel at 0, fluxes in electrons. A source without a positive flux
+    has no magnitude.
     """
     flux, flux_err = np.asarray(flux, dtype=float), np.asarray(flux_err, dtype=float)
     with np.errstate(divide="ignore", invalid="ignore"):
