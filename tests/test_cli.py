@@ -1,5 +1,6 @@
 """The command line: what it hands on, what it prints, how it fails; and the steps behind it."""
 
+import inspect
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ from pnet import cli
 from pnet.common import paths
 from pnet.common.errors import ConfigError
 from pnet.common.files import read_json
-from pnet.evaluation import check
+from pnet.evaluation import check, measurements
 from pnet.evaluation.ledger import Entry, Ledger
 from pnet.simulation import datasets
 
@@ -44,12 +45,8 @@ def test_nothing_heavy_is_imported_for_help():
 
 
 def test_errors_of_pnet_have_no_traceback_and_code_2():
-    done = subprocess.run(
-        [sys.executable, "-m", "pnet", "measure", "none.fits", "-o", "out.ecsv"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    words = [sys.executable, "-m", "pnet", "measure", "none.fits", "-o", "out.ecsv"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert done.returncode == cli.FAILED == 2
     assert done.stderr.startswith("error: ") and "none.fits" in done.stderr and "Traceback" not in done.stderr
 
@@ -87,10 +84,8 @@ def test_simulate_makes_frames_and_a_record(root):
     done = runner.invoke(cli.app, ["simulate", "-O", "build/x", "--val", "1", "--test", "2", "--engine", "renderer"])
     assert done.exit_code == 0, done.output
     record = read_json(root / "build/x/simulation/simulation.json")
-    assert record["engine"] == "renderer" and {key: len(files) for key, files in record["splits"].items()} == {
-        "val": 1,
-        "test": 2,
-    }
+    made = {split: len(files) for split, files in record["splits"].items()}
+    assert record["engine"] == "renderer" and made == {"val": 1, "test": 2}
     assert [path.exists() for path in datasets.frames_of("build/x", "test")] == [True, True]
     assert "pnet simulate --output build/x --seed 2023" in record["command"]
 
@@ -112,58 +107,44 @@ def test_download_that_may_fail_says_why(root, monkeypatch):
 
 
 def test_evaluate_hands_its_options_on(root, monkeypatch):
-    import inspect
-
-    from pnet.evaluation import measurements as evaluation
-
     calls = []
-    known = set(inspect.signature(evaluation.run).parameters)
-    monkeypatch.setattr(evaluation, "run", lambda *names, **options: calls.append((names, options)) or {})
-    done = runner.invoke(
-        cli.app, ["evaluate", "--dataset", "simulation", "-O", "build/x", "--frames", "3", "--method", "pnet"]
-    )
-    assert done.exit_code == 0
+    known = set(inspect.signature(measurements.run).parameters)
+    monkeypatch.setattr(measurements, "run", lambda *names, **options: calls.append((names, options)) or {})
+    words = ["evaluate", "--dataset", "simulation", "-O", "build/x", "--frames", "3", "--method", "pnet"]
+    assert runner.invoke(cli.app, words).exit_code == 0
     ((names, options),) = calls
     assert names[0] == "simulation" and options["frames"] == 3 and options["methods"] == ("pnet",)
-    assert set(options) <= known, "evaluation.run takes all of them"
+    assert set(options) <= known, "measurements.run takes all of them"
 
 
 # The ledger
 
 
-def ledger(path, *entries):
-    Ledger(Entry(key, value, low, high, n) for key, value, low, high, n in entries).write(path)
-    return path
+COMMITTED = [("s.p", 0.99, 0.98, 1.0, 3000), ("s.mae", 0.0100, None, None, 66), ("old", 1, 0, 2, 5)]
+DIFFERENT = [("s.p", 0.90, 0.85, 0.95, 300), ("s.mae", 0.0103, None, None, 66)]
 
 
-def test_ledgers_that_agree(tmp_path):
-    committed = ledger(
-        tmp_path / "a.json", ("s.p", 0.99, 0.98, 1.0, 3000), ("s.mae", 0.0100, None, None, 66), ("old", 1, 0, 2, 5)
-    )
-    here = ledger(
-        tmp_path / "b.json", ("s.p", 0.97, 0.93, 0.985, 300), ("s.mae", 0.01005, None, None, 66), ("new", 1, 0, 2, 5)
-    )
+@pytest.mark.parametrize(
+    ("entries", "code", "words"),
+    [
+        ([("s.p", 0.97, 0.93, 0.985, 300), ("s.mae", 0.01005, None, None, 66), ("new", 1, 0, 2, 5)], 0, "2 numbers"),
+        (DIFFERENT, 1, "2 contradict"),
+        ([("b", 1, 0, 2, 5)], 1, "nothing was compared"),
+    ],
+)
+def test_ledgers_are_compared(tmp_path, entries, code, words):
+    here, committed = tmp_path / "b.json", tmp_path / "a.json"
+    for path, rows in ((here, entries), (committed, COMMITTED)):
+        Ledger(Entry(*row) for row in rows).write(path)
     done = runner.invoke(cli.app, ["ledger-check", str(here), str(committed)])
-    assert done.exit_code == 0 and "2 numbers" in done.output and "0 contradict" in done.output
-
-
-def test_ledgers_that_contradict_each_other(tmp_path):
-    committed = ledger(tmp_path / "a.json", ("s.p", 0.99, 0.98, 1.0, 3000), ("s.mae", 0.0100, None, None, 66))
-    here = ledger(tmp_path / "b.json", ("s.p", 0.90, 0.85, 0.95, 300), ("s.mae", 0.0103, None, None, 66))
-    done = runner.invoke(cli.app, ["ledger-check", str(here), str(committed)])
-    assert done.exit_code == 1 and "2 contradict" in done.output
+    assert done.exit_code == code and words in done.output
     problems, _ = check.check(here, committed)
-    assert "do not meet" in problems[1] and "must agree to 1 %" in problems[0]
-
-
-def test_nothing_compared_is_no_success(tmp_path):
-    committed = ledger(tmp_path / "a.json", ("a", 1, 0, 2, 5))
-    here = ledger(tmp_path / "b.json", ("b", 1, 0, 2, 5))
-    assert runner.invoke(cli.app, ["ledger-check", str(here), str(committed)]).exit_code == 1
+    if entries is DIFFERENT:
+        assert "do not meet" in problems[1] and "must agree to 1 %" in problems[0]
 
 
 def test_released_numbers_are_not_compared_with_themselves(tmp_path):
-    committed = ledger(tmp_path / "a.json", ("a", 1, 0, 2, 5))
-    shown = tmp_path / "b.json"
-    Ledger([Entry("a", 1, 0, 2, 5, source="released")]).write(shown)
-    assert check.check(shown, committed) == ([], 0)
+    here, committed = tmp_path / "b.json", tmp_path / "a.json"
+    Ledger([Entry("a", 1, 0, 2, 5)]).write(committed)
+    Ledger([Entry("a", 1, 0, 2, 5, source="released")]).write(here)
+    assert check.check(here, committed) == ([], 0)

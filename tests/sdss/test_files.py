@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,44 +51,39 @@ class Server:
                 pass
 
             def do_HEAD(self):
+                self.answer(b"")
+
+            def answer(self, body, size=None):
                 self.send_response(200)
-                self.send_header("Content-Length", "0")
+                self.send_header("Content-Length", str(len(body) if size is None else size))
                 self.end_headers()
+                self.wfile.write(body)
 
             def do_GET(self):
                 path = self.path.lstrip("/")
                 owner.requests[path] += 1
-                plan = owner.plan.get(path, [])
+                plan, body = owner.plan.get(path, []), owner.files.get(path)
                 trick = plan.pop(0) if plan and plan[0] != "always" else plan[1] if plan else "good"
-                body = owner.files.get(path)
-                if trick in ("403", "404", "503") or body is None:
-                    return self.send_error(int(trick) if trick.isdigit() else 404)
-                if trick == "wrong":
-                    body = body[:-7] + bytes(7)
-                if trick == "page":
-                    body = b"<html>moved</html>"
-                if trick == "slow":
+                if trick.isdigit() or body is None:
+                    self.send_error(int(trick) if trick.isdigit() else 404)
+                elif trick == "slow":
                     owner.release.wait(10)
-                if trick == "drop":
-                    return None  # closes without a word
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                if trick == "cut":
-                    body = body[: len(body) // 2]
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the client gives up, as it should
-                    for start in range(0, len(body), 50 if trick == "trickle" else len(body)):
-                        self.wfile.write(body[start : start + 50] if trick == "trickle" else body)
-                        if trick == "trickle" and owner.release.wait(0.1):
-                            break
-                return None
+                elif trick == "trickle":
+                    with contextlib.suppress(
+                        BrokenPipeError, ConnectionResetError
+                    ):  # the client gives up, as it should
+                        self.answer(body[:50], len(body))
+                        while not owner.release.wait(0.1):
+                            self.wfile.write(bytes(50))
+                elif trick != "drop":  # which closes without a word
+                    sent = {"wrong": body[:-7] + bytes(7), "page": b"<html>moved</html>", "cut": body[: len(body) // 2]}
+                    self.answer(sent.get(trick, body), len(body) if trick == "cut" else None)
 
         self.release = threading.Event()
         self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}/sas"
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        self.thread.start()
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def stop(self):
         self.release.set()
@@ -111,16 +107,15 @@ def server(monkeypatch):
 @pytest.fixture
 def manifest(tmp_path, server) -> Manifest:
     """Three fields with a frame and an optional psField each, served whole, with known hashes."""
-    entries = []
+    fields = []
     for run in (1, 2, 3):
         listed = []
         for role, pattern in (("frame-g", FRAME), ("psField", PSFIELD)):
-            path = pattern.format(run=run)
-            body = content(run, compress=role == "frame-g")
+            path, body = pattern.format(run=run), content(run, compress=role == "frame-g")
             server.files[f"sas/{path}"] = body
             listed.append(File(role, path, len(body), hashlib.sha256(body).hexdigest(), required=role == "frame-g"))
-        entries.append(Field(run=run, camcol=1, field=11, files=tuple(listed)))
-    manifest = Manifest("sdss-test", "for tests", tuple(entries))
+        fields.append(Field(run=run, camcol=1, field=11, files=tuple(listed)))
+    manifest = Manifest("sdss-test", "for tests", tuple(fields))
     manifest.save(tmp_path / "manifests" / "sdss-test.yml")
     return manifest
 
@@ -128,11 +123,11 @@ def manifest(tmp_path, server) -> Manifest:
 @pytest.fixture
 def unlocked(tmp_path, manifest) -> Manifest:
     """The same without hashes."""
-    entries = tuple(
-        Field(e.run, e.camcol, e.field, tuple(File(f.role, f.path, required=f.required) for f in e.files))
-        for e in manifest.fields
+    fields = (
+        replace(entry, files=tuple(replace(file, sha256=None, bytes=None) for file in entry.files))
+        for entry in manifest.fields
     )
-    other = Manifest("sdss-new", "for tests", entries)
+    other = Manifest("sdss-new", "for tests", tuple(fields))
     other.save(tmp_path / "manifests" / "sdss-new.yml")
     return other
 
@@ -202,17 +197,14 @@ class TestDownload:
     def test_optional_files_may_be_missing(self, manifest, server, tmp_path):
         del server.files[path_of(manifest, 2, "psField")]
         report = get(manifest, tmp_path / "d", server)
-        assert len(report.downloaded) == 5
         assert [(file.role, reason) for file, reason in report.missing] == [("psField", "not there")]
-        assert report.path("3-1-11", "psField") is None
-        assert "(optional)" in str(report)
+        assert report.path("3-1-11", "psField") is None and "(optional)" in str(report)
 
     def test_a_damaged_file_is_fetched_again(self, manifest, server, tmp_path):
         get(manifest, tmp_path / "d", server)
-        victim = tmp_path / "d" / FRAME.format(run=1)
-        victim.write_bytes(victim.read_bytes()[:-1])
-        other = tmp_path / "d" / FRAME.format(run=2)
-        other.write_bytes(bytes(other.stat().st_size))
+        cut, zeros = (tmp_path / "d" / FRAME.format(run=run) for run in (1, 2))
+        cut.write_bytes(cut.read_bytes()[:-1])
+        zeros.write_bytes(bytes(zeros.stat().st_size))
         report = get(manifest, tmp_path / "d", server)
         assert (len(report.downloaded), len(report.present)) == (2, 4)
         assert whole(tmp_path / "d", server)
@@ -265,8 +257,8 @@ class TestDownload:
 
     def test_progress_goes_to_stderr(self, manifest, server, tmp_path, capsys):
         get(manifest, tmp_path / "d", server, progress=True)
-        captured = capsys.readouterr()
-        assert captured.out == "" and "6/6" in captured.err
+        out, err = capsys.readouterr()
+        assert out == "" and "6/6" in err
 
 
 class TestLock:
@@ -371,12 +363,6 @@ class TestMirror:
 
 
 class TestManifest:
-    def test_round_trip(self, manifest):
-        again = Manifest.load(manifest.source)
-        assert again.fields == manifest.fields
-        assert (again.name, again.rule, again.rerun) == ("sdss-test", "for tests", 301)
-        assert again.field("2-1-11").file("psField").required is False
-
     @given(st.data())
     def test_any_manifest_survives_a_round_trip(self, data):
         file = st.builds(
@@ -391,9 +377,9 @@ class TestManifest:
         field = st.builds(Field, number, st.integers(1, 6), number, st.lists(file, max_size=3).map(tuple), note=text)
         fields = data.draw(st.lists(field, max_size=3, unique_by=lambda entry: entry.name).map(tuple))
         with tempfile.TemporaryDirectory() as folder:
-            path = Manifest("m", data.draw(text), fields).save(Path(folder) / "m.yml")
-            again = Manifest.load(path)
-        assert again.fields == fields
+            manifest = Manifest("m", data.draw(text), fields)
+            again = Manifest.load(manifest.save(Path(folder) / "m.yml"))
+        assert again == replace(manifest, source=again.source)
 
     def test_unknown_name_lists_those_there_are(self):
         with pytest.raises(MissingError, match="known: .*sdss-standard"):
@@ -421,11 +407,10 @@ class TestManifest:
         with pytest.raises(ConfigError, match="relative path"):
             File("frame-g", path)
 
-    def test_hashes_and_sizes(self):
-        with pytest.raises(ConfigError, match="64 hexadecimal"):
-            File("frame-g", "a", 3, "abc")
-        with pytest.raises(ConfigError, match="positive integer"):
-            File("frame-g", "a", 0)
+    @pytest.mark.parametrize("size, digest, words", [(3, "abc", "64 hexadecimal"), (0, None, "positive integer")])
+    def test_hashes_and_sizes(self, size, digest, words):
+        with pytest.raises(ConfigError, match=words):
+            File("frame-g", "a", size, digest)
 
     def test_groups_stay_on_one_side(self):
         fields = tuple(Field(run, 1, 1, (), split, "sky") for run, split in ((1, "train"), (2, "test")))
@@ -443,9 +428,8 @@ class TestManifest:
         manifest = Manifest.load("sdss-standard")
         assert len(manifest.fields) == 14
         assert all(entry.file("frame-g") is not None for entry in manifest.fields)
-        assert {file.role for file in manifest.field("94-1-12").files} == {
-            "frame-g", "photoObj", "psField", "fpM-g", "photoField"
-        }  # fmt: skip
+        roles = [file.role for file in manifest.field("94-1-12").files]
+        assert roles == ["frame-g", "photoObj", "psField", "fpM-g", "photoField"]
         assert all(file.sha256 and file.bytes for file in manifest.files()), "only fields whose bytes somebody has seen"
         pair = {manifest.field(name).group for name in ("2989-5-22", "6752-5-48")}
         assert len(pair) == 1, "they overlap"

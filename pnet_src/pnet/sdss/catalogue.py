@@ -118,7 +118,7 @@ def select(photoobj_path: str | os.PathLike, frame: Frame) -> pd.DataFrame:
 
 def _reasons(rows: pd.DataFrame, frame: Frame) -> np.ndarray:
     """Return for each row the first reason why it does not count, '' where it counts."""
-    place, last = rows[["x", "y"]].to_numpy(), np.array(frame.shape[::-1]) - 1
+    place = rows[["x", "y"]].to_numpy()
     star = rows["kind"] == "star"
     in_range = (star & rows["mag"].between(*catalogue.MAGNITUDES)).to_numpy()
     near = np.zeros(len(rows), bool)  # to a star of the range
@@ -133,7 +133,7 @@ def _reasons(rows: pd.DataFrame, frame: Frame) -> np.ndarray:
         "magnitude": ~in_range,
         "flags": ~rows["clean"],
         "masked": frame.mask[row, column],
-        "edge": np.minimum(place, last - place).min(axis=1) < catalogue.EDGE,
+        "edge": ~catalogue.on_chip(*place.T, frame.shape, None),
         "star": near,
     }
     return np.select(list(reasons.values()), list(reasons), default="object").astype(object)

@@ -41,27 +41,14 @@ pooch.get_logger().setLevel("ERROR")  # its "Downloading …" lines would land i
 
 @dataclass
 class Report:
-    """What :func:`fetch` found and did.
+    """What :func:`fetch` found and did."""
 
-    Parameters
-    ----------
-    root : Path
-        Folder of the files; each lies at ``root / file.path``.
-    manifest : Manifest
-    source : str
-        The server, or "the mirror ..."; empty where nothing had to be fetched.
-    present, downloaded : list of File
-        Whole and verified; there before, and new.
-    missing : list of (File, str)
-        Files that could not be had, and why; optional ones too, whose absence is no error.
-    """
-
-    root: Path
+    root: Path  # folder of the files; each lies at root / file.path
     manifest: Manifest
-    source: str = ""
-    present: list[File] = field(default_factory=list)
-    downloaded: list[File] = field(default_factory=list)
-    missing: list[tuple[File, str]] = field(default_factory=list)
+    source: str = ""  # the server, or "the mirror ..."; empty where nothing had to be fetched
+    present: list[File] = field(default_factory=list)  # whole and verified, there before
+    downloaded: list[File] = field(default_factory=list)  # the same, new
+    missing: list[tuple[File, str]] = field(default_factory=list)  # what could not be had, optional ones too, and why
 
     def path(self, name: str, role: str) -> Path | None:
         """Return where the file of a field and role lies, None where it was not had or the manifest lists none."""
@@ -187,10 +174,6 @@ def fetch(
         Only these.
     progress : bool
         Show a bar on stderr.
-
-    Returns
-    -------
-    Report
 
     Raises
     ------

@@ -40,29 +40,16 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class File:
-    """One file of a field.
+    """One file of a field."""
 
-    Parameters
-    ----------
-    role : str
-        What it is: ``frame-g``, ``photoObj``, ``psField``, ``fpM-g``, ``photoField``.
-    path : str
-        Below ``sas/`` of the Science Archive Server.
-    bytes : int, optional
-    sha256 : str, optional
-        None until it was downloaded once.
-    required : bool
-        False for what the project can do without (psField and fpM, whose sub-paths on the server are inferred).
-    url : str, optional
-        Of a public copy of what the server does not hold in this form.
-    """
-
-    role: str
-    path: str
+    role: str  # frame-g, photoObj, psField, fpM-g or photoField
+    path: str  # below sas/ of the Science Archive Server
     bytes: int | None = None
-    sha256: str | None = None
-    required: bool = True
-    url: str | None = None
+    sha256: str | None = None  # None until it was downloaded once
+    required: bool = (
+        True  # not what the project can do without: psField and fpM, whose paths on the server are inferred
+    )
+    url: str | None = None  # of a public copy of what the server does not hold in this form
 
     def __post_init__(self):
         parts = PurePosixPath(self.path)
@@ -78,31 +65,20 @@ class File:
 
 @dataclass(frozen=True)
 class Field:
-    """One field and its files.
-
-    Parameters
-    ----------
-    run, camcol, field : int
-    files : tuple of File
-    split : str
-        One of train, val, test. A field without photoObj serves as a real sky to inject stars into.
-    group : str
-        Fields of a group show the same sky or share a calibration; they stay on one side of any split.
-    note : str
-    """
+    """One field and its files; without a photoObj it serves as a real sky to inject stars into."""
 
     run: int
     camcol: int
     field: int
     files: tuple[File, ...]
-    split: str = "test"
-    group: str = ""
+    split: str = "test"  # train, val or test
+    group: str = ""  # fields of a group show the same sky or share a calibration; they stay on one side of any split
     note: str = ""
 
     def __post_init__(self):
-        for key in ("run", "camcol", "field"):
-            if not isinstance(getattr(self, key), int) or getattr(self, key) < 1:
-                raise ConfigError(f"field {self.name}: {key} is {getattr(self, key)!r}; it must be a positive integer")
+        for key, value in (("run", self.run), ("camcol", self.camcol), ("field", self.field)):
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"field {self.name}: {key} is {value!r}; it must be a positive integer")
         if self.split not in SPLITS:
             raise ConfigError(f"field {self.name}: split is {self.split!r}; allowed: {', '.join(SPLITS)}")
 

@@ -18,22 +18,13 @@ PIXEL = 0.396  # arcsec; psField has no WCS
 class PSFModel:
     """The PSF of one band of a field: images weighted by polynomials of the position (Lupton et al. 2001).
 
-    Parameters
-    ----------
-    images : ndarray, (K, 51, 51)
-        Karhunen-Loève eigenimages.
-    coefficients : ndarray, (K, R, C)
-        Weight of image k at SDSS position (row, column) is Σ c[k, i, j] (row/1000)^i (column/1000)^j.
-    gain : float
-        Electrons per count.
-    dark_variance : float
-        Counts².
+    The weight of image k at SDSS position (row, column) is Σ c[k, i, j] (row/1000)^i (column/1000)^j.
     """
 
-    images: np.ndarray
-    coefficients: np.ndarray
-    gain: float
-    dark_variance: float
+    images: np.ndarray  # (K, 51, 51), Karhunen-Loève eigenimages
+    coefficients: np.ndarray  # (K, R, C), c
+    gain: float  # electrons per count
+    dark_variance: float  # counts²
     header: fits.Header
     path: str
 

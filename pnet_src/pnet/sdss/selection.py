@@ -29,21 +29,11 @@ COLUMNS = ("frame", "x", "y", "mag", "flux", "kind", "counted", "reason", "clean
 
 @dataclass
 class Selection:
-    """The stars of a data set and where they come from.
+    """The stars of a data set and where they come from."""
 
-    Parameters
-    ----------
-    table : DataFrame
-        Rows of :func:`pnet.sdss.catalogue.select` for every catalogued frame, with a column ``frame``.
-    record : dict
-        Provenance (command, commit, date, ...), ``manifest``, ``frames``: one dict per frame.
-    report : Report, optional
-        What was downloaded; None for a selection read from a folder.
-    """
-
-    table: pd.DataFrame
-    record: dict
-    report: Report | None = None
+    table: pd.DataFrame  # rows of `catalogue.select` for every catalogued frame, with a column frame
+    record: dict  # provenance (command, commit, date, ...), manifest, frames: one dict per frame
+    report: Report | None = None  # what was downloaded; None for a selection read from a folder
 
     @property
     def frames(self) -> pd.DataFrame:
@@ -109,9 +99,9 @@ def read(folder: str | os.PathLike) -> Selection:
         If they do not belong together.
     """
     folder = Path(folder)
-    for name in (TABLE, RECORD):
-        if not (folder / name).is_file():
-            raise MissingError(f"{folder / name} does not exist; `{COMMAND}` downloads SDSS files and selects stars")
+    for path in (folder / TABLE, folder / RECORD):
+        if not path.is_file():
+            raise MissingError(f"{path} does not exist; `{COMMAND}` downloads SDSS files and selects stars")
     try:
         record = read_json(folder / RECORD)
         if record["sha256"] != sha256(folder / TABLE):

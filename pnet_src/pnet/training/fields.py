@@ -29,15 +29,14 @@ BAD_COLUMNS = 0.15  # share of the fields that have one
 
 @dataclass(frozen=True)
 class Exposures:
-    """Conditions of the rendered frames of a batch, an array (n,) each: `seeing` in arcsec; `gain` in electrons in an
-    ADU; `read_noise` and `sky` in electrons in a pixel; `zero_point`, the magnitude of one electron."""
+    """Conditions of the rendered frames of a batch, an array (n,) each."""
 
     recipe: Recipe
-    seeing: np.ndarray
-    gain: np.ndarray
-    read_noise: np.ndarray
-    sky: np.ndarray
-    zero_point: np.ndarray
+    seeing: np.ndarray  # arcsec
+    gain: np.ndarray  # electrons in an ADU
+    read_noise: np.ndarray  # electrons
+    sky: np.ndarray  # electrons in a pixel
+    zero_point: np.ndarray  # magnitude of one electron
 
     @classmethod
     def draw(cls, recipe: Recipe, seeing: Sequence[float], n: int, rng: np.random.Generator) -> "Exposures":
@@ -74,24 +73,12 @@ class Exposures:
 
 @dataclass
 class RenderedFields:
-    """Endless fields rendered on the training device: stars, some in close pairs, galaxies, and a camera's blemishes.
+    """Endless fields rendered on the training device: stars, close pairs, galaxies, a camera's blemishes."""
 
-    Parameters
-    ----------
-    recipe : Recipe
-        Density and magnitudes of the stars, conditions, optics and aureole.
-    batch_size : int
-        Fields in a batch.
-    size : int
-        Width of a field in pixels.
-    pairs : float
-        Share of the stars that get a partner.
-    """
-
-    recipe: Recipe
-    batch_size: int
-    size: int = 256
-    pairs: float = PAIRS
+    recipe: Recipe  # density and magnitudes of the stars, conditions, optics and aureole
+    batch_size: int  # fields
+    size: int = 256  # px, width of a field
+    pairs: float = PAIRS  # share of the stars that get a partner
 
     def batch(self, seed: int, device: torch.device) -> Batch:
         """Return one batch; stars fainter than FAINT are `ignored`."""

@@ -29,7 +29,7 @@ START_HISTORY = "history.start.csv"  # of the run whose weights this one started
 
 
 class DataSource(Protocol):
-    """Where batches come from: the same step and seed give the same batch."""
+    """Where batches come from: the same seed gives the same batch."""
 
     def batch(self, seed: int, device: torch.device) -> Any:
         """Return one batch on `device`."""

@@ -37,35 +37,17 @@ SEEING_STEP = 0.1  # arcsec between rendered PSFs; what lies between is a mean o
 
 @dataclass
 class RealSky:
-    """A real frame ready to receive stars.
+    """A real frame ready to receive stars."""
 
-    Parameters
-    ----------
-    image : ndarray, (H, W), float32
-        Electrons, sky subtracted.
-    contamination : ndarray, (H, W), float32
-        Electrons of real sources within a FWHM of each pixel; infinite on masked pixels.
-    ignored : ndarray, (N, 2), float32
-        Positions (x, y) around which the heat map is not trained.
-    sigma, sky : float
-        Noise of an empty pixel and median sky, electrons.
-    seeing : float
-        FWHM in arcsec of the atmosphere whose rendered PSF is as wide as the frame's stars.
-    fwhm : float
-        Of the PSF in pixels, the telescope's own blur included.
-    zero_point, full_well : float
-        Magnitude of one electron; electrons at which pixels saturate.
-    """
-
-    image: np.ndarray
-    contamination: np.ndarray
-    ignored: np.ndarray
-    sigma: float
-    sky: float
-    seeing: float
-    fwhm: float
-    zero_point: float
-    full_well: float
+    image: np.ndarray  # (H, W), float32: electrons, sky subtracted
+    contamination: np.ndarray  # (H, W), float32: electrons of real sources within a FWHM; infinite on masked pixels
+    ignored: np.ndarray  # (N, 2), float32: positions (x, y) around which the heat map is not trained
+    sigma: float  # electrons, noise of an empty pixel
+    sky: float  # electrons, median
+    seeing: float  # arcsec, FWHM of the atmosphere whose rendered PSF is as wide as the frame's stars
+    fwhm: float  # px, of the PSF, the telescope's own blur included
+    zero_point: float  # magnitude of one electron
+    full_well: float  # electrons at which pixels saturate
 
 
 def prepare(frame: Frame, recipe: Recipe) -> RealSky:

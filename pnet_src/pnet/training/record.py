@@ -24,23 +24,12 @@ TITLES = {
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """A run of training.
+    """A run of training."""
 
-    Parameters
-    ----------
-    kind : {'detection', 'refiner', 'bpnn'}
-    card : dict
-        As `pnet.stars.weights.check` returns it, its hash verified.
-    history : DataFrame
-        One row for each epoch; where the run started from another one's weights, after the rows of that run.
-    origin : {'live', 'released'}
-        Whether this build trained it.
-    """
-
-    kind: str
-    card: dict[str, Any]
-    history: pd.DataFrame
-    origin: str
+    kind: str  # detection, refiner or bpnn
+    card: dict[str, Any]  # as `weights.check` returns it, its hash verified
+    history: pd.DataFrame  # a row an epoch; where the run started from another one's weights, that run's come first
+    origin: str  # 'live' where this build trained it, or 'released'
 
     def table(self) -> pd.DataFrame:
         """Return what a reader must know of the run, item by item."""

@@ -94,18 +94,9 @@ def train(
     if before is not None:
         with atomic_path(folder / START_HISTORY) as temporary:
             before.to_csv(temporary, index=False)
-    history = fit(
-        model,
-        lesson.loss,
-        lesson.source,
-        config.fit(),
-        folder,
-        validate=lesson.validate,
-        on_epoch=on_epoch,
-        accelerator=config.accelerator,
-        devices=int(config.devices) if config.devices.isdigit() else config.devices,
-        progress=progress,
-    )
+    devices = int(config.devices) if config.devices.isdigit() else config.devices
+    options = {"accelerator": config.accelerator, "devices": devices, "on_epoch": on_epoch, "progress": progress}
+    history = fit(model, lesson.loss, lesson.source, config.fit(), folder, validate=lesson.validate, **options)
     device, model = next(model.parameters()).device, model.cpu()
     seen = {"dataset": config.dataset} | {f"{split}_frames": chosen.names(split) for split in ("train", "val")}
     fitted = vars(config.fit()) | {"epochs_done": len(history), "batch_size": config.batch_size}
@@ -148,10 +139,10 @@ def _asked(config: TrainConfig, output: str | os.PathLike, chosen: sets.Training
     return asked
 
 
-def _set_aside(folder: Path) -> Path:
-    """Rename the folder of an earlier run to ``<name>.1`` or the next free number, and return its new name."""
-    number = next(number for number in itertools.count(1) if not folder.with_name(f"{folder.name}.{number}").exists())
-    return folder.rename(folder.with_name(f"{folder.name}.{number}"))
+def _set_aside(folder: Path) -> None:
+    """Rename the folder of an earlier run to ``<name>.1`` or the next free number."""
+    names = (folder.with_name(f"{folder.name}.{number}") for number in itertools.count(1))
+    folder.rename(next(name for name in names if not name.exists()))
 
 
 def network(config: TrainConfig) -> nn.Module:
@@ -233,8 +224,8 @@ def detection_scores(model: nn.Module, frames: Sequence[sets.MarkedFrame]) -> di
     return {
         "precision": n / max(1, n + int((table["status"] == "false").sum())),
         "recall": n / max(1, n + int((table["status"] == "missed").sum())),
-        "mean_dx": float((matched["x"] - matched["truth_x"]).abs().mean()) if n else float("nan"),
-        "log_flux_scatter": float(np.log(matched["flux"] / matched["truth_flux"]).std()) if n > 1 else float("nan"),
+        "mean_dx": float((matched["x"] - matched["truth_x"]).abs().mean()),
+        "log_flux_scatter": float(np.log(matched["flux"] / matched["truth_flux"]).std()),
     }
 
 
@@ -273,16 +264,11 @@ def recalibrate(kind: str, card: str | os.PathLike, frames: str | os.PathLike, *
     ----------
     kind : {'bpnn', 'refiner'}
     card : str or path
-        As in `weights.resolve`.
+        As in `weights.resolve`; it also says under ``recalibrated`` with which command, when and by which commit.
     frames : path
         Folder whose ``val`` holds simulated frames with truth; the released networks find the stars in them.
     seed : int
         Of the Monte Carlo samples.
-
-    Returns
-    -------
-    Path
-        The card, which also says under ``recalibrated`` with which command, when and by which commit.
 
     Raises
     ------

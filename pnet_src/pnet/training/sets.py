@@ -127,7 +127,5 @@ def finder(detection: str | os.PathLike, refiner: str | os.PathLike | None) -> t
     if refiner is None:
         return (lambda frame: detect(net, frame, CONFIDENCE)), made
     step, card = weights.load("refiner", refiner)
-    scales = scales_of(card)
-    return (lambda frame: refine(step, frame, detect(net, frame, CONFIDENCE), scales)), made | {
-        "refiner": card["sha256"]
-    }
+    made["refiner"], scales = card["sha256"], scales_of(card)
+    return (lambda frame: refine(step, frame, detect(net, frame, CONFIDENCE), scales)), made

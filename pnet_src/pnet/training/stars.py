@@ -47,20 +47,11 @@ class StampBatch(Rows):
 
 @dataclass
 class RenderedStamps:
-    """Endless stars rendered on the training device, many of them with a neighbour.
-
-    Parameters
-    ----------
-    recipe : Recipe
-    batch_size : int
-        Stars in a batch.
-    position_error : float
-        Standard deviation in pixels of the first guess of the position in x and in y.
-    """
+    """Endless stars rendered on the training device, many of them with a neighbour."""
 
     recipe: Recipe
-    batch_size: int
-    position_error: float = DETECTED
+    batch_size: int  # stars
+    position_error: float = DETECTED  # px, standard deviation of the first guess of the position in x and in y
 
     def batch(self, seed: int, device: torch.device) -> StampBatch:
         """Return one batch."""
