@@ -296,3 +296,9 @@ def wcs() -> WCS:
     result.wcs.crval, result.wcs.crpix = [336.6, -0.9], [250.5, 200.5]
     result.wcs.cd = np.array([[0, 1.1e-4], [1.1e-4, 0]])
     return result
+
+
+def real(shared: Path) -> dict[str, Path]:
+    """Return the files of field 94-1-12 by role."""
+    identity = FieldId(94, 1, 12, "g")
+    return {role: shared / "sdss/sas" / identity.server_path(role) for role in ("frame", "psField", "fpM", "photoObj")}

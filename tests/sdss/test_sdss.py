@@ -1,5 +1,6 @@
 """SDSS frames, masks and PSF models: electrons, variance, damage."""
 
+import gzip
 import time
 from dataclasses import replace
 
@@ -50,35 +51,30 @@ def expected(parts, gain, dark):
     return gain * (image / middle + sky), (sigma_nmgy * gain / middle) ** 2, 22.5 - 2.5 * np.log10(middle / gain)
 
 
-def test_frame_in_electrons(frame_path, parts):
-    frame = read_frame(frame_path)
-    image, variance, zero_point = expected(parts, 3.845, 1.3225)  # the table's values of g, camera column 3
+@pytest.mark.parametrize("own", [False, True])
+def test_frame_in_electrons(tmp_path, frame_path, parts, own):
+    """With gain, dark variance and seeing of its psField, else with the table's values of g, camera column 3."""
+    gain, dark = (5.0, 2.0) if own else (3.845, 1.3225)
+    more = {"gain": gain, "dark_variance": dark, "sigma": 1.8}
+    frame = read_frame(frame_path, sdss_files.write_psfield(tmp_path / "psField.fit", ID, **more) if own else None)
+    image, variance, zero_point = expected(parts, gain, dark)
     np.testing.assert_allclose(frame.image, image, rtol=1e-5)
     np.testing.assert_allclose(frame.variance, variance, rtol=1e-5)
     assert frame.zero_point == pytest.approx(zero_point, abs=1e-6)
-    assert (frame.name, frame.gain, frame.seeing) == ("1234-3-56-g", 3.845, None)
-    assert frame.read_noise == pytest.approx(3.845 * np.sqrt(1.3225))
+    assert (frame.name, frame.gain) == ("1234-3-56-g", gain)
+    assert frame.read_noise == pytest.approx(gain * np.sqrt(dark))
     assert frame.meta["field"] == 56, "the header's FRAME is 64; the file name is right"
-    assert frame.meta["airmass"] == 1.2
-    assert frame.meta["exptime"] == pytest.approx(53.907456)
+    assert frame.meta["airmass"] == 1.2 and frame.meta["exptime"] == pytest.approx(53.907456)
     assert frame.pixel_scale == pytest.approx(0.396, rel=1e-6)
     assert not frame.mask.any()
     # CRPIX counts from 1, ours from 0
     ra, dec = frame.wcs.all_pix2world(SHAPE[1] / 2, SHAPE[0] / 2, 0)
     assert (float(ra), float(dec)) == pytest.approx((150.0, 2.0), abs=1e-9)
-
-
-def test_psfield_gives_gain_dark_variance_and_seeing(tmp_path, frame_path, parts):
-    psfield = sdss_files.write_psfield(tmp_path / "psField.fit", ID, gain=5.0, dark_variance=2.0, sigma=1.8)
-    frame = read_frame(frame_path, psfield=psfield)
-    image, variance, zero_point = expected(parts, 5.0, 2.0)
-    np.testing.assert_allclose(frame.image, image, rtol=1e-5)
-    np.testing.assert_allclose(frame.variance, variance, rtol=1e-5)
-    assert frame.zero_point == pytest.approx(zero_point, abs=1e-6)
-    assert frame.meta["gain_source"] == "psField"
+    assert frame.meta["gain_source"] == ("psField" if own else "table")
     # the pixel's integration adds 1/12 to the Gaussian's variance
-    assert frame.seeing == pytest.approx(0.396 * 2.3548 * np.sqrt(1.8**2 + 1 / 12), rel=0.01)
-    assert frame.meta["psf"].at(3, 4).sum() == pytest.approx(1)
+    seeing = 0.396 * 2.3548 * np.sqrt(1.8**2 + 1 / 12)
+    assert frame.seeing == (pytest.approx(seeing, rel=0.01) if own else None)
+    assert not own or frame.meta["psf"].at(3, 4).sum() == pytest.approx(1)
 
 
 def test_one_zero_point_serves_every_column(tmp_path):
@@ -163,8 +159,6 @@ class TestDamage:
             read_frame(frame_path.with_name("nothing.fits"))
 
     def test_gzip_is_read(self, tmp_path, parts):
-        import gzip
-
         plain = sdss_files.write_frame(tmp_path / "a.fits", *parts, ID, compress=False)
         packed = tmp_path / "a.fits.gz"
         packed.write_bytes(gzip.compress(plain.read_bytes()))
@@ -191,14 +185,8 @@ class TestDamage:
 
 class TestMask:
     def test_planes_and_what_is_masked(self, tmp_path, frame_path):
-        spans = {
-            "INTERP": [[(0, 0, 0), (1, 3, 5)], [(59, 79, 79)]],
-            "SATUR": [[(7, 2, 2)]],
-            "CR": [[(8, 2, 3)]],
-            "GHOST": [[(9, 0, 79)]],
-            "OBJECT": [[(20, 10, 30)]],
-            "NOTCHECKED": [[(40, 0, 79)]],
-        }
+        spans = {"INTERP": [[(0, 0, 0), (1, 3, 5)], [(59, 79, 79)]], "SATUR": [[(7, 2, 2)]], "CR": [[(8, 2, 3)]]}
+        spans |= {"GHOST": [[(9, 0, 79)]], "OBJECT": [[(20, 10, 30)]], "NOTCHECKED": [[(40, 0, 79)]]}
         fpm = sdss_files.write_fpm(tmp_path / "fpM-001234-g3-0056.fit", ID, SHAPE, spans)
         planes = read_mask(fpm)
         truth = np.zeros(SHAPE, bool)
@@ -217,15 +205,17 @@ class TestMask:
         with pytest.raises(DataError, match="CR leaves the image"):
             read_mask(fpm)
 
-    def test_of_another_field_band_or_shape(self, tmp_path, frame_path):
-        other = sdss_files.write_fpm(tmp_path / "m.fit", FieldId(1234, 3, 57, "g"), SHAPE, {})
-        with pytest.raises(DataError, match="belongs to 1234-3-57, the frame is 1234-3-56-g"):
-            read_frame(frame_path, fpm=other)
-        other = sdss_files.write_fpm(tmp_path / "fpM-001234-r3-0056.fit", ID, SHAPE, {})
-        with pytest.raises(DataError, match="band r"):
-            read_frame(frame_path, fpm=other)
-        other = sdss_files.write_fpm(tmp_path / "m.fit", ID, (60, 81), {})
-        with pytest.raises(DataError, match=r"mask is \(60, 81\)"):
+    @pytest.mark.parametrize(
+        "name, field, shape, words",
+        [
+            ("m.fit", 57, SHAPE, "belongs to 1234-3-57, the frame is 1234-3-56-g"),
+            ("fpM-001234-r3-0056.fit", 56, SHAPE, "band r"),
+            ("m.fit", 56, (60, 81), r"mask is \(60, 81\)"),
+        ],
+    )
+    def test_of_another_field_band_or_shape(self, tmp_path, frame_path, name, field, shape, words):
+        other = sdss_files.write_fpm(tmp_path / name, FieldId(1234, 3, field, "g"), shape, {})
+        with pytest.raises(DataError, match=words):
             read_frame(frame_path, fpm=other)
         with pytest.raises(DataError, match="no fpM mask"):
             read_mask(frame_path)
@@ -233,16 +223,13 @@ class TestMask:
 
 class TestPSF:
     def test_polynomials_of_the_position(self, tmp_path, rng):
-        images = np.stack(
-            [sdss_files.gaussian_psf(1.5), 0.1 * sdss_files.gaussian_psf(2.5), rng.normal(0, 1e-5, (51, 51))]
-        )
+        narrow, wide = sdss_files.gaussian_psf(1.5), 0.1 * sdss_files.gaussian_psf(2.5)
+        images = np.stack([narrow, wide, rng.normal(0, 1e-5, (51, 51))])
         coefficients = rng.uniform(0.5, 1.0, (3, 3, 2))
         path = sdss_files.write_psfield(tmp_path / "psField.fit", ID, images=images, coefficients=coefficients)
         x, y = 1200.0, 700.0
         row, column = (y + 0.5) / 1000, (x + 0.5) / 1000
-        weights = [
-            sum(c[i, j] * row**i * column**j for i in range(3) for j in range(2)) for c in coefficients
-        ]  # fmt: skip
+        weights = [sum(c[i, j] * row**i * column**j for i in range(3) for j in range(2)) for c in coefficients]
         truth = sum(w * image for w, image in zip(weights, images, strict=True))
         psf = PSFModel.read(path, "g").at(x, y)
         assert psf.shape == (51, 51)
@@ -277,10 +264,7 @@ class TestReal:
 
     @pytest.fixture
     def files(self, shared):
-        identity = FieldId(94, 1, 12, "g")
-        return {
-            role: shared / "sdss/sas" / identity.server_path(role) for role in ("frame", "psField", "fpM", "photoObj")
-        }
+        return sdss_files.real(shared)
 
     def test_frame(self, files):
         start = time.process_time()
@@ -314,10 +298,10 @@ class TestReal:
         stars = stars[stars["x"].between(30, 2010) & stars["y"].between(30, 1450)]
         transposed = replace(model, coefficients=np.swapaxes(model.coefficients, 1, 2))
         for name, candidate in (("as read", model), ("transposed", transposed)):
-            ratios = []
-            for x, y in zip(stars["x"], stars["y"], strict=True):
-                psf = candidate.at(x, y)
-                ratios.append(concentration(signal, x, y) / concentration(psf, 25.0, 25.0))
+            ratios = [
+                concentration(signal, x, y) / concentration(candidate.at(x, y), 25.0, 25.0)
+                for x, y in stars[["x", "y"]].to_numpy()
+            ]
             residual[name] = np.std(ratios)
             assert np.median(ratios) == pytest.approx(1, abs=0.02)
         assert residual["as read"] < 0.03

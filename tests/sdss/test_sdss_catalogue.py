@@ -33,14 +33,8 @@ def frame(tmp_path):
 def select(tmp_path, frame, rows):
     objects = pd.DataFrame(rows)
     objects["nmgy"] = objects["nmgy"].fillna(NMGY) if "nmgy" in objects else NMGY
-    for column, default in (
-        ("flags", BINNED1),
-        ("objc_flags", 0),
-        ("nchild", 0),
-        ("mode", 1),
-        ("clean", 1),
-        ("type", 6),
-    ):
+    usual = {"flags": BINNED1, "objc_flags": 0, "nchild": 0, "mode": 1, "clean": 1, "type": 6}
+    for column, default in usual.items():
         objects[column] = objects[column].fillna(default).astype(int) if column in objects else default
     path = sdss_files.write_photoobj(tmp_path / "photoObj.fits", ID, objects)
     return catalogue.select(path, frame)
@@ -113,11 +107,8 @@ def test_neighbours(tmp_path, frame, neighbour, reason):
     assert not near["counted"].iloc[0] and near["reason"].iloc[0] == reason
     far = select(tmp_path, frame, [{"x": 100.0, "y": 50.0}, {"x": 107.5, "y": 57.5, **neighbour}])
     assert far["counted"].iloc[0]
-
-
-def test_what_is_not_detected_in_g_is_no_neighbour(tmp_path, frame):
-    table = select(tmp_path, frame, [{"x": 100.0, "y": 50.0}, {"x": 103.0, "y": 50.0, "flags": 0}])
-    assert table["counted"].tolist() == [True]
+    unseen = select(tmp_path, frame, [{"x": 100.0, "y": 50.0}, {"x": 103.0, "y": 50.0, "flags": 0}])
+    assert unseen["counted"].tolist() == [True], "what is not detected in g is no neighbour"
 
 
 def test_galaxies_have_their_own_flux(tmp_path, frame):
@@ -167,10 +158,7 @@ class TestReal:
 
     @pytest.fixture
     def field(self, shared):
-        identity = FieldId(94, 1, 12, "g")
-        paths = {
-            role: shared / "sdss/sas" / identity.server_path(role) for role in ("frame", "psField", "fpM", "photoObj")
-        }
+        paths = sdss_files.real(shared)
         frame = read_frame(paths["frame"], paths["psField"], paths["fpM"])
         return frame, catalogue.select(paths["photoObj"], frame), fits.getdata(paths["photoObj"], 1)
 

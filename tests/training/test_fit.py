@@ -1,7 +1,8 @@
 """The training loop: resuming equals never having stopped, freezing freezes, bad checkpoints are refused."""
 
-import csv
+import contextlib
 
+import pandas as pd
 import pytest
 import torch
 
@@ -35,18 +36,17 @@ class Stopped(Exception):
     pass
 
 
-def run(folder, model, config, stop_after=None, **options):
+def run(folder, model, config, stop_after=None, loss=loss, **options):
     """Train; a run that is to stop is interrupted as a user would do it."""
 
     def stops(history):
         if len(history) == stop_after:
             raise Stopped
 
-    if stop_after:
-        with pytest.raises(Stopped):
-            run(folder, model, config, on_epoch=stops, **options)
-        return None
-    return fit(model, loss, Line(), config, folder, accelerator="cpu", devices=1, progress=False, **options)
+    interrupted = pytest.raises(Stopped) if stop_after else contextlib.nullcontext()
+    options |= {"accelerator": "cpu", "devices": 1, "progress": False}
+    with interrupted:
+        return fit(model, loss, Line(), config, folder, on_epoch=stops, **options)
 
 
 CONFIG = FitConfig(epochs=4, steps=5, learning_rate=1e-2, seed=3)
@@ -54,11 +54,9 @@ CONFIG = FitConfig(epochs=4, steps=5, learning_rate=1e-2, seed=3)
 
 def test_resumed_run_ends_with_the_same_weights(tmp_path):
     """Dropout and normalisation included: every step seeds its own random numbers."""
-    straight = network()
+    straight, resumed = network(), network()
     history = run(tmp_path / "a", straight, CONFIG)
-    broken = network()
-    run(tmp_path / "b", broken, CONFIG, stop_after=2)
-    resumed = network()
+    run(tmp_path / "b", network(), CONFIG, stop_after=2)
     history_b = run(tmp_path / "b", resumed, CONFIG)
     for a, b in zip(straight.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b)
@@ -67,10 +65,9 @@ def test_resumed_run_ends_with_the_same_weights(tmp_path):
 
 def test_history_is_a_table_with_validation(tmp_path):
     run(tmp_path, network(), CONFIG, validate=lambda model: {"answer": 42.0})
-    with open(tmp_path / HISTORY) as stream:
-        rows = list(csv.DictReader(stream))
-    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
-    assert rows[0]["val_answer"] == "42.0" and float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    rows = pd.read_csv(tmp_path / HISTORY)
+    assert rows["epoch"].tolist() == [1, 2, 3, 4] and (rows["val_answer"] == 42.0).all()
+    assert rows["loss"].iloc[-1] < rows["loss"].iloc[0]
 
 
 def test_frozen_parts_hold_still_and_thaw(tmp_path):
@@ -113,12 +110,8 @@ def test_interrupted_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    def breaks(model, batch):
-        value = model(batch[0]).sum() * torch.nan
-        return {"loss": value}
-
-    with pytest.raises(DataError, match="step 0"):
-        fit(network(), breaks, Line(), CONFIG, tmp_path, accelerator="cpu", devices=1, progress=False)
+    with pytest.raises(DataError, match="the loss is nan at step 0"):
+        run(tmp_path, network(), CONFIG, loss=lambda model, batch: {"loss": model(batch[0]).sum() * torch.nan})
     assert not (tmp_path / CHECKPOINT).exists()
 
 

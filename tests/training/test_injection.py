@@ -1,5 +1,6 @@
 """Stars injected into frames: their light, what is masked, and the targets that follow."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +13,10 @@ from pnet.detection.network import STRIDE
 from pnet.detection.targets import make_targets
 from pnet.frame import Frame
 from pnet.simulation.recipe import Recipe
-from pnet.sky import render
 from pnet.sky.psf import pixel_psf
 from pnet.sky.stamps import aperture_flux, gaussian_width
 from pnet.training import injection, real_sky
+from pnet.training.fields import add_stars
 
 SEEING, SIZE, SKY, GAIN, READ = 1.3, 400, 300.0, 4.0, 5.0
 ZERO_POINT = 30.0
@@ -34,11 +35,10 @@ def frame():
     """Sky with seven stars of 17 mag, a round galaxy of 17.5 mag and a source of 20.9 mag."""
     rng = np.random.default_rng(5)
     light = torch.zeros(1, SIZE, SIZE)
-    where = [*STARS, DOUBTFUL]
-    flux = [FLUX] * len(STARS) + [10 ** (0.4 * (ZERO_POINT - 20.9))]
-    x, y = (torch.tensor([position[axis] for position in where], dtype=torch.float64) for axis in (0, 1))
-    stars = render.Stars(torch.zeros(len(where), dtype=torch.long), x, y, torch.tensor(flux, dtype=torch.float32))
-    render.add_stars(light, stars, [SEEING])
+    x, y = np.transpose([*STARS, DOUBTFUL])
+    mag = np.append(np.full(len(STARS), 17.0), 20.9)
+    stars = pd.DataFrame({"field": 0, "x": x, "y": y, "flux": 10 ** (0.4 * (ZERO_POINT - mag))})
+    add_stars(light, stars, [SEEING], Recipe.load())
     expected = light[0].numpy().astype(float) + SKY
     axis = np.arange(SIZE)
     radius = np.hypot(axis - GALAXY[0], axis[:, None] - GALAXY[1])
@@ -97,8 +97,8 @@ class Grid(injection.InjectedFields):
     def _stars(self, index, sky, rng):
         axis = np.arange(4) * 50.0 + 40
         x, y = (grid.ravel() + rng.uniform(-2, 2, 16) for grid in np.meshgrid(axis, axis))
-        mag = rng.uniform(16.5, 19.5, 16)
-        return pd.DataFrame({"field": index, "x": x, "y": y, "mag": mag, "flux": 10 ** (0.4 * (ZERO_POINT - mag))})
+        flux = 10 ** (0.4 * (ZERO_POINT - rng.uniform(16.5, 19.5, 16)))
+        return pd.DataFrame({"field": index, "x": x, "y": y, "flux": flux})
 
 
 def test_injected_flux_is_recovered_to_the_noise(sky, recipe):
@@ -207,15 +207,12 @@ def test_missing_frames_name_the_command(tmp_path, monkeypatch):
 
 def test_halo_and_spikes_of_a_bright_star_are_empty_sky(frame, recipe):
     light = torch.zeros(1, SIZE, SIZE)
-    bright = 10 ** (0.4 * (ZERO_POINT - 13.5))
-    star = render.Stars(torch.zeros(1, dtype=torch.long), *torch.tensor([[200.0], [150.0], [bright]]).double())
-    star.flux = star.flux.float()
-    render.add_stars(light, star, [SEEING])
+    star = {"field": 0, "x": [200.0], "y": [150.0], "flux": [10 ** (0.4 * (ZERO_POINT - 13.5))]}
+    add_stars(light, pd.DataFrame(star), [SEEING], recipe)
     spiked = light[0].numpy()
     reach = np.arange(8, 45)
-    for sign in (1, -1):
-        spiked[150 + sign * reach, 200 + reach] += 400 * np.exp(-reach / 20)
-        spiked[150 + sign * reach, 200 - reach] += 400 * np.exp(-reach / 20)
+    for up, right in itertools.product((1, -1), repeat=2):
+        spiked[150 + up * reach, 200 + right * reach] += 400 * np.exp(-reach / 20)
     sky = real_sky.prepare(replace(frame, image=frame.image + spiked), recipe)
     points = sky.ignored[np.hypot(*(sky.ignored - np.float32([200, 150])).T) < 60]
     assert np.hypot(*(points - np.float32([200, 150])).T).min() < 1

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -174,14 +173,14 @@ def test_settings_of_other_networks_are_refused(kind, setting):
 
 
 def test_what_is_missing_is_named_before_anything_is_done(tmp_path):
-    with pytest.raises(MissingError, match="pnet sdss-manifest"):
-        runs.train(TrainConfig("detection", dataset="sdss"), tmp_path)
-    with pytest.raises(MissingError, match="pnet simulate"):
-        runs.train(TrainConfig("detection"), tmp_path)
-    with pytest.raises(MissingError, match=r"no train/\*.fits"):
-        runs.train(TrainConfig("detection", frames=tmp_path), tmp_path)
-    with pytest.raises(MissingError, match="pnet train"):
-        runs.train(TrainConfig("bpnn", simulated=False, start="mine"), tmp_path)
+    for words, config in (
+        ("pnet sdss-manifest", TrainConfig("detection", dataset="sdss")),
+        ("pnet simulate", TrainConfig("detection")),
+        (r"no train/\*.fits", TrainConfig("detection", frames=tmp_path)),
+        ("pnet train", TrainConfig("bpnn", simulated=False, start="mine")),
+    ):
+        with pytest.raises(MissingError, match=words):
+            runs.train(config, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -198,15 +197,10 @@ def test_a_batch_of_stamps_may_have_any_size():
 
 
 def test_doubtful_sources_of_a_real_catalogue_are_masked():
-    truth = pd.DataFrame(
-        {
-            "kind": ["star", "star", "galaxy", "galaxy"],
-            "mag": [15.0, 16.0, 18.0, 22.0],
-            "counted": [True, False, False, False],
-        }
-    )
+    rows = [("star", 15.0, True), ("star", 16.0, False), ("galaxy", 18.0, False), ("galaxy", 22.0, False)]
+    truth = pd.DataFrame(rows, columns=["kind", "mag", "counted"])
     marked = sets.TrainingSet(manifest="sdss-standard")._for_training(truth)
-    np.testing.assert_array_equal(marked["ignored"], [False, True, False, True])
+    assert marked["ignored"].tolist() == [False, True, False, True]
     assert "ignored" not in sets.TrainingSet()._for_training(truth)
 
 

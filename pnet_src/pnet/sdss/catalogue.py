@@ -142,16 +142,8 @@ def _reasons(rows: pd.DataFrame, frame: Frame) -> np.ndarray:
 def exclusions(table: pd.DataFrame) -> pd.DataFrame:
     """Return how many stars of the magnitude range each criterion removes, a table for a page.
 
-    Parameters
-    ----------
-    table : DataFrame
-        From :func:`select`, or several of them in one.
-
-    Returns
-    -------
-    DataFrame
-        Columns ``criterion`` and ``stars``: all, one row per reason, those that count. Each star is under the first
-        reason that applies to it.
+    `table` is from :func:`select`, or several of them in one. The columns ``criterion`` and ``stars`` hold all stars,
+    one row per reason, and those that count; each star is under the first reason that applies to it.
     """
     considered = table[~table["reason"].isin(["galaxy", "magnitude"])]
     rows = [("point sources of 13–20 mag", len(considered))]

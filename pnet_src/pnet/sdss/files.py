@@ -73,12 +73,8 @@ class Report:
 
 
 def find_source(mirror: str | os.PathLike | None = None) -> str | Path:
-    """Return where files come from: the mirror (argument, else ``SDSS_MIRROR``), else the SDSS server.
-
-    Returns
-    -------
-    str or Path
-        A URL without trailing slash, or a folder laid out like ``sas/``.
+    """Return where files come from, a URL without trailing slash or a folder laid out like ``sas/``: the mirror
+    (argument, else ``SDSS_MIRROR``), else the SDSS server.
 
     Raises
     ------
@@ -327,13 +323,13 @@ def download(
     dict
         ``available``, ``manifest``, ``reason`` (why not) and, where available, ``report``.
     """
+    record: dict[str, Any] = {"available": True, "manifest": manifest, "reason": ""}
     try:
-        report = fetch(manifest, mirror=mirror, progress=progress)
-        record = {"available": True, "manifest": manifest, "reason": "", "report": str(report)}
+        record["report"] = str(fetch(manifest, mirror=mirror, progress=progress))
     except MissingError as error:
         if not optional:
             raise
-        record = {"available": False, "manifest": manifest, "reason": str(error)}
+        record |= {"available": False, "reason": str(error)}
     write_json(record_path(output), record)
     return record
 

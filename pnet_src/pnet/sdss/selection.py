@@ -149,17 +149,9 @@ def noise_ratio(frame: Frame, sky: background.Background | None = None) -> float
 def check_zero_point(frame: Frame, table: pd.DataFrame) -> dict[str, float]:
     """Fit Eq. 18 to the stars that count, with aperture fluxes, as a check of the frame's zero point.
 
-    Parameters
-    ----------
-    frame : Frame
-    table : DataFrame
-        From :func:`pnet.sdss.catalogue.select`, with at least `zero_point.MINIMUM` stars that count.
-
-    Returns
-    -------
-    dict
-        ``offset`` from the frame's zero point, which should be nothing as DR17 frames are calibrated, its ``error``,
-        the stars' ``scatter`` (mag), and how many stars were ``used`` and ``rejected``.
+    `table` is from :func:`pnet.sdss.catalogue.select`, with at least `zero_point.MINIMUM` stars that count. The answer
+    holds the ``offset`` from the frame's zero point, which should be nothing as DR17 frames are calibrated, its
+    ``error``, the stars' ``scatter`` (mag), and how many stars were ``used`` and ``rejected``.
     """
     stars, level = table[table["counted"]], background.estimate(frame).level
     x, y, mag = stars[["x", "y", "mag"]].to_numpy().T

@@ -126,12 +126,7 @@ def fields(manifest: str | os.PathLike, batch_size: int, size: int = 256) -> Inj
 
     Frames take 24 MB of memory and a second or two to prepare, each.
 
-    Parameters
-    ----------
-    manifest : str or path
-        As for `Manifest.load`.
-    batch_size, size : int
-        See `fields.FrameFields`.
+    `manifest` is as for `Manifest.load`, `batch_size` and `size` as for `fields.FrameFields`.
 
     Raises
     ------
