@@ -8,7 +8,7 @@ from figure_checks import overlaps, panels
 from measured import table
 from PIL import Image
 
-from pnet.book.figures import astrometry, counts, detection, photometry, style, training, uncertainty
+from pnet.book.figures import astrometry, detection, photometry, selection, style, training, uncertainty
 from pnet.common import metrics
 from pnet.common.errors import DataError
 from pnet.evaluation import ledger
@@ -74,14 +74,14 @@ def test_figure_1_counts_stars():
             "counted": [True, True, False, True, True, False, False],
         }
     )
-    (ax,) = panels(counts.figure_1(table))
+    (ax,) = panels(selection.figure_1(table))
     heights = [bar.get_height() for bar in ax.containers[0]]
     assert heights[0] == 1 and heights[2] == 1 and heights[-1] == 2 and sum(heights) == 4
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert sorted(labels) == ["all point sources (5)", "stars that count (4)"]
-    assert counts.figure_1(table.head(0)).axes[0].texts[0].get_text() == "no stars"
+    assert selection.figure_1(table.head(0)).axes[0].texts[0].get_text() == "no stars"
     with pytest.raises(DataError, match="lacks the columns"):
-        counts.figure_1(table[["mag"]])
+        selection.figure_1(table[["mag"]])
 
 
 def test_history_shows_what_a_run_has_and_rates_as_misses():

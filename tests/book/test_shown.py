@@ -16,16 +16,17 @@ def measured():
     return table(frames={"simulation": 4, "sdss": 1})
 
 
-def test_a_page_falls_back_to_released_measurements_and_says_so(tmp_path, measured):
+def test_a_page_falls_back_to_released_measurements_and_says_so(tmp_path, measured, monkeypatch):
     run, results = tmp_path / "run", tmp_path / "results"
-    nothing = shown.load(run, results)
+    monkeypatch.setattr(paths, "RESULTS", results)
+    nothing = shown.load(run)
     assert nothing.origin == {"simulation": "missing", "sdss": "missing"} and nothing.table.empty
     assert "No measurements" in nothing.notice() and nothing.entries(seed=1) == []
     one = {name: measured[measured["dataset"] == name] for name in ("simulation", "sdss")}
     measurements.write(one["simulation"], run / "measurements/simulation.parquet", {"engine": "renderer"})
     for name, part in one.items():
         measurements.write(part, results / f"measurements/{name}.parquet", RECORD)
-    loaded = shown.load(run, results)
+    loaded = shown.load(run)
     assert loaded.origin == {"simulation": "live", "sdss": "released"}
     assert len(loaded.table) == len(measured)
     notice = loaded.notice()
@@ -35,12 +36,13 @@ def test_a_page_falls_back_to_released_measurements_and_says_so(tmp_path, measur
     assert sources == {"simulation": "live", "sdss": "released"}
 
 
-def test_a_damaged_result_does_not_hide_behind_a_released_one(tmp_path, measured):
+def test_a_damaged_result_does_not_hide_behind_a_released_one(tmp_path, measured, monkeypatch):
+    monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
     for folder in ("run", "results"):
         measurements.write(measured, tmp_path / folder / "measurements/simulation.parquet", {})
     (tmp_path / "run/measurements/simulation.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="simulation.parquet"):
-        shown.load(tmp_path / "run", tmp_path / "results")
+        shown.load(tmp_path / "run")
 
 
 @pytest.mark.parametrize("name", shown.SUBJECTS)

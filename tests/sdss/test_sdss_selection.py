@@ -6,7 +6,7 @@ import pytest
 import sdss_files
 
 from pnet.book import shown
-from pnet.book.figures import frames
+from pnet.book.figures import selection as pictures
 from pnet.common import paths
 from pnet.common.errors import DataError, MissingError
 from pnet.sdss import selection
@@ -123,7 +123,7 @@ def test_a_patch_is_drawn_with_its_objects(scenes):
     report = fetch(scenes[0], progress=False)
     frame, table = load_field(report, "1234-3-56")
     tile = patches.split(frame.shape)[-1]
-    ax = frames.sdss(frame, table, tile).axes[0]
+    ax = pictures.patch(frame, table, tile).axes[0]
     assert ax.get_xlim() == (frame.shape[1] - 512.5, frame.shape[1] - 0.5) and ax.get_ylim() == (-0.5, 511.5)
     assert np.ma.getmaskarray(np.ma.masked_invalid(ax.images[0].get_array()))[:, 5].all()
     rows = table[table["counted"] & (table["x"] >= frame.shape[1] - 512)]

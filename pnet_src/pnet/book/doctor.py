@@ -27,16 +27,8 @@ INSTALL = "make clean-venv && make book"
 class Check:
     """One thing looked at.
 
-    Parameters
-    ----------
-    ok : bool
-    detail : str
-        What was found.
-    fix : str
-        The one command that gets it where it is missing; empty where there is none.
-    required : bool
-        False where PNet has something to put in its place, which `detail` tells.
-    name : str
+    `detail` tells what was found, `fix` is the one command that gets what is missing (empty where there is none). What
+    is not `required` PNet has something to put in the place of, which `detail` tells.
     """
 
     ok: bool
@@ -71,11 +63,10 @@ def show(found: list[Check]) -> None:
         table.add_row(mark, escape(check.name), escape(check.detail))
     console = Console()
     console.print(table)
-    lacking = [check for check in found if not check.ok and check.fix]
-    if lacking:
+    mends = [f"  {check.name}: {check.fix}" for check in found if not check.ok and check.fix]
+    if mends:
         console.print("\nTo mend ([red]✗[/] needed, [yellow]–[/] can be done without):")
-        for check in lacking:
-            console.print(f"  {check.name}: {check.fix}", soft_wrap=True, markup=False, highlight=False)
+        console.print("\n".join(mends), soft_wrap=True, markup=False, highlight=False)
 
 
 def _python() -> Check:
@@ -120,20 +111,29 @@ def _torch() -> Check:
     return Check(True, detail)
 
 
-def _program(
-    name: str, commands: tuple[str, ...], variable: str, instead: str, conda: str = "", debian: str = ""
-) -> Check:
-    """Look for an outside program by the variable that may name it and by its names on PATH.
+# Check → what the program calls itself (a regular expression), its names on PATH, the variable that may name it, and
+# its packages, conda-forge's and Debian's: Stuff is in neither, so that there is no command to get it.
+PROGRAMS = {
+    "SkyMaker (sky)": ("SkyMaker", ("sky",), "SKY", "astromatic-skymaker", ""),
+    "Stuff (stuff)": ("Stuff", ("stuff",), "STUFF", "", ""),
+    "SExtractor (source-extractor)": (
+        *("(?:SExtractor|Source Extractor)", ("source-extractor", "sex", "sextractor"), "SEXTRACTOR"),
+        *("astromatic-source-extractor", "source-extractor"),
+    ),
+    "PSFEx (psfex)": ("PSFEx", ("psfex",), "PSFEX", "astromatic-psfex", "psfex"),
+}
+INSTEAD = {
+    "SKY": "the project's own renderer makes the simulated frames",
+    "STUFF": "the project draws the galaxies of realistic fields itself",
+    "SEXTRACTOR": "SEP stands in for it",
+    "PSFEX": "the pages do without it",
+}
 
-    Parameters
-    ----------
-    name : str
-        What it calls itself, a regular expression.
-    instead : str
-        What stands in for it.
-    conda, debian : str
-        Packages that hold it; without one there is no command that would get it.
-    """
+
+def _program(check: str) -> Check:
+    """Look for an outside program of `PROGRAMS`."""
+    name, commands, variable, conda, debian = PROGRAMS[check]
+    instead = INSTEAD[variable]
     fix = f"conda install -c conda-forge {conda}" if conda else ""
     if debian and shutil.which("apt-get") and not os.environ.get("CONDA_PREFIX"):
         fix = f"sudo apt-get install {debian}"
@@ -151,12 +151,11 @@ def _program(
 
 def _sky() -> Check:
     folder = os.environ.get("SKYMAKER_FRAMES")
-    if folder and not Path(folder).is_dir():
+    if not folder:
+        return _program("SkyMaker (sky)")
+    if not Path(folder).is_dir():
         return Check(False, f"$SKYMAKER_FRAMES is {folder!r}, and there is no such folder", "unset SKYMAKER_FRAMES")
-    if folder:
-        return Check(True, f"its frames in $SKYMAKER_FRAMES ({folder}) are used", required=False)
-    instead = "the project's own renderer makes the simulated frames"
-    return _program("SkyMaker", ("sky",), "SKY", instead, conda="astromatic-skymaker")
+    return Check(True, f"its frames in $SKYMAKER_FRAMES ({folder}) are used", required=False)
 
 
 def _sdss() -> Check:
@@ -173,9 +172,8 @@ def _sdss() -> Check:
     detail = f"{here} of {len(wanted)} files here; "
     if not why_not:
         return Check(True, f"{detail}the others are at {files.find_source()}", required=False)
-    fix = "make book SDSS_MIRROR=<folder or URL of a sas tree>"
-    if os.environ.get("SDSS_MIRROR"):
-        fix = "unset SDSS_MIRROR"
+    named = os.environ.get("SDSS_MIRROR")
+    fix = "unset SDSS_MIRROR" if named else "make book SDSS_MIRROR=<folder or URL of a sas tree>"
     return Check(False, f"{detail}{why_not}; pages show the released results", fix, required=False)
 
 
@@ -208,29 +206,8 @@ CHECKS: dict[str, Callable[[], Check]] = {
     "Python": _python,
     "packages": _packages,
     "torch": _torch,
+    **{name: partial(_program, name) for name in PROGRAMS},
     "SkyMaker (sky)": _sky,
-    # in no package repository, so there is no command that would get it
-    "Stuff (stuff)": partial(
-        _program, "Stuff", ("stuff",), "STUFF", "the project draws the galaxies of realistic fields itself"
-    ),
-    "SExtractor (source-extractor)": partial(
-        _program,
-        "(?:SExtractor|Source Extractor)",  # as Debian's build calls itself
-        ("source-extractor", "sex", "sextractor"),
-        "SEXTRACTOR",
-        "SEP stands in for it",
-        conda="astromatic-source-extractor",
-        debian="source-extractor",
-    ),
-    "PSFEx (psfex)": partial(
-        _program,
-        "PSFEx",
-        ("psfex",),
-        "PSFEX",
-        "the pages do without it",
-        conda="astromatic-psfex",
-        debian="psfex",
-    ),
     "SDSS": _sdss,
     "weights": _weights,
     "disk": _disk,

@@ -43,9 +43,9 @@ def run(
         See `notebooks.find`.
     profile : str, Path or Profile
     overrides : dict, optional
-        Parameters that take the place of the profile's; text is parsed by the parameter's type.
+        Parameters that take the place of the profile's, see `notebooks.parameters`.
     threads : int
-        Threads of numerical libraries in the notebook's kernel.
+        Of numerical libraries in the notebook's kernel.
     progress : bool
         Show a bar of cells on the terminal.
 
@@ -91,21 +91,17 @@ def _execute(
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
-    # socket files: two kernels that start at once cannot be given the same TCP port
-    sockets = Config(KernelManager={"transport": "ipc", "ip": str(copy.parent / "kernel")})
+    options = {
+        "kernel_name": "python3",
+        "cwd": paths.ROOT,
+        "progress_bar": {"desc": copy.stem, "leave": False} if progress else False,
+        "coalesce_streams": True,  # how often a stream is flushed must not show
+        # socket files: two kernels that start at once cannot be given the same TCP port
+        "config": Config(KernelManager={"transport": "ipc", "ip": str(copy.parent / "kernel")}),
+        "extra_arguments": ["--IPKernelApp.log_level=50"],  # it calls the interrupt of its own shutdown an error
+    }
     try:
-        executed = papermill.execute_notebook(
-            notebook,
-            copy,
-            parameters=values,
-            kernel_name="python3",
-            cwd=paths.ROOT,
-            progress_bar={"desc": copy.stem, "leave": False} if progress else False,
-            coalesce_streams=True,  # how often a stream is flushed must not show
-            config=sockets,
-            extra_arguments=["--IPKernelApp.log_level=50"],  # it reports the interrupt of its own shutdown as an error
-        )
-        return executed, ""
+        return papermill.execute_notebook(notebook, copy, values, **options), ""
     except PapermillExecutionError as failure:
         error = f"cell {failure.exec_count}:\n" + _COLOUR.sub("", "\n".join(failure.traceback)).rstrip()
     except DeadKernelError:
@@ -125,9 +121,7 @@ def _environment(threads: int) -> Iterator[Path]:
             "JUPYTER_RUNTIME_DIR": f"{folder}/runtime",
             "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not one that the user installed by that name
             "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-            "OMP_NUM_THREADS": str(threads),
-            "OPENBLAS_NUM_THREADS": str(threads),
-            "MKL_NUM_THREADS": str(threads),
+            **{f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL")},
             "PNET_ROOT": str(paths.ROOT),
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
             "PYTHONHASHSEED": "0",

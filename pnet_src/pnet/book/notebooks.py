@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,16 +40,16 @@ def find(name: str | os.PathLike, folder: Path | None = None) -> Path:
         If there is none, or if more than one matches.
     """
     path = Path(name)
-    if path.suffix in (".md", ".ipynb") and path.with_suffix(".md").is_file():
-        return path.with_suffix(".md")
+    if path.suffix in (".md", ".ipynb"):
+        if path.with_suffix(".md").is_file():
+            return path.with_suffix(".md")
+        path = path.with_suffix("")
     known = sources(folder)
-    stem = path.stem if path.suffix in (".md", ".ipynb") else path.name
-    matches = [source for source in known if source.stem == stem or source.stem.split("_")[0] == stem]
+    matches = [source for source in known if path.name in (source.stem, source.stem.split("_")[0])]
     if len(matches) == 1:
         return matches[0]
-    raise MissingError(
-        f"notebook {name}: there is none by this name; the notebooks are {', '.join(source.stem for source in known)}"
-    )
+    stems = ", ".join(source.stem for source in known)
+    raise MissingError(f"notebook {name}: there is none by this name; the notebooks are {stems}")
 
 
 def read(path: str | os.PathLike) -> "NotebookNode":
@@ -76,10 +77,10 @@ def read(path: str | os.PathLike) -> "NotebookNode":
 
 def set_ids(notebook: "NotebookNode") -> None:
     """Give every cell an id made of its source, so that the same notebook has the same ids everywhere."""
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     for cell in notebook.cells:
         digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
-        seen[digest] = seen.get(digest, 0) + 1
+        seen[digest] += 1
         cell["id"] = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
 
 
@@ -105,9 +106,8 @@ def parameters(notebook: "NotebookNode", given: dict[str, Any], where: str) -> d
     known = {name: item["inferred_type_name"] for name, item in papermill.inspect_notebook(notebook).items()}
     unknown = sorted(set(given) - set(known))
     if unknown:
-        raise ConfigError(
-            f"{where}: parameter {', '.join(unknown)} is not known; its parameters are {', '.join(sorted(known))}"
-        )
+        names = ", ".join(sorted(known))
+        raise ConfigError(f"{where}: parameter {', '.join(unknown)} is not known; its parameters are {names}")
     return {name: _checked(name, value, known[name], where) for name, value in given.items()}
 
 
@@ -127,17 +127,7 @@ def _checked(name: str, value: Any, kind: str, where: str) -> Any:
 def pair(path: Path, *, check: bool = False) -> bool:
     """Bring the set-up cells of a MyST notebook up to date and write its output-free ``.ipynb`` beside it.
 
-    Parameters
-    ----------
-    path : Path
-        The ``.md``.
-    check : bool
-        Only look, write nothing.
-
-    Returns
-    -------
-    bool
-        Whether both files had been in step already.
+    Returns whether both files had been in step already; with `check`, nothing is written.
 
     Raises
     ------
@@ -170,22 +160,17 @@ def glue(name: str, value: float | int | str | None) -> None:
     NumPy scalars become Python's, as formats fail on them; None becomes NaN. Where myst_nb is not
     installed (Colab), nothing happens: the pages are built elsewhere.
     """
-    try:
+    with contextlib.suppress(ImportError):
         from myst_nb import glue as store
-    except ImportError:
-        return
-    if hasattr(value, "item"):
-        value = value.item()
-    store(name, float("nan") if value is None else value, display=False)
+
+        value = getattr(value, "item", lambda: value)()
+        store(name, float("nan") if value is None else value, display=False)
 
 
 def live(draw: Callable[["pd.DataFrame"], "Figure"]) -> Callable[[list[dict]], None]:
     """Return what `pnet.training.fit.fit` calls after every epoch (`on_epoch`) so that a cell's curve grows.
 
-    Parameters
-    ----------
-    draw : callable
-        ``draw(history)`` → a figure of the epochs so far, one row each.
+    `draw` makes a figure of the history so far, one row an epoch.
     """
     import io
 

@@ -24,24 +24,12 @@ MEASURED = ("05_detection", "06_photometry_astrometry", "07_uncertainty")
 
 @dataclass(frozen=True)
 class Profile:
-    """What one profile asks for.
+    """What one profile asks for."""
 
-    Parameters
-    ----------
-    name : str
-        The file's stem: ``smoke``, ``standard``, ``paper`` or the user's own.
-    common : dict
-        Parameters that every notebook gets.
-    notebooks : dict of dict
-        Parameters by notebook, as ``05_detection``.
-    steps : dict of dict
-        Options by step that is not a notebook (`STEPS`), named as on the command line.
-    """
-
-    name: str
-    common: dict[str, Any] = field(default_factory=dict)
-    notebooks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    steps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    name: str  # the file's stem: smoke, standard, paper or the user's own
+    common: dict[str, Any] = field(default_factory=dict)  # parameters that every notebook gets
+    notebooks: dict[str, dict[str, Any]] = field(default_factory=dict)  # parameters by notebook, as 05_detection
+    steps: dict[str, dict[str, Any]] = field(default_factory=dict)  # options of STEPS, named as on the command line
 
     @property
     def output(self) -> str:
@@ -60,7 +48,7 @@ class Profile:
         if stem in SIMULATED:
             return {f"n_{split}": n for split, n in simulated.items()}
         if stem in MEASURED:
-            weights = {kind: self.weights(kind) for kind in ("detection", "refiner", "bpnn")}
+            weights = {kind: self.weights(kind) for kind in KINDS}
             return {"measure": "live", "frames": simulated.get("test", 120), "weights": weights}
         trained = [kind for kind in TRAINED.get(stem, ()) if f"train-{kind}" in self.steps]
         return {"train": "live", **{kind: self.training(kind) for kind in trained}} if trained else {}
@@ -69,14 +57,12 @@ class Profile:
         """Return the command line options of `step`, such as ``["--count", "12", "--resume"]``."""
         words: list[str] = []
         for name, value in self.steps.get(step, {}).items():
-            option = "--" + name.replace("_", "-")
+            option = name.replace("_", "-")
             if isinstance(value, bool):
-                words.append(option if value else option.replace("--", "--no-", 1))
-            elif isinstance(value, list):
-                for item in value:
-                    words += [option, str(item)]
+                words.append(f"--{option}" if value else f"--no-{option}")
             elif value is not None:
-                words += [option, str(value)]
+                for item in value if isinstance(value, list) else [value]:
+                    words += [f"--{option}", str(item)]
         return words
 
     def card(self, kind: str) -> str:
@@ -91,12 +77,8 @@ class Profile:
 
     def training(self, kind: str) -> dict[str, Any]:
         """Return the fields of `pnet.training.config.TrainConfig` that this profile's run of a network sets."""
-        found = {}
-        if kind != "detection":
-            found["detection"] = self.weights("detection")
-        if kind == "bpnn":
-            found["refiner"] = self.weights("refiner")
-        return found | self.steps.get(f"train-{kind}", {})
+        before = KINDS[: KINDS.index(kind)]  # each network starts from what those before it find
+        return {name: self.weights(name) for name in before} | self.steps.get(f"train-{kind}", {})
 
     def check(self) -> "Profile":
         """Check every value against the notebooks, now and not after an hour; return the profile.
@@ -104,8 +86,7 @@ class Profile:
         Raises
         ------
         ConfigError
-            For a parameter that a notebook does not have or one of another type, or settings of a training run that
-            are not allowed.
+            For parameters of a notebook (`notebooks.parameters`) or settings of a training run that are not allowed.
         """
         for step in self.steps.keys() & TRAINING.keys():
             try:

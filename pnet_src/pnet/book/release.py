@@ -38,16 +38,12 @@ def release_results(output: str | os.PathLike) -> list[Path]:
     folder = paths.ROOT / output
     missing = [part for part in PARTS if not (folder / part).is_file()]
     if missing:
-        raise MissingError(
-            f"{folder} lacks {', '.join(missing)}; a release needs a whole run: "
-            "`make book SDSS_MIRROR=<sas tree> SKYMAKER_FRAMES=<folder of SkyMaker frames>`"
-        )
-    for part in PARTS:
-        record = read_json(folder / part) if part.endswith(".json") and part != "ledger.json" else {}
-        if str(record.get("commit", "")).endswith("+"):
-            raise ConfigError(
-                f"{folder / part} was made from changed files (commit {record['commit']}): commit, run again"
-            )
+        command = "make book SDSS_MIRROR=<sas tree> SKYMAKER_FRAMES=<folder of SkyMaker frames>"
+        raise MissingError(f"{folder} lacks {', '.join(missing)}; a release needs a whole run: `{command}`")
+    for part in PARTS[:-1]:
+        commit = read_json(folder / part).get("commit", "") if part.endswith(".json") else ""
+        if commit.endswith("+"):
+            raise ConfigError(f"{folder / part} was made from changed files (commit {commit}): commit, run again")
     for name in measurements.DATASETS:
         measurements.read(folder / "measurements" / f"{name}.parquet")  # whole, and of this provenance
     copies = []

@@ -3,7 +3,7 @@
 import html
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ ENGINES = {
 
 
 def find(
-    file: str, output: str | os.PathLike, read: Callable[[Path], tuple[Any, dict]], results: Path | None = None
+    file: str, output: str | os.PathLike, read: Callable[[Path], tuple[Any, dict]]
 ) -> tuple[Any, dict[str, Any], str]:
     """Return a result of the run in `output`, or the released one where the run has none.
 
@@ -61,8 +61,6 @@ def find(
         Folder of the run.
     read : callable
         Path → content and record; raises MissingError where the file is not there.
-    results : Path, optional
-        Folder of the released results, by default ``results/``.
 
     Returns
     -------
@@ -73,7 +71,7 @@ def find(
     {"live", "released", "missing"}
         Where it is from.
     """
-    for origin, folder in ((LIVE, paths.folder_of(output)), (RELEASED, results or paths.RESULTS)):
+    for origin, folder in ((LIVE, paths.folder_of(output)), (RELEASED, paths.RESULTS)):
         try:
             return (*read(folder / file), origin)
         except MissingError:
@@ -107,10 +105,8 @@ def notice(
         How the result was made: ``date`` and ``commit``.
     output : str
         Folder of the run, for the command.
-    details : str
-        What it was made of.
-    reason : str
-        Why this run has none of its own.
+    details, reason : str
+        What it was made of; why this run has none of its own.
     """
     command = f"<code>{html.escape(SUBJECTS[name][1].format(name=name, output=output))}</code>"
     details, reason = html.escape(f"{details}. " if details else ""), html.escape(f" ({reason})" if reason else "")
@@ -119,9 +115,8 @@ def notice(
         RELEASED: f"{details}This run has made none of its own{reason}; {command} does.",
         MISSING: f"Neither this run nor the project has made any{reason}; {command} does.",
     }[origin]
-    kind = "note" if origin == LIVE else "warning"
     heading = f'<p class="admonition-title">{title(name, origin, record)}</p>'
-    return f'<div class="admonition {kind}">{heading}<p>{text}</p></div>'
+    return f'<div class="admonition {"note" if origin == LIVE else "warning"}">{heading}<p>{text}</p></div>'
 
 
 @dataclass(frozen=True)
@@ -142,8 +137,8 @@ class Measurements:
 
     table: pd.DataFrame
     origin: dict[str, str]
-    provenance: dict[str, dict[str, Any]] = field(default_factory=dict)
-    output: str = ""
+    provenance: dict[str, dict[str, Any]]
+    output: str
 
     def entries(
         self, *, seed: int, groups: tuple[str, ...] = GROUPS, datasets: tuple[str, ...] | None = None
@@ -153,18 +148,14 @@ class Measurements:
         for dataset, origin in self.origin.items():
             if origin == MISSING or (datasets is not None and dataset not in datasets):
                 continue
-            rows = self.table[self.table["dataset"] == dataset]
-            found += entries_from_measurements(
-                rows, seed=seed, source=origin, provenance=self.provenance[dataset], groups=groups
-            )
+            where = {"source": origin, "provenance": self.provenance[dataset], "groups": groups}
+            found += entries_from_measurements(self.table[self.table["dataset"] == dataset], seed=seed, **where)
         return found
 
     def notice(self) -> str:
         """Return HTML that says what was measured where, one box per data set."""
-        return "\n".join(
-            notice(name, origin, self.provenance[name], output=self.output, details=_measured(self.provenance[name]))
-            for name, origin in self.origin.items()
-        )
+        boxes = ((name, origin, self.provenance[name]) for name, origin in self.origin.items())
+        return "\n".join(notice(*box, output=self.output, details=_measured(box[2])) for box in boxes)
 
 
 def _measured(record: Mapping[str, Any]) -> str:
@@ -176,17 +167,13 @@ def _measured(record: Mapping[str, Any]) -> str:
     return text + (f". Baseline: {record['baseline']}" if record.get("baseline") else "")
 
 
-def load(output: str | os.PathLike, results: Path | None = None, datasets: tuple[str, ...] = PAPER) -> Measurements:
+def load(output: str | os.PathLike, datasets: tuple[str, ...] = PAPER) -> Measurements:
     """Return the measurements of the run in `output`, with the released ones for those of `datasets` it lacks."""
-    found = {name: find(f"measurements/{name}.parquet", output, measurements.read, results) for name in datasets}
+    found = {name: find(f"measurements/{name}.parquet", output, measurements.read) for name in datasets}
     tables = [table for table, _, _ in found.values() if table is not None]
-    nothing = pd.DataFrame(columns=list(measurements.COLUMNS))
-    return Measurements(
-        pd.concat(tables, ignore_index=True) if tables else nothing,
-        {name: origin for name, (_, _, origin) in found.items()},
-        {name: record for name, (_, record, _) in found.items()},
-        Path(output).as_posix(),
-    )
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(measurements.COLUMNS))
+    origin, records = ({name: one[i] for name, one in found.items()} for i in (2, 1))
+    return Measurements(table, origin, records, Path(output).as_posix())
 
 
 def test_frame(output: str | os.PathLike, *, seed: int) -> Path:
@@ -203,10 +190,11 @@ def measure(
 ) -> None:
     """Measure what chapters 05 to 07 show, as the workflow's rules do; returns at once where that has been done.
 
+    Simulated frames are made where the run in `output` holds none; SDSS frames are fetched if they can be.
+
     Parameters
     ----------
     output : path
-        Folder of the run. Where it holds no simulated frames they are made; SDSS frames are fetched if they can be.
     frames : int
         Simulated frames.
     weights : mapping of str to str
@@ -217,9 +205,9 @@ def measure(
         datasets.frames_of(output, "test")
     except MissingError:
         datasets.simulate(output, counts={"test": frames}, seed=seed, progress=progress)
+    options = {"frames": frames, "seed": seed, "progress": progress, **weights}
     for dataset in PAPER:
-        optional = dataset == "sdss"
-        measurements.run(dataset, output, frames=frames, **weights, seed=seed, optional=optional, progress=progress)
+        measurements.run(dataset, output, optional=dataset == "sdss", **options)
 
 
 def sdss_selection(manifest: str, output: str | os.PathLike, *, seed: int = 0) -> tuple[selection.Selection, str]:

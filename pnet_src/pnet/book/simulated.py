@@ -77,12 +77,9 @@ def engines(
 
     Returns
     -------
-    DataFrame
-        As from `physics.compare`, SkyMaker as a and the renderer as b; empty where nothing is known.
-    dict
-        How it was made.
-    str
-        Where it is from, see `shown.find`.
+    DataFrame, dict, str
+        As from `physics.compare`, SkyMaker as a and the renderer as b, empty where nothing is known; how it was made;
+        and where it is from, see `shown.find`.
 
     Raises
     ------
@@ -93,18 +90,14 @@ def engines(
     if record["engine"] == "renderer":
         (folder / "engines.csv").unlink(missing_ok=True)  # of other frames, should there be one
         table, made, origin = shown.find("simulation/engines.csv", output, _read)
-        return (pd.DataFrame() if table is None else table), made, origin
-    ours = [
-        (physics.rendered(frame, truth, recipe, derive(seed, "engines", frame.name)), truth) for frame, truth in real
-    ]
+        return pd.DataFrame() if table is None else table, made, origin
+    seeds = (derive(seed, "engines", frame.name) for frame, _ in real)
+    ours = [(physics.rendered(*one, recipe, each), one[1]) for one, each in zip(real, seeds, strict=True)]
     table = physics.compare(physics.measure(real, recipe), physics.measure(ours, recipe))
     with atomic_path(folder / "engines.csv") as temporary:
         table.to_csv(temporary, index=False)
-    details = {
-        "engine": record["engine"],
-        "simulators": sorted({frame.meta["SIMULATR"] for frame, _ in real}),
-        "frames": [frame.name for frame, _ in real],
-    }
+    details = {"engine": record["engine"], "frames": [frame.name for frame, _ in real]}
+    details["simulators"] = sorted({frame.meta["SIMULATR"] for frame, _ in real})
     made = provenance.record("python -m pnet run 01_skymaker_simulation", seed, "cpu", **details)
     write_json(folder / "engines.json", made)
     return table, made, shown.LIVE

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -27,21 +28,14 @@ class BookError(PNetError, RuntimeError):
 
 def pages(toc: Path | None = None) -> list[str]:
     """Return the pages of the table of contents in reading order, without suffix (``notebooks/05_detection``)."""
-    content = yaml.safe_load((toc or paths.ROOT / "_toc.yml").read_text())
-    found = [content["root"]]
+    return list(_pages(yaml.safe_load((toc or paths.ROOT / "_toc.yml").read_text())))
 
-    def walk(node: Any) -> None:
-        if isinstance(node, list):
-            for item in node:
-                walk(item)
-        elif isinstance(node, dict):
-            if "file" in node:
-                found.append(node["file"])
-            for key in ("parts", "chapters", "sections", "entries", "subtrees"):
-                walk(node.get(key, []))
 
-    walk({key: value for key, value in content.items() if key != "root"})
-    return found
+def _pages(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        yield from (node[key] for key in ("root", "file") if key in node)
+    for item in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _pages(item)
 
 
 def stage(output: Path, *, strict: bool = False) -> Path:
@@ -74,30 +68,26 @@ def stage(output: Path, *, strict: bool = False) -> Path:
         if not page.startswith("notebooks/"):
             shutil.copyfile(paths.ROOT / f"{page}.md", target.with_name(target.name + ".md"))
             continue
-        executed = output / "notebooks" / f"{Path(page).name}.ipynb"
+        executed, command = output / f"{page}.ipynb", f"`python -m pnet run {target.name}`"
         if not executed.is_file():
-            raise MissingError(f"{executed}: this notebook was not run; `python -m pnet run {Path(page).name}` does")
+            raise MissingError(f"{executed}: this notebook was not run; {command} does")
         notebook = nbformat.read(executed, as_version=4)
-        kinds = {out.output_type for cell in notebook.cells for out in cell.get("outputs", [])}
-        if "error" in kinds:
-            raise BookError(f"{executed}: holds an error; `python -m pnet run {Path(page).name}` runs it again")
+        if any(out.output_type == "error" for cell in notebook.cells for out in cell.get("outputs", [])):
+            raise BookError(f"{executed}: holds an error; {command} runs it again")
         warnings = execute.stderr_of(notebook)
         if warnings and strict:
             raise BookError(f"{executed}: wrote to standard error:\n" + "\n".join(warnings))
         shutil.copyfile(executed, target.with_name(target.name + ".ipynb"))
-    for name in ("_config.yml", "_toc.yml"):
+    shutil.copytree(paths.ROOT / "book/static", folder / "book/static")
+    for name in ("_static", "generated"):
+        (folder / name).mkdir()
+    shutil.copyfile(paths.ROOT / "book/static/pnet.css", folder / "_static/pnet.css")  # found by its place
+    for name in ("_config.yml", "_toc.yml", "book/references.bib"):
         shutil.copyfile(paths.ROOT / name, folder / name)
-    shutil.copytree(paths.ROOT / "book" / "static", folder / "book" / "static")
-    (folder / "_static").mkdir()
-    shutil.copyfile(paths.ROOT / "book" / "static" / "pnet.css", folder / "_static" / "pnet.css")  # found by its place
-    shutil.copyfile(paths.ROOT / "book" / "references.bib", folder / "book" / "references.bib")
     if (output / "figures").is_dir():
         shutil.copytree(output / "figures", folder / "figures")
-    # What the prose includes and no notebook computes.
-    generated = folder / "generated"
-    generated.mkdir()
-    for name, table in tables.PAGES.items():
-        (generated / f"{name}.md").write_text(table(output))
+    for name, table in tables.PAGES.items():  # what the prose includes and no notebook computes
+        (folder / f"generated/{name}.md").write_text(table(output))
     return folder
 
 
@@ -117,15 +107,9 @@ def build(output: Path, *, strict: bool = False) -> Path:
         # leave pages stale that paste numbers of others
         command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(staged)]
         command += ["--path-output", folder, "-W", "--keep-going"]
-        done = subprocess.run(
-            command,
-            cwd=output,
-            env={**os.environ, "PYTHONWARNINGS": "ignore", "TERM": "dumb", "NO_COLOR": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        plain = {**os.environ, "PYTHONWARNINGS": "ignore", "TERM": "dumb", "NO_COLOR": "1"}
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        done = subprocess.run(command, cwd=output, env=plain, text=True, **streams)
         log = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).replace(str(staged) + os.sep, "")
         (output / "site.log").write_text(log)
         html = Path(folder) / "_build" / "html"

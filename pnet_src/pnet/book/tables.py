@@ -1,6 +1,7 @@
 """Tables of chapters and prose pages: our numbers beside the paper's, networks, run times, the limit."""
 
 import html
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -92,45 +93,36 @@ def _paper(key: str, style: str) -> str:
 def table_1(ledger: Ledger) -> pd.DataFrame:
     """Detection results: one row per data set and method, our precision, recall and AP beside the paper's."""
     rows = []
-    for dataset in DATASET_NAMES:
-        for method in METHOD_NAMES:
-            keys = {name: f"{dataset}.{method}.{name}" for name in ("precision", "recall", "ap")}
-            # SEP stands in for SExtractor only; a row without any number says nothing
-            if not any(key in ledger or key in paper_values() for key in keys.values()):
-                continue
-            entry = ledger.get(keys["recall"])
-            rows.append(
-                {
-                    "data": DATASET_NAMES[dataset],
-                    "method": METHOD_NAMES[method],
-                    "precision (95 %)": with_interval(ledger.get(keys["precision"]), "percent"),
-                    "paper's precision": _paper(keys["precision"], "percent"),
-                    "recall (95 %)": with_interval(entry, "percent"),
-                    "paper's recall": _paper(keys["recall"], "percent"),
-                    "AP": percent(ledger.value(keys["ap"])),
-                    "paper's AP": _paper(keys["ap"], "percent"),
-                    "stars": str(entry.n) if entry else NO_VALUE,
-                }
-            )
+    for dataset, method in itertools.product(DATASET_NAMES, METHOD_NAMES):
+        keys = {name: f"{dataset}.{method}.{name}" for name in ("precision", "recall", "ap")}
+        # SEP stands in for SExtractor only; a row without any number says nothing
+        if not any(key in ledger or key in paper_values() for key in keys.values()):
+            continue
+        row = {"data": DATASET_NAMES[dataset], "method": METHOD_NAMES[method]}
+        for name in ("precision", "recall"):
+            row[f"{name} (95 %)"] = with_interval(ledger.get(keys[name]), "percent")
+            row[f"paper's {name}"] = _paper(keys[name], "percent")
+        row |= {"AP": percent(ledger.value(keys["ap"])), "paper's AP": _paper(keys["ap"], "percent")}
+        rows.append(row | {"stars": _stars(ledger.get(keys["recall"]))})
     return pd.DataFrame(rows)
+
+
+def _stars(entry: Entry | None) -> str:
+    return str(entry.n) if entry else NO_VALUE
 
 
 def table_2(ledger: Ledger) -> pd.DataFrame:
     """Photometric uncertainty of PNet: one row per criterion, both data sets, ours beside the paper's."""
-    rows = []
-    for title, name, style in _TABLE_2:
-        row = {"": title}
-        for dataset, label in DATASET_NAMES.items():
-            key = f"{dataset}.pnet.{name}"
-            row[f"{label}, ours (95 %)"] = with_interval(ledger.get(key), style)
-            row[f"{label}, paper"] = percent(paper_values()[key]["value"], 4) if style == "percent" else _paper(key, "")
-        rows.append(row)
-    counts = {"": "stars"}
+    rows = [{"": title} for title, _, _ in _TABLE_2] + [{"": "stars"}]
     for dataset, label in DATASET_NAMES.items():
-        entry = ledger.get(f"{dataset}.pnet.mae")
-        counts[f"{label}, ours (95 %)"] = str(entry.n) if entry else NO_VALUE
-        counts[f"{label}, paper"] = f"{paper_values()['paper.targets']['value']} in all"
-    return pd.DataFrame([*rows, counts])
+        ours, theirs = f"{label}, ours (95 %)", f"{label}, paper"
+        for row, (_, name, style) in zip(rows, _TABLE_2, strict=False):
+            key = f"{dataset}.pnet.{name}"
+            row[ours] = with_interval(ledger.get(key), style)
+            row[theirs] = percent(paper_values()[key]["value"], 4) if style == "percent" else _paper(key, "")
+        rows[-1][ours] = _stars(ledger.get(f"{dataset}.pnet.mae"))
+        rows[-1][theirs] = f"{paper_values()['paper.targets']['value']} in all"
+    return pd.DataFrame(rows)
 
 
 def verdict(entry: Entry) -> str:
@@ -154,18 +146,11 @@ def scorecard(ledger: Ledger, keys: Iterable[str]) -> pd.DataFrame:
     for entry in filter(None, map(ledger.get, keys)):
         dataset, method, name = entry.key.split(".", 2)
         style = "percent" if name.removeprefix("net_").startswith(FRACTIONS) else "number"
-        rows.append(
-            {
-                "data, method": f"{DATASET_NAMES.get(dataset, dataset)}, {METHOD_NAMES.get(method, method)}",
-                "what": entry.title + (f" / {entry.unit}" if entry.unit else ""),
-                "ours (95 %)": with_interval(entry, style),
-                "paper": _paper(entry.key, style),
-                "vs paper": verdict(entry),
-                "limit": _styled(entry.limit, style),
-                "n": str(entry.n),
-                "source": entry.source,
-            }
-        )
+        row = {"data, method": f"{DATASET_NAMES.get(dataset, dataset)}, {METHOD_NAMES.get(method, method)}"}
+        row["what"] = entry.title + (f" / {entry.unit}" if entry.unit else "")
+        row |= {"ours (95 %)": with_interval(entry, style), "paper": _paper(entry.key, style)}
+        row |= {"vs paper": verdict(entry), "limit": _styled(entry.limit, style)}
+        rows.append(row | {"n": str(entry.n), "source": entry.source})
     card = pd.DataFrame(rows)
     # a column that says "live" in every row would only make the table wider
     return card.drop(columns="source") if rows and (card["source"] == "live").all() else card
@@ -174,10 +159,8 @@ def scorecard(ledger: Ledger, keys: Iterable[str]) -> pd.DataFrame:
 def by_magnitude(ledger: Ledger, columns: dict[str, str]) -> pd.DataFrame:
     """Numbers by magnitude bin, one column for each series.
 
-    Parameters
-    ----------
-    columns : dict of str to str
-        Heading → key without the bin, such as ``simulation.pnet.x_pull``; series that the ledger lacks are left out.
+    `columns` maps headings to keys without the bin, such as ``simulation.pnet.x_pull``; series that the ledger lacks
+    are left out.
     """
     columns = {heading: key for heading, key in columns.items() if ledger.find(f"{key}.*")}
     rows = []
@@ -192,10 +175,7 @@ def by_magnitude(ledger: Ledger, columns: dict[str, str]) -> pd.DataFrame:
 def over_limit(ledger: Ledger, columns: dict[str, str]) -> pd.DataFrame:
     """Scatter over limit by magnitude bin, robust and plain (standard deviation), two columns for each series.
 
-    Parameters
-    ----------
-    columns : dict of str to str
-        As of `by_magnitude`, keys such as ``simulation.pnet.mag_over_limit``.
+    `columns` are those of `by_magnitude`, with keys such as ``simulation.pnet.mag_over_limit``.
     """
     both = {}
     for heading, key in columns.items():
@@ -204,13 +184,8 @@ def over_limit(ledger: Ledger, columns: dict[str, str]) -> pd.DataFrame:
 
 
 def goals(ledger: Ledger, wanted: Iterable[Goal]) -> pd.DataFrame:
-    """One row per goal: what is wanted, the paper's value, ours with interval, the limit, and whether it is reached.
-
-    Parameters
-    ----------
-    ledger : Ledger
-    wanted : iterable of Goal
-        From `goals.load`. Of a goal for every bin the bin farthest from it is shown.
+    """One row per goal (`goals.load`): what is wanted, the paper's value, ours with interval, the limit, and whether it
+    is reached. Of a goal for every bin the bin farthest from it is shown.
     """
     rows = []
     for goal in wanted:
@@ -225,18 +200,9 @@ def goals(ledger: Ledger, wanted: Iterable[Goal]) -> pd.DataFrame:
                 break
         bin_ = f" (worst: {key.rpartition('.')[2]})" if goal.bins and entry is not None else ""
         limit = 1.0 if goal.relative else known.limit if known else None
-        rows.append(
-            {
-                "goal": goal.what + bin_,
-                "wanted": goal.wanted,
-                "ours (95 %)": with_interval(entry, goal.style),
-                "": verdict_,
-                "limit": _styled(limit, goal.style),
-                "classical": other,
-                "paper": _paper(key, goal.style),
-                "n": str(entry.n) if entry else NO_VALUE,
-            }
-        )
+        row = {"goal": goal.what + bin_, "wanted": goal.wanted, "ours (95 %)": with_interval(entry, goal.style)}
+        row |= {"": verdict_, "limit": _styled(limit, goal.style), "classical": other}
+        rows.append(row | {"paper": _paper(key, goal.style), "n": _stars(entry)})
     return pd.DataFrame(rows)
 
 
@@ -379,15 +345,9 @@ def limit(output: Path) -> str:
         flux = np.full(x.shape, float(conditions.flux(magnitude)))
         bound = limits.bound(light, x, y, flux, conditions.sky, conditions.read_noise)
         mag, position = (float(np.sqrt(np.mean(bound[name] ** 2))) for name in ("limit_mag", "limit_x"))
-        rows.append(
-            {
-                "magnitude (g)": magnitude,
-                "electrons": f"{flux[0]:,.0f}",
-                "magnitude error (mag)": f"{mag:.4f}",
-                "position error (px)": f"{position:.4f}",
-                "position error (mas)": f"{1000 * position * fields.pixel_scale:.1f}",
-            }
-        )
+        row = {"magnitude (g)": magnitude, "electrons": f"{flux[0]:,.0f}", "magnitude error (mag)": f"{mag:.4f}"}
+        row["position error (px)"] = f"{position:.4f}"
+        rows.append(row | {"position error (mas)": f"{1000 * position * fields.pixel_scale:.1f}"})
     return (
         f"{to_html(pd.DataFrame(rows))}\nSeeing {SEEING} arcsec, sky {conditions.sky:.0f} e⁻ a pixel, gain "
         f"{conditions.gain} e⁻/ADU, read noise {noise:g} e⁻, PSF, its width and the sky known, saturation left out.\n"

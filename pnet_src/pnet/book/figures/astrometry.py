@@ -51,9 +51,8 @@ def figure_8(table: pd.DataFrame) -> Figure:
         _decorate(ax, dx, dy, title)
     axes[0, 0].set_ylabel("Δy / px")
     if any(dx.size for dx, _ in errors):
-        bar = figure.colorbar(
-            ScalarMappable(scale, COLOUR_MAP), ax=axes[0].tolist(), location="bottom", shrink=0.6, aspect=40, pad=0.03
-        )
+        place = {"location": "bottom", "shrink": 0.6, "aspect": 40, "pad": 0.03}
+        bar = figure.colorbar(ScalarMappable(scale, COLOUR_MAP), ax=axes[0].tolist(), **place)
         bar.set_label("stars per 0.02 × 0.02 px")
     return figure
 
@@ -75,8 +74,7 @@ def _decorate(ax: Axes, dx: np.ndarray, dy: np.ndarray, title: str) -> None:
         ax.plot(np.median(dx), np.median(dy), "+", color=colour, markersize=size, markeredgewidth=width, zorder=4)
     beyond = int(((np.abs(dx) > SHOWN) | (np.abs(dy) > SHOWN)).sum())
     ax.set_title(f"{title}\n{dx.size} stars, {beyond} outside", fontsize=10.5)
-    ax.set(xlim=(-SHOWN, SHOWN), ylim=(-SHOWN, SHOWN), aspect="equal", xlabel="Δx / px\n\n" + "\n".join(text))
-    ax.xaxis.label.set_fontsize(9.5)
-    ax.set_xticks([-0.4, 0, 0.4])
-    ax.set_yticks([-0.4, 0, 0.4])
+    ax.set_xlabel("Δx / px\n\n" + "\n".join(text), fontsize=9.5)
+    ends, ticks = (-SHOWN, SHOWN), [-0.4, 0, 0.4]
+    ax.set(xlim=ends, ylim=ends, aspect="equal", xticks=ticks, yticks=ticks)
     ax.grid(False)

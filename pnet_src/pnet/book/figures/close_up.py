@@ -4,16 +4,18 @@ import numpy as np
 import pandas as pd
 from astropy.table import Table
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from pnet.book.figures import style
 from pnet.frame import Frame
 from pnet.sky import background
 
+SIDE = 160  # px, of the enlarged part
 SHOWN = (-2.0, 12.0)  # of a frame, in units of the noise of an empty pixel
 
 
 @style.styled
-def detections(frame: Frame, catalogue: Table, truth: pd.DataFrame, side: int = 160) -> Figure:
+def detections(frame: Frame, catalogue: Table, truth: pd.DataFrame) -> Figure:
     """Return a frame with what was found on it, and the neighbourhood of its most crowded star enlarged.
 
     Parameters
@@ -23,28 +25,23 @@ def detections(frame: Frame, catalogue: Table, truth: pd.DataFrame, side: int = 
         What `pnet.measure.PNet.measure` gives for it.
     truth : DataFrame
         ``x`` and ``y`` (px) of its sources.
-    side : int
-        Width in pixels of the enlarged part.
     """
-    figure, axes = style.new(1, 2, height=3.7)
+    figure, [[whole, part]] = style.new(1, 2, height=3.7)
     image, sigma = background.subtracted(frame)
     x, y = (np.asarray(catalogue[name], dtype=float) for name in ("x", "y"))
     middle = _most_crowded(x, y)
     height, width = frame.shape
-    left, low = (int(np.clip(m - side / 2, 0, n - side)) for m, n in zip(middle, (width, height), strict=True))
-    for ax, size in ((axes[0, 0], 40), (axes[0, 1], 160)):
+    left, low = (int(np.clip(m - SIDE / 2, 0, n - SIDE)) for m, n in zip(middle, (width, height), strict=True))
+    for ax, size in ((whole, 40), (part, 160)):
         ax.imshow(image / sigma, cmap="gray_r", vmin=SHOWN[0], vmax=SHOWN[1], origin="lower", interpolation="nearest")
         ax.scatter(truth["x"], truth["y"], marker="+", s=size, color=style.COLOURS["truth"], linewidth=1, label="truth")
         ax.scatter(x, y, s=size, facecolor="none", edgecolor=style.COLOURS["paper"], linewidth=1.2, label="found")
         ax.set(xlabel="x / px")
         ax.grid(False)
-    axes[0, 0].set(title="the whole frame", ylabel="y / px")
-    edge = style.COLOURS["pnet"]
-    axes[0, 0].plot(
-        [left, left + side, left + side, left, left], [low, low, low + side, low + side, low], color=edge, linewidth=1.2
-    )
-    axes[0, 1].set(title="the blue square", xlim=(left, left + side), ylim=(low, low + side))
-    axes[0, 1].legend(loc="upper right")
+    whole.set(title="the whole frame", ylabel="y / px")
+    whole.add_patch(Rectangle((left, low), SIDE, SIDE, fill=False, edgecolor=style.COLOURS["pnet"], linewidth=1.2))
+    part.set(title="the blue square", xlim=(left, left + SIDE), ylim=(low, low + SIDE))
+    part.legend(loc="upper right")
     return figure
 
 
@@ -52,8 +49,7 @@ def _most_crowded(x: np.ndarray, y: np.ndarray, reach: float = 60.0) -> tuple[fl
     """Return the place of the star with most others within `reach` px; the frame's corner where there is none."""
     if not len(x):
         return 0.0, 0.0
-    near = np.hypot(x[:, None] - x, y[:, None] - y) < reach
-    star = int(near.sum(axis=1).argmax())
+    star = (np.hypot(x[:, None] - x, y[:, None] - y) < reach).sum(axis=1).argmax()
     return float(x[star]), float(y[star])
 
 
@@ -71,25 +67,21 @@ def samples(mean: np.ndarray, sigma: np.ndarray, truth: float) -> Figure:
     mean, sigma = np.asarray(mean, dtype=float), np.asarray(sigma, dtype=float)
     aleatoric, epistemic = np.sqrt(np.mean(sigma**2)), np.std(mean)
     total = np.hypot(aleatoric, epistemic)
-    figure, axes = style.new(1, 2, height=3.4, width_ratios=(2.2, 1))
-    ax = axes[0, 0]
+    figure, [[left, right]] = style.new(1, 2, height=3.4, width_ratios=(2.2, 1))
     grid = np.linspace(-4 * total, 4 * total, 300)
-    for mu, s in zip(mean - truth, sigma, strict=True):
-        ax.plot(1000 * grid, np.exp(-(((grid - mu) / s) ** 2) / 2) / s, color=style.COLOURS["grey"], lw=0.5, alpha=0.5)
-    mixture = np.exp(-(((grid[:, None] - (mean - truth)) / sigma) ** 2) / 2) / sigma
-    ax.plot(1000 * grid, mixture.mean(axis=1), color=style.COLOURS["pnet"], label="all draws together")
-    ax.axvline(0, color=style.COLOURS["truth"], linestyle="--", label="truth")
-    ax.set(title=f"{len(mean)} draws of the weights, one star", xlabel="magnitude − truth / mmag", yticks=[])
-    ax.legend(loc="upper right")
-    bars = {"aleatoric": aleatoric, "epistemic": epistemic, "together": total}
-    ax = axes[0, 1]
+    each = np.exp(-(((grid[:, None] - (mean - truth)) / sigma) ** 2) / 2) / sigma
+    left.plot(1000 * grid, each, color=style.COLOURS["grey"], lw=0.5, alpha=0.5)
+    left.plot(1000 * grid, each.mean(axis=1), color=style.COLOURS["pnet"], label="all draws together")
+    left.axvline(0, color=style.COLOURS["truth"], linestyle="--", label="truth")
+    left.set(title=f"{len(mean)} draws of the weights, one star", xlabel="magnitude − truth / mmag", yticks=[])
+    left.legend(loc="upper right")
+    names = ("aleatoric", "epistemic", "together")
     colours = [style.COLOURS[name] for name in ("sextractor", "purple", "pnet")]
-    ax.bar(list(bars), [1000 * value for value in bars.values()], color=colours)
-    for place, value in enumerate(bars.values()):
-        ax.annotate(f"{1000 * value:.1f}", (place, 1000 * value), ha="center", va="bottom", fontsize=10)
-    ax.set(title="σ / mmag", yticks=[], xlabel=" ")
-    ax.tick_params(axis="x", rotation=30)
-    ax.margins(y=0.15)
+    bars = right.bar(names, 1000 * np.array([aleatoric, epistemic, total]), color=colours)
+    right.bar_label(bars, fmt="{:.1f}", fontsize=10)
+    right.set(title="σ / mmag", yticks=[], xlabel=" ")
+    right.tick_params(axis="x", rotation=30)
+    right.margins(y=0.15)
     return figure
 
 

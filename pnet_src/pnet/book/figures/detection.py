@@ -30,8 +30,8 @@ def figure_6(table: pd.DataFrame) -> Figure:
         rows = scores.rows(table, dataset, "pnet")
         titles = [f"({letter}) {DATASET_NAMES[dataset]}" for letter in letters]
         if rows.empty:
-            for ax, title in zip((above, below), titles, strict=True):
-                style.empty(ax, title)
+            style.empty(above, titles[0])
+            style.empty(below, titles[1])
             continue
         true, false, n = scores.curve_input(rows)
         _sweep(above, true, false, n)
@@ -93,9 +93,6 @@ def _baseline_point(ax: Axes, everything: pd.DataFrame, method: str) -> float:
     precision, recall = scores.rates(scores.working(everything, dataset, method))
     if not (precision.n and recall.n):
         return 1.0
-    _, across = panels.intervals([recall])
-    panels.estimates(
-        ax, [recall.value], [precision], xerr=across, fmt="D", capsize=0, zorder=4, color=style.COLOURS[method],
-        label=METHOD_NAMES[method],
-    )  # fmt: skip
+    point = {"fmt": "D", "capsize": 0, "zorder": 4, "color": style.COLOURS[method], "label": METHOD_NAMES[method]}
+    panels.estimates(ax, [recall.value], [precision], xerr=panels.intervals([recall])[1], **point)
     return float(min(precision.low, recall.low))

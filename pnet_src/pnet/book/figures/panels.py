@@ -1,12 +1,13 @@
 """Panels that several figures share: each draws arrays into an `ax`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from pnet.book.figures import style
@@ -19,16 +20,14 @@ if TYPE_CHECKING:
     from pnet.evaluation.ledger import Entry, Ledger
 
 TICKS = (0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20, 30, 50, 100, 200, 500)  # of a scatter over the limit
+STEP = 0.5  # mag, of counts; 66 stars of one field leave about five in a bin
 MANY = 300  # stars from which on points become small and a median and a spread say more
 
 
 def intervals(values: "Sequence[Estimate | Entry]") -> tuple[np.ndarray, np.ndarray]:
     """Return values, (n,), and how far their intervals reach down and up, (2, n), as error bars take them."""
     value = np.array([one.value for one in values])
-    low, high = (
-        np.array([one.value if getattr(one, end) is None else getattr(one, end) for one in values])
-        for end in ("low", "high")
-    )
+    low, high = np.array([[one.value if end is None else end for end in (one.low, one.high)] for one in values]).T
     # a percentile interval of few stars can lie beside the value, and Wilson's miss it by a rounding error
     return value, np.maximum([value - low, high - value], 0)
 
@@ -41,10 +40,8 @@ def estimates(ax: Axes, x: Sequence[float], values: "Sequence[Estimate | Entry]"
 
 def sweep(ax: Axes, threshold: np.ndarray, precision: np.ndarray, recall: np.ndarray) -> None:
     """Draw precision and recall against the threshold of the confidence; each is value, low, high: shape (3, n)."""
-    for name, (value, low, high), colour, line in (
-        ("precision", precision, "pnet", "-"),
-        ("recall", recall, "purple", "--"),
-    ):
+    series = ("precision", precision, "pnet", "-"), ("recall", recall, "purple", "--")
+    for name, (value, low, high), colour, line in series:
         ax.fill_between(threshold, low, high, color=style.COLOURS[colour], alpha=0.2, linewidth=0)
         ax.plot(threshold, value, line, color=style.COLOURS[colour], label=name)
     ax.set(xlim=(0, 1), xlabel="confidence threshold", ylabel="precision, recall")
@@ -70,17 +67,15 @@ def over_limit(ax: Axes, ledger: "Ledger", series: dict[str, tuple[str, str]], *
     """
     drawn = False
     for number, (label, (key, colour)) in enumerate(series.items()):
-        found = [(low, ledger.get(f"{key}.{low:g}")) for low in scores.BINS[:-1]]
-        found = [(low, entry) for low, entry in found if entry is not None and entry.value is not None]
+        entries = {low: ledger.get(f"{key}.{low:g}") for low in scores.BINS[:-1]}
+        found = {low: entry for low, entry in entries.items() if entry is not None and entry.value is not None}
         if not found:
             continue
         drawn = True
         # neighbouring series stand beside each other, so that their intervals can be told apart
-        centre = np.array([low for low, _ in found]) + 0.5 + 0.11 * (number - (len(series) - 1) / 2)
-        ends = [entry for _, entry in found]
-        line = "--" if label in dashed else "-"
-        marker = style.MARKERS[number % len(style.MARKERS)]
-        estimates(ax, centre, ends, marker=marker, linestyle=line, color=style.COLOURS[colour], label=label)
+        centre = np.array(list(found)) + 0.5 + 0.11 * (number - (len(series) - 1) / 2)
+        line = {"marker": style.MARKERS[number % len(style.MARKERS)], "linestyle": "--" if label in dashed else "-"}
+        estimates(ax, centre, list(found.values()), color=style.COLOURS[colour], label=label, **line)
     if drawn:
         ax.axhline(1, color=style.COLOURS["limit"], linewidth=1.4)
         ax.set(xlim=(13, 20), yscale="log", xlabel="true magnitude")
@@ -112,10 +107,8 @@ def error_against_magnitude(
     sns.scatterplot(x=magnitude, y=shown, color=colour, linewidth=0, legend=False, clip_on=False, ax=ax, **small)
     middle = np.floor(2 * magnitude) / 2 + 0.25
     if many:
-        sns.lineplot(
-            x=middle, y=error, estimator="median", errorbar=("pi", 68), err_style="bars", err_kws={"linewidth": 2},
-            linestyle="", color=style.COLOURS["sextractor"], ax=ax,
-        )  # fmt: skip
+        spread = {"estimator": "median", "errorbar": ("pi", 68), "err_style": "bars", "err_kws": {"linewidth": 2}}
+        sns.lineplot(x=middle, y=error, linestyle="", color=style.COLOURS["sextractor"], ax=ax, **spread)
         ax.containers[-1].set_label("68 % of the stars")
     if limit is not None and np.isfinite(limit).any():
         bound = pd.Series(limit).groupby(middle).median().dropna()
@@ -126,23 +119,43 @@ def error_against_magnitude(
     ax.set(xlim=(13, 20), ylim=(-reach * 1.02, reach * 1.02))
 
 
-def sky_with_objects(ax: Axes, frame: Frame, groups: dict[str, tuple[pd.DataFrame, str, str, object]]) -> None:
-    """Show a frame in units of its noise, arcsinh, with the objects of its list; masked pixels are white.
+def counts(ax: Axes, magnitudes: pd.Series, low: float, high: float, label: str) -> np.ndarray:
+    """Draw how many stars there are in each `STEP` of magnitude as bars; return the edges of the bins."""
+    edges = np.arange(low, high + STEP / 2, STEP)
+    bars = {"shrink": 0.92, "alpha": 1, "linewidth": 0, "color": style.COLOURS["pnet"]}
+    sns.histplot(x=magnitudes, bins=edges, ax=ax, label=label, **bars)
+    ax.set(xlim=(low, high), ylabel=f"stars per {STEP:g} mag")
+    return edges
+
+
+def objects(
+    frame: Frame, table: pd.DataFrame, left_out: str, area: Callable[[pd.DataFrame, str], float | pd.Series]
+) -> Figure:
+    """Return a figure of a frame in units of its noise, arcsinh, with its objects; masked pixels are white.
 
     Parameters
     ----------
-    ax : Axes
     frame : Frame
-    groups : dict
-        Label → objects (columns x, y; px), marker, colour, area of the marker (points²; a number or one an object).
+    table : DataFrame
+        Objects: ``x``, ``y`` (px), ``kind``, ``counted``.
+    left_out : str
+        What stars that do not count are called.
+    area : callable
+        Objects of one kind and their marker → area of the markers, points².
     """
+    figure, [[ax]] = style.new(1, 1, height=6.5)
     sky = background.estimate(frame)
     signal = np.arcsinh((frame.image - sky.level) / sky.rms)
     ax.imshow(np.where(frame.mask, np.nan, signal), cmap="gray_r", vmin=-1.5, vmax=5.5, origin="lower")
-    for label, (rows, marker, colour, area) in groups.items():
-        marks = {"marker": marker, "facecolors": "none", "edgecolors": style.COLOURS[colour], "linewidths": 1.1}
-        ax.scatter(rows["x"], rows["y"], s=area, label=f"{label} ({len(rows)})", **marks)
+    star, counted = table["kind"] == "star", table["counted"]
+    kinds = ("star that counts", counted, "o", "pnet"), (left_out, ~counted & star, "s", "sextractor")
+    for label, chosen, marker, colour in (*kinds, ("galaxy", ~star, "D", "truth")):
+        if chosen.any():
+            rows = table[chosen]
+            marks = {"marker": marker, "facecolors": "none", "edgecolors": style.COLOURS[colour], "linewidths": 1.1}
+            ax.scatter(rows["x"], rows["y"], s=area(rows, marker), label=f"{label} ({len(rows)})", **marks)
     height, width = frame.shape
     ax.set(xlabel="x / px", ylabel="y / px", xlim=(-0.5, width - 0.5), ylim=(-0.5, height - 0.5))
     ax.grid(False)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3)
+    return figure

@@ -83,8 +83,7 @@ def over_limit(
     title : str
         What the scatter is of.
     """
-    figure, axes = style.new(1, 1, height=4.4)
-    ax = axes[0, 0]
+    figure, [[ax]] = style.new(1, 1, height=4.4)
     series = {
         label: (f"{dataset}.{method}.{what}_over_limit", "purple" if what.startswith("net_") else method)
         for label, (method, what) in columns.items()

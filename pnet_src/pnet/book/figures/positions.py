@@ -67,15 +67,12 @@ def over_limit(
         if not panels.over_limit(ax, ledger, keys):
             style.empty(ax, f"{axis} over the limit")
             continue
-        floor = [] if stars is None else placement_floor(stars, axis)
-        if floor:
-            label = "limit and SkyMaker's own displacement"
-            ax.plot(*np.array(floor).T, ":", color=style.COLOURS["limit"], linewidth=1.5, label=label)
-        green = style.COLOURS["truth"]
-        ax.hlines(every, 14, 20, color=green, linewidth=1.6, label=f"goal for every bin: {every:g}")
-        ax.hlines(
-            pooled, 14, 20, color=green, linewidth=1.2, linestyle="--", label=f"goal pooled over 14–20: {pooled:g}"
-        )
+        if stars is not None and (floor := placement_floor(stars, axis)):
+            line = {"linewidth": 1.5, "label": "limit and SkyMaker's own displacement"}
+            ax.plot(*np.array(floor).T, ":", color=style.COLOURS["limit"], **line)
+        goal = {"xmin": 14, "xmax": 20, "color": style.COLOURS["truth"]}
+        ax.hlines(every, linewidth=1.6, label=f"goal for every bin: {every:g}", **goal)
+        ax.hlines(pooled, linewidth=1.2, linestyle="--", label=f"goal pooled over 14–20: {pooled:g}", **goal)
         panels.ticks_over_limit(ax)
         ax.set_title(f"{axis}, simulated frames")
     axes[0, 0].set_ylabel("scatter / limit")

@@ -26,8 +26,7 @@ def diagram(
     calibration : Calibration, optional
         Drawn as a line: the probability that it gives to each confidence.
     """
-    columns = max(len(panels), 1)
-    figure, axes = style.new(1, columns, height=4.8, sharey=True)
+    figure, axes = style.new(1, max(len(panels), 1), height=4.8, sharey=True)
     if not panels:
         style.empty(axes[0, 0], "confidence")
         return figure
@@ -35,14 +34,8 @@ def diagram(
         ax.plot([0, 1], [0, 1], color=style.COLOURS["limit"], linewidth=1.2, label="what it should be")
         if calibration is not None:
             confidence = np.linspace(0.01, 0.999, 200)
-            ax.plot(
-                confidence,
-                calibration.apply(confidence),
-                ":",
-                color=style.COLOURS["purple"],
-                linewidth=1.4,
-                label="the map fitted to validation frames",
-            )
+            line = {"linewidth": 1.4, "label": "the map fitted to validation frames"}
+            ax.plot(confidence, calibration.apply(confidence), ":", color=style.COLOURS["purple"], **line)
         for result, (label, colour, marker) in zip(pair, SERIES, strict=True):
             if result is not None and len(result.table):
                 _points(ax, result.table, style.COLOURS[colour], marker, label)
@@ -77,8 +70,7 @@ def threshold_sweep(table: pd.DataFrame, chosen: float | None, goals: tuple[floa
     goals : (float, float)
         Wanted precision and recall.
     """
-    figure, axes = style.new(1, 1, height=4.2)
-    ax = axes[0, 0]
+    figure, [[ax]] = style.new(1, 1, height=4.2)
     if table.empty or table["precision"].isna().all():
         style.empty(ax, "frames with galaxies")
         return figure

@@ -58,7 +58,6 @@ _THEME = {
         "ytick.major.size": 3.5,
         "xtick.minor.size": 2,
         "ytick.minor.size": 2,
-        "svg.hashsalt": "pnet",
     },
 }
 
@@ -96,24 +95,16 @@ def save(figure: Figure, path: str | os.PathLike) -> Path:
 
 def empty(ax: Axes, title: str, text: str = "no measurements") -> None:
     """Say in a panel that there is nothing to show."""
-    ax.set_title(title)
+    ax.set(title=title, xticks=[], yticks=[])
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=COLOURS["grey"])
-    ax.set_xticks([])
-    ax.set_yticks([])
     ax.grid(False)
 
 
 def note(ax: Axes, text: str, corner: str = "upper left", **options) -> None:
     """Write a remark into a corner of a panel, on a ground that keeps it legible over data."""
     vertical, horizontal = corner.split()
-    ax.text(
-        {"left": 0.03, "right": 0.97}[horizontal],
-        {"upper": 0.97, "lower": 0.03}[vertical],
-        text,
-        transform=ax.transAxes,
-        ha=horizontal,
-        va={"upper": "top", "lower": "bottom"}[vertical],
-        bbox={"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 2.5},
-        zorder=5,
-        **{"fontsize": 9.5, **options},
-    )
+    x = {"left": 0.03, "right": 0.97}[horizontal]
+    y, va = {"upper": (0.97, "top"), "lower": (0.03, "bottom")}[vertical]
+    ground = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 2.5}
+    options = {"fontsize": 9.5, "transform": ax.transAxes, "bbox": ground, "zorder": 5} | options
+    ax.text(x, y, text, ha=horizontal, va=va, **options)

@@ -18,9 +18,7 @@ LOSSES = {
     "size": "size (MAE)",
     "loss": "sum",
     "likelihood": "−ln likelihood",
-    "likelihood_mag": "−ln likelihood, mag",
-    "likelihood_x": "−ln likelihood, x",
-    "likelihood_y": "−ln likelihood, y",
+    **{f"likelihood_{name}": f"−ln likelihood, {name}" for name in ("mag", "x", "y")},
     "kl": "KL / N",
 }
 VALIDATION = {
@@ -47,29 +45,29 @@ def history(table: pd.DataFrame) -> Figure:
     table : DataFrame
         One row for each epoch: ``epoch`` and any of `LOSSES` and `VALIDATION`.
     """
-    figure, axes = style.new(2, 1, height=7.4)
-    show_history(axes[0, 0], table, LOSSES, "training loss")
+    figure, [[above], [below]] = style.new(2, 1, height=7.4)
+    _show(above, table, LOSSES, "training loss")
     values = table[[name for name in ("epoch", *VALIDATION) if name in table and table[name].any()]].copy()
     for name in values.columns.drop("epoch"):
         rate = VALIDATION[name].startswith("1 −")
         values[name] = (1 - values[name] if rate else values[name]).clip(lower=SMALLEST)
     if len(values.columns) > 1:
-        show_history(axes[1, 0], values, VALIDATION, "validation")
+        _show(below, values, VALIDATION, "validation")
     else:
-        style.empty(axes[1, 0], "validation", "this run had no validation frames")
+        style.empty(below, "validation", "this run had no validation frames")
     return figure
 
 
 @style.styled
 def steps(table: pd.DataFrame) -> Figure:
     """Draw the first steps of a training: a history whose epochs are single steps."""
-    figure, axes = style.new(1, 1, height=4.0)
-    show_history(axes[0, 0], table, LOSSES, "training loss")
-    axes[0, 0].set(xlabel="step", xticks=range(0, len(table) + 1, max(1, len(table) // 5)))
+    figure, [[ax]] = style.new(1, 1, height=4.0)
+    _show(ax, table, LOSSES, "training loss")
+    ax.set(xlabel="step", xticks=range(0, len(table) + 1, max(1, len(table) // 5)))
     return figure
 
 
-def show_history(ax: Axes, table: pd.DataFrame, labels: dict[str, str], title: str) -> None:
+def _show(ax: Axes, table: pd.DataFrame, labels: dict[str, str], title: str) -> None:
     """Draw those columns of a history that have a label against the epoch, logarithmic where all are positive."""
     names = [name for name in labels if name in table][:SHOWN]
     lines = table.set_index("epoch")[names].rename(columns=labels)
@@ -85,14 +83,13 @@ def target(batch: Batch, offset_reach: int = 0) -> Figure:
     """Draw one training field beside the heat map that the network is to produce for it."""
     image = torch.asinh(batch.image[0] / batch.sigma[0]).numpy()
     heatmap = make_targets(batch, offset_reach).heatmap[0, 0].numpy()
-    figure, axes = style.new(1, 2, height=3.6)
-    left, right = axes[0]
+    figure, [[left, right]] = style.new(1, 2, height=3.6)
     left.imshow(image, cmap="gray_r", vmin=-1.5, vmax=6, origin="lower")
     left.set(title="(I − sky)/σ, asinh", xlabel="x / px", ylabel="y / px")
     right.imshow(heatmap, cmap="viridis", vmin=0, vmax=1, origin="lower")
     right.set(title="heat map to learn", xlabel="x / cells", ylabel="y / cells")
-    for ax in axes.flat:
-        ax.grid(False)
+    left.grid(False)
+    right.grid(False)
     return figure
 
 

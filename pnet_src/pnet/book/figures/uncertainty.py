@@ -29,25 +29,22 @@ def figure_9(table: pd.DataFrame, *, seed: int) -> Figure:
     figure, axes = style.new(2, 2, height=6.9)
     for row, letter, dataset in zip(axes, "ab", ("sdss", "simulation"), strict=True):
         stars = scores.matched(scores.select(table, dataset, "pnet"), "mag", "mag_err", "truth_mag")
-        titles = [f"({letter}) {DATASET_NAMES[dataset]}: {what}" for what in ("calibration", "95 % band")]
-        if stars.empty:
-            for ax, title in zip(row, titles, strict=True):
+        truth, mean, sigma = stars[["truth_mag", "mag", "mag_err"]].to_numpy(float).T
+        if len(stars):
+            raw = np.hypot(stars["mag_aleatoric"], stars["mag_epistemic"]).to_numpy(float)
+            _calibration(row[0], truth, mean, sigma, raw, derive(seed, "floor", dataset))
+            _band(row[1], truth, mean, sigma)
+        for ax, what in zip(row, ("calibration", "95 % band"), strict=True):
+            title = f"({letter}) {DATASET_NAMES[dataset]}: {what}"
+            if stars.empty:
                 style.empty(ax, title)
-            continue
-        truth, mean, sigma = (stars[name].to_numpy(float) for name in ("truth_mag", "mag", "mag_err"))
-        raw = np.hypot(stars["mag_aleatoric"], stars["mag_epistemic"]).to_numpy(float)
-        calibration(row[0], truth, mean, sigma, raw, seed=derive(seed, "floor", dataset))
-        confidence_band(row[1], truth, mean, sigma)
-        for ax, title in zip(row, titles, strict=True):
-            ax.set_title(title)
-            ax.set_aspect("auto")  # square whatever its limits: the toolbox fixes the ratio of the data instead
+                continue
+            ax.set(title=title, aspect="auto")  # square whatever its limits: the toolbox fixes the data's ratio instead
             ax.set_box_aspect(1)
     return figure
 
 
-def calibration(
-    ax: Axes, truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, raw: np.ndarray, *, seed: int
-) -> None:
+def _calibration(ax: Axes, truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, raw: np.ndarray, seed: int) -> None:
     """Draw the observed against the predicted proportion with `sigma` and, dotted, as it was before (`raw`)."""
     toolbox = metrics.toolbox()
     toolbox.plot_calibration(mean, sigma, truth, curve_label="recalibrated", ax=ax)
@@ -68,7 +65,7 @@ def calibration(
     ax.set(xlabel="predicted proportion in interval", ylabel="observed proportion in interval")
 
 
-def confidence_band(ax: Axes, truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray) -> None:
+def _band(ax: Axes, truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray) -> None:
     """Draw errors inside the predicted 95 % interval, stars ordered by their predicted uncertainty."""
     order = np.argsort(sigma, kind="stable")
     sigma, error = sigma[order], (truth - mean)[order]
