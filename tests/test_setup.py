@@ -3,6 +3,7 @@
 import ast
 import importlib.metadata as metadata
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -52,20 +53,14 @@ def conda():
     content = yaml.safe_load((ROOT / "environment.yml").read_text())
     plain = [item for item in content["dependencies"] if isinstance(item, str)]
     plain += next(item for item in content["dependencies"] if isinstance(item, dict))["pip"]
-    found = {}
-    for item in plain:
-        match = re.fullmatch(r"([\w-]+)(.*)", item)
-        if match:
-            found[match[1]] = match[2]
-    return found
+    return dict(match.groups() for item in plain if (match := re.fullmatch(r"([\w-]+)(.*)", item)))
 
 
 def imported():
     """Packages that library, studies, tests and notebooks import, by the names they are installed by."""
     code = [path.read_text() for folder in ("pnet_src", "tests") for path in (ROOT / folder).rglob("*.py")]
-    code += [
-        cell.source for path in notebooks.sources() for cell in notebooks.read(path).cells if cell.cell_type == "code"
-    ]
+    cells = (cell for path in notebooks.sources() for cell in notebooks.read(path).cells)
+    code += [cell.source for cell in cells if cell.cell_type == "code"]
     names = set()
     for node in (node for text in code for node in ast.walk(ast.parse(text))):
         if isinstance(node, ast.Import):
@@ -78,11 +73,8 @@ def imported():
     return {canonicalize_name(installed.get(name, [name])[0]) for name in names}
 
 
-def test_what_is_imported_is_declared():
+def test_what_is_imported_is_declared_and_the_other_way_round():
     assert imported() - set(REQUIREMENTS) == set()
-
-
-def test_what_is_declared_is_imported():
     assert set(REQUIREMENTS) - imported() == set(NOT_IMPORTED)
 
 
@@ -92,15 +84,12 @@ def test_environment_has_the_packages_and_ranges_of_pyproject():
         other = CONDA_NAMES.get(name, name)
         assert other in names, f"environment.yml lacks {other}"
         assert set(names[other].split(",")) == set(str(requirement.specifier).split(",")), other
+    assert names["python"].startswith(PROJECT["requires-python"])
 
 
 def test_environment_has_the_programs():
     assert {"astromatic-skymaker", "astromatic-source-extractor", "astromatic-psfex"} <= set(conda())
     assert yaml.safe_load((ROOT / "environment.yml").read_text())["channels"] == ["conda-forge", "nodefaults"]
-
-
-def test_environment_and_pyproject_ask_for_the_same_python():
-    assert conda()["python"].startswith(PROJECT["requires-python"])
 
 
 def test_lock_fixes_every_dependency_within_its_range():
@@ -183,9 +172,8 @@ def test_books_tools_are_the_ones_that_work():
 
 
 def make(*arguments, cwd):
-    return subprocess.run(
-        ["make", "-f", str(ROOT / "Makefile"), *arguments], cwd=cwd, capture_output=True, text=True, timeout=60
-    )
+    command = ["make", "-f", str(ROOT / "Makefile"), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
 
 
 def test_make_alone_lists_the_targets():
@@ -195,26 +183,23 @@ def test_make_alone_lists_the_targets():
         assert f"make {target} " in done.stdout
 
 
-def test_make_says_which_python_it_needs(tmp_path):
+@pytest.mark.parametrize(
+    ("python", "status", "argument", "message"),
+    [
+        ("old-python", 1, "PYTHON={python}", "PNet needs Python 3.11 or later"),
+        (".venv/bin/python", 0, "TORCH=quantum", "allowed are cpu and cuda"),
+    ],
+)
+def test_make_refuses_an_old_python_and_unknown_builds_of_torch(tmp_path, python, status, argument, message):
     for name in ("requirements.lock", "pyproject.toml"):
-        (tmp_path / name).write_text((ROOT / name).read_text())
-    old = tmp_path / "old-python"
-    old.write_text("#!/bin/sh\nexit 1\n")
-    old.chmod(0o755)
-    done = make("install", f"PYTHON={old}", cwd=tmp_path)
-    assert done.returncode != 0 and "PNet needs Python 3.11 or later" in done.stderr
-    assert not (tmp_path / ".venv").exists()
-
-
-def test_make_refuses_unknown_builds_of_torch(tmp_path):
-    for name in ("requirements.lock", "pyproject.toml"):
-        (tmp_path / name).write_text((ROOT / name).read_text())
-    python = tmp_path / ".venv/bin/python"
-    python.parent.mkdir(parents=True)
-    python.write_text("#!/bin/sh\nexit 0\n")
-    python.chmod(0o755)
-    done = make("install", "TORCH=quantum", cwd=tmp_path)
-    assert done.returncode != 0 and "allowed are cpu and cuda" in done.stderr
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    file = tmp_path / python
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"#!/bin/sh\nexit {status}\n")
+    file.chmod(0o755)
+    done = make("install", argument.format(python=file), cwd=tmp_path)
+    assert done.returncode != 0 and message in done.stderr
+    assert (tmp_path / ".venv").exists() == (status == 0)
 
 
 def test_files_that_users_and_services_look_for_are_there():

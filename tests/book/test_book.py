@@ -29,23 +29,18 @@ def project(tmp_path, monkeypatch):
         "```{include} ../generated/run_times.md\n```\n\n```{bibliography}\n```\n"
     )
     shutil.copytree(ROOT / "book/static", tmp_path / "book/static")
-    shutil.copyfile(ROOT / "book/references.bib", tmp_path / "book/references.bib")
-    shutil.copyfile(ROOT / "_config.yml", tmp_path / "_config.yml")
-    (tmp_path / "_toc.yml").write_text(
-        "format: jb-book\nroot: book/intro\nparts:\n- caption: One\n  chapters:\n  - file: notebooks/01_chapter\n"
-    )
-    path = write_notebook(tmp_path)
-    execute.run(path, profile=profiles.Profile("mine"))
+    for name in ("book/references.bib", "_config.yml"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    parts = "[{caption: One, chapters: [{file: notebooks/01_chapter}]}]"
+    (tmp_path / "_toc.yml").write_text(f"format: jb-book\nroot: book/intro\nparts: {parts}\n")
+    execute.run(write_notebook(tmp_path), profile=profiles.Profile("mine"))
     return tmp_path
 
 
 def test_pages_are_in_the_order_of_the_toc(tmp_path):
-    toc = tmp_path / "_toc.yml"
-    toc.write_text(
-        "format: jb-book\nroot: a\nparts:\n- caption: x\n  chapters:\n  - file: b\n    sections:\n    - file: c\n"
-        "  - url: https://example.org\n- chapters:\n  - file: d\n"
-    )
-    assert site.pages(toc) == ["a", "b", "c", "d"]
+    parts = "{caption: x, chapters: [{file: b, sections: [{file: c}]}, {url: 'https://example.org'}]}"
+    (tmp_path / "_toc.yml").write_text(f"{{format: jb-book, root: a, parts: [{parts}, {{chapters: [{{file: d}}]}}]}}")
+    assert site.pages(tmp_path / "_toc.yml") == ["a", "b", "c", "d"]
 
 
 def test_the_projects_toc_holds_every_notebook_and_every_page():
@@ -58,32 +53,25 @@ def test_the_projects_toc_holds_every_notebook_and_every_page():
     assert {page for page in pages if page.startswith("book/")} == prose
 
 
-def test_staging_keeps_the_paths_of_the_repository(project):
-    folder = site.stage(project / "build/mine")
-    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert {"_config.yml", "_toc.yml", "book/intro.md", "notebooks/01_chapter.ipynb", "book/references.bib"} <= found
-    assert {f"generated/{name}.md" for name in tables.PAGES} <= found
-
-
-def test_a_notebook_that_was_not_run_is_named(project):
-    (project / "build/mine/notebooks/01_chapter.ipynb").unlink()
-    with pytest.raises(MissingError, match=r"pnet run 01_chapter"):
-        site.stage(project / "build/mine")
-
-
-def test_a_notebook_with_an_error_is_refused(project):
+def test_notebooks_with_an_error_or_not_run_are_refused(project):
     path = project / "build/mine/notebooks/01_chapter.ipynb"
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[-1]["outputs"] = [nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])]
     nbformat.write(notebook, path)
     with pytest.raises(site.BookError, match="01_chapter.*holds an error"):
         site.stage(project / "build/mine")
+    path.unlink()
+    with pytest.raises(MissingError, match=r"pnet run 01_chapter"):
+        site.stage(project / "build/mine")
 
 
-def test_warnings_of_a_notebook_are_refused_if_strict(project):
+def test_staging_keeps_the_paths_of_the_repository_and_refuses_warnings_if_strict(project):
     write_notebook(project, body="```{code-cell} python\nimport sys\n\nprint('mind this', file=sys.stderr)\n```\n")
     execute.run("01", profile=profiles.Profile("mine"))
-    site.stage(project / "build/mine")
+    folder = site.stage(project / "build/mine")
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert {"_config.yml", "_toc.yml", "book/intro.md", "notebooks/01_chapter.ipynb", "book/references.bib"} <= found
+    assert {f"generated/{name}.md" for name in tables.PAGES} <= found
     with pytest.raises(site.BookError, match="mind this"):
         site.stage(project / "build/mine", strict=True)
 
@@ -127,10 +115,6 @@ def test_resources_from_elsewhere_are_found(tmp_path):
     assert len(found) == 3 and "x.js" in found[0] and "x.png" in found[1] and "b.css" in found[2]
 
 
-def test_durations():
-    assert [tables.duration(value) for value in (3.2, 210, 7560)] == ["3 s", "3.5 min", "2.1 h"]
-
-
 def benchmark(path, seconds, memory="2048.00"):
     """Write what Snakemake's benchmark directive writes."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,6 +124,7 @@ def benchmark(path, seconds, memory="2048.00"):
 
 
 def test_table_of_times(tmp_path):
+    assert [tables.duration(value) for value in (3.2, 210, 7560)] == ["3 s", "3.5 min", "2.1 h"]
     assert "No step" in tables.run_times(tmp_path)
     benchmark(tmp_path / "benchmarks/simulate.tsv", 30)
     benchmark(tmp_path / "benchmarks/train.tsv", 600, memory="NA")  # a step that ended before it was looked at
@@ -157,13 +142,8 @@ def test_table_of_released_files(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "WEIGHTS", tmp_path / "weights")
     monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
     assert "Nothing is released" in tables.released(tmp_path)
-    card = {
-        "command": "pnet train",
-        "seconds": 7200,
-        "device": "cpu",
-        "date": "2026-01-02T03:04:05",
-        "commit": "abcdef0123456",
-    }
+    card = {"command": "pnet train", "seconds": 7200, "device": "cpu", "date": "2026-01-02T03:04:05"}
+    card["commit"] = "abcdef0123456"
     write_json(tmp_path / "weights/net.json", card)
     write_json(tmp_path / "results/measurements/sdss.json", {**card, "seconds": {"total": 90.0}})
     text = tables.released(tmp_path)

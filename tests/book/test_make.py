@@ -24,17 +24,16 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_profile_adds_common_own_and_its_name(project):
-    write_profile(
-        project,
-        "mine",
-        "common: {seed: 7}\n01_chapter: {scale: 3.0}\nsteps: {simulate: {test: 3, fast: true, slow: false}}\n",
-    )
+def test_profile_is_found_and_adds_common_own_and_its_name(project):
+    steps = "steps: {simulate: {test: 3, fast: true, slow: false}}\n"
+    write_profile(project, "mine", f"common: {{seed: 7}}\n01_chapter: {{scale: 3.0}}\n{steps}")
     profile = profiles.load("mine")
     assert profile.parameters("01_chapter") == {"seed": 7, "scale": 3.0, "profile": "mine", "output": "build/mine"}
     assert profile.parameters("02_other") == {"seed": 7, "profile": "mine", "output": "build/mine"}
     assert profile.options("simulate") == ["--test", "3", "--fast", "--no-slow"]
     assert profiles.load(project / "notebooks/profiles/mine.yml") == profile
+    with pytest.raises(MissingError, match=r"profile his.*mine"):
+        profiles.load("his")
 
 
 @pytest.mark.parametrize(
@@ -59,19 +58,12 @@ def test_bad_profiles_are_refused(project, text, message):
         profiles.load("bad").check()
 
 
-def test_unknown_profile_names_the_known(project):
-    write_profile(project, "mine", "")
-    with pytest.raises(MissingError, match=r"profile his.*mine"):
-        profiles.load("his")
-
-
-def snakemake(root: Path, *arguments: str, **options) -> str:
+def snakemake(root: Path, *arguments: str) -> str:
     """Run Snakemake in a checkout and return what it printed."""
     environment = {**os.environ, "PNET_ROOT": str(root), "PYTHONPATH": str(root / "pnet_src")}
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(root)]
-    done = subprocess.run(
-        [*command, "--cores", "2", *arguments], cwd=root, env=environment, capture_output=True, text=True, timeout=120
-    )
+    command += ["--cores", "2", *arguments]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -86,9 +78,8 @@ def jobs(printed: str) -> set[str]:
 def test_snakemake_knows_how_to_make_every_profile(profile):
     """A dry run, so that a rule that nobody makes the input of is found without hours of work."""
     profiles.load(profile).check()
-    found = jobs(
-        snakemake(ROOT, "--dry-run", "--forceall", "--nolock", "--configfile", f"notebooks/profiles/{profile}.yml")
-    )
+    config = f"notebooks/profiles/{profile}.yml"
+    found = jobs(snakemake(ROOT, "--dry-run", "--forceall", "--nolock", "--configfile", config))
     assert {"simulate", "sdss_download", "measure_simulation", "measure_sdss", "notebook_08_scorecard"} <= found
     assert ("train_detection" in found) == (profile != "standard"), "the standard profile shows the released training"
 

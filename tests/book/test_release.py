@@ -9,6 +9,8 @@ from pnet.common.errors import ConfigError, MissingError
 from pnet.common.files import write_json
 from pnet.evaluation import check
 from pnet.evaluation import measurements as evaluation
+from pnet.evaluation.entries import entries_from_measurements
+from pnet.evaluation.ledger import Ledger
 
 
 @pytest.fixture
@@ -34,27 +36,18 @@ def test_a_whole_run_is_copied(run, tmp_path):
     evaluation.read(tmp_path / "results/measurements/sdss.parquet")
 
 
-def test_a_part_that_is_missing_stops_it(run, tmp_path):
+def test_a_missing_part_and_uncommitted_code_stop_it(run, tmp_path):
+    write_json(run / "simulation/engines.json", {"commit": "abc+"})
+    with pytest.raises(ConfigError, match="commit, run again"):
+        release.release_results(run)
     (run / "sdss/sdss.json").unlink()
     with pytest.raises(MissingError, match="sdss/sdss.json"):
         release.release_results(run)
     assert not (tmp_path / "results").exists()
 
 
-def test_uncommitted_code_stops_it(run, tmp_path):
-    write_json(run / "simulation/engines.json", {"commit": "abc+"})
-    with pytest.raises(ConfigError, match="commit, run again"):
-        release.release_results(run)
-    assert not (tmp_path / "results").exists()
-
-
 def test_a_ledger_is_compared_on_the_frames_that_both_have(tmp_path):
     """A part of the released frames must give what the released measurements give for that part, to 1 %."""
-    from pnet.evaluation.entries import entries_from_measurements
-    from pnet.evaluation.ledger import Ledger
-
-    if not (paths.RESULTS / "measurements" / "simulation.parquet").is_file():
-        pytest.fail("results/measurements/simulation.parquet is missing from the checkout")
     table, record = evaluation.read(paths.RESULTS / "measurements" / "simulation.parquet")
     part = table[table["frame"].isin(sorted(set(table["frame"]))[:3])]
     evaluation.write(part, tmp_path / "measurements/simulation.parquet", record)
@@ -69,9 +62,6 @@ def test_a_ledger_is_compared_on_the_frames_that_both_have(tmp_path):
 
 
 def test_the_released_ledger_is_that_of_the_released_measurements():
-    from pnet.evaluation.entries import entries_from_measurements
-    from pnet.evaluation.ledger import Ledger
-
     released = Ledger.read(paths.RESULTS / "ledger.json")
     for name in ("simulation", "sdss"):
         table, record = evaluation.read(paths.RESULTS / "measurements" / f"{name}.parquet")

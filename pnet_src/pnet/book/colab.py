@@ -3,6 +3,7 @@
 Runs before anything is installed, so it imports the standard library only at the top.
 """
 
+import contextlib
 import importlib.metadata
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Iterable
 from typing import Any
 
 from pnet.common import paths
@@ -21,19 +23,18 @@ GPU_MEMORY = 20.0  # GiB from which on training at the paper's size is offered
 
 def missing(requirements: list[str]) -> list[str]:
     """Return those of `requirements` (as ``astropy>=6.1``) whose package is not installed."""
-    absent = []
-    for requirement in requirements:
-        name = re.split(r"[<>=!~;\[ ]", requirement, maxsplit=1)[0]
-        try:
-            importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            absent.append(requirement)
-    return absent
+    names = {re.split(r"[<>=!~;\[ ]", requirement, maxsplit=1)[0]: requirement for requirement in requirements}
+    there = installed(names)
+    return [requirement for name, requirement in names.items() if name not in there]
 
 
-def install_command(requirements: list[str], constraints: str) -> list[str]:
-    """Return the pip command for `requirements` that leaves the packages in the file `constraints` alone."""
-    return [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", constraints, *requirements]
+def installed(names: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those packages that are installed, with local labels such as +cu128."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def prepare() -> None:
@@ -42,14 +43,10 @@ def prepare() -> None:
     absent = missing(project["dependencies"])
     if absent:
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as stream:
-            for name in KEEP:
-                try:
-                    # a local label such as +cu128 is part of the version that must stay
-                    stream.write(f"{name}=={importlib.metadata.version(name)}\n")
-                except importlib.metadata.PackageNotFoundError:
-                    continue
+            stream.write("".join(f"{name}=={version}\n" for name, version in installed(KEEP).items()))
             stream.flush()
-            subprocess.run(install_command(absent, stream.name), check=True)
+            command = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", stream.name, *absent]
+            subprocess.run(command, check=True)
     profile, device = choose()
     os.environ["PNET_PROFILE"] = profile
     print(f"{device}; profile {profile} (PNET_PROFILE chooses another before this cell)")
@@ -67,9 +64,8 @@ def choose() -> tuple[str, str]:
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
         device = f"{torch.cuda.get_device_name(0)} with {memory:.0f} GiB"
         profile = "paper" if memory >= GPU_MEMORY else "standard"
-    return os.environ.get(
-        "PNET_PROFILE", profile
-    ), f"Python {sys.version.split()[0]}, torch {torch.__version__}, {device}"
+    versions = f"Python {sys.version.split()[0]}, torch {torch.__version__}"
+    return os.environ.get("PNET_PROFILE", profile), f"{versions}, {device}"
 
 
 def parameters(stem: str) -> dict[str, Any]:

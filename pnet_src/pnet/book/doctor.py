@@ -164,12 +164,10 @@ def _sdss() -> Check:
     from pnet.sdss.manifest import Manifest
 
     root = paths.data_root() / "sdss"
-    wanted = [file for file in Manifest.load("sdss-standard").files() if file.required]
-    here = sum((root / file.path).is_file() for file in wanted)
-    if here == len(wanted):
-        return Check(True, f"all {here} files of the standard manifest are in {root}", required=False)
-    why_not = files.obstacle()
-    detail = f"{here} of {len(wanted)} files here; "
+    here = [(root / file.path).is_file() for file in Manifest.load("sdss-standard").files() if file.required]
+    if all(here):
+        return Check(True, f"all {len(here)} files of the standard manifest are in {root}", required=False)
+    why_not, detail = files.obstacle(), f"{sum(here)} of {len(here)} files here; "
     if not why_not:
         return Check(True, f"{detail}the others are at {files.find_source()}", required=False)
     named = os.environ.get("SDSS_MIRROR")

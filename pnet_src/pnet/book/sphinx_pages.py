@@ -14,12 +14,7 @@ def setup(app: Any) -> dict[str, Any]:
 
 
 def without_thebe(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Take Thebe's scripts and styles off a page."""
+    """Take Thebe's scripts and styles off a page, known by their name or, of inline scripts, by their body."""
     for kind in ("script_files", "css_files"):
-        files = context.get(kind, [])
-        context[kind] = [file for file in files if "thebe" not in _text(file).lower()]
-
-
-def _text(file: Any) -> str:
-    """Return the name of a script or style sheet with its inline body, if it has one."""
-    return f"{file} {getattr(file, 'attributes', {}).get('body', '')}"
+        texts = [(file, f"{file} {getattr(file, 'attributes', {}).get('body', '')}") for file in context.get(kind, [])]
+        context[kind] = [file for file, text in texts if "thebe" not in text.lower()]

@@ -16,7 +16,7 @@ SHOWN = (-2.0, 12.0)  # of a frame, in units of the noise of an empty pixel
 
 @style.styled
 def detections(frame: Frame, catalogue: Table, truth: pd.DataFrame) -> Figure:
-    """Return a frame with what was found on it, and the neighbourhood of its most crowded star enlarged.
+    """Draw a frame with what was found on it, and the neighbourhood of its most crowded star enlarged.
 
     Parameters
     ----------

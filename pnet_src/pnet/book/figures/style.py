@@ -33,6 +33,7 @@ COLOURS = {
 DASHED = (0, (4, 3))  # thresholds and bounds that the paper states
 MARKERS = ("o", "s", "D", "^", "v", "P")
 
+_TICKS = {"major.width": 0.9, "major.size": 3.5, "minor.size": 2}
 _THEME = {
     "context": "notebook",
     "style": "ticks",
@@ -52,12 +53,7 @@ _THEME = {
         "legend.title_fontsize": 9.5,
         "legend.framealpha": 0.85,
         "legend.edgecolor": "none",
-        "xtick.major.width": 0.9,
-        "ytick.major.width": 0.9,
-        "xtick.major.size": 3.5,
-        "ytick.major.size": 3.5,
-        "xtick.minor.size": 2,
-        "ytick.minor.size": 2,
+        **{f"{axis}tick.{name}": size for axis in "xy" for name, size in _TICKS.items()},
     },
 }
 

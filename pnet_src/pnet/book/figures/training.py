@@ -94,17 +94,17 @@ def target(batch: Batch, offset_reach: int = 0) -> Figure:
 
 
 @style.styled
-def stamps(inputs: Inputs, flux: np.ndarray, count: int = 5) -> Figure:
-    """Draw stamps as the BPNN sees them: one column for each of `count` stars from bright to faint, one row a
-    channel."""
-    order = np.argsort(-np.asarray(flux))
-    chosen = order[np.linspace(0, len(order) - 1, count).astype(int)]
-    figure, axes = style.new(3, count, height=4.3)
+def stamps(inputs: Inputs, flux: np.ndarray) -> Figure:
+    """Draw stamps as the BPNN sees them: one column for each of five stars from bright to faint, one row a channel.
+
+    `flux`, (n,), is that of the stars, in electrons.
+    """
+    chosen = np.argsort(-flux)[np.linspace(0, len(flux) - 1, 5).astype(int)]
+    figure, axes = style.new(3, 5, height=4.3)
     for column, star in zip(axes.T, chosen, strict=True):
         for ax, image in zip(column, inputs.images[star].numpy(), strict=False):
             ax.imshow(image, cmap="viridis", origin="lower")
             ax.set(xticks=[], yticks=[])
-            ax.grid(False)
         column[0].set_title(f"{flux[star]:.1e} e⁻", fontsize=9.5)
     for ax, name in zip(axes[:, 0], ("asinh", "shape", "residual"), strict=True):
         ax.set_ylabel(name)
