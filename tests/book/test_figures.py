@@ -107,11 +107,6 @@ def test_figure_7_counts_what_lies_beyond_its_frame_and_shows_the_spread_of_many
     assert axes[2].get_legend() is None
 
 
-def test_figure_8_states_the_share_inside_its_circles(measured):
-    label = panels(accuracy.figure_8(measured))[2].get_xlabel()
-    assert "within 0.15 px:\n100.0 %" in label
-
-
 def test_figure_9_quotes_the_area_of_uncertainty_toolbox(measured):
     figure = uncertainty.figure_9(measured, seed=1)
     rows = measured.query("dataset == 'simulation' and status == 'matched' and confidence >= 0.3")
@@ -133,8 +128,9 @@ def test_scatter_over_limit_of_several_methods(measured, tmp_path):
     style.save(nothing, tmp_path / "n.png")
 
 
-def test_a_failed_save_leaves_no_file(tmp_path, monkeypatch, measured):
+def test_figure_8_states_the_share_inside_its_circles_and_a_failed_save_leaves_no_file(tmp_path, monkeypatch, measured):
     figure = accuracy.figure_8(measured)
+    assert "within 0.15 px:\n100.0 %" in panels(figure)[2].get_xlabel()
     monkeypatch.setattr(type(figure), "savefig", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         style.save(figure, tmp_path / "f.png")

@@ -36,12 +36,12 @@ def test_ids_follow_from_the_content_and_are_all_different(tmp_path):
     assert len({cell.id for cell in equal.cells}) == 6
 
 
-def test_find_by_number_stem_suffix_and_path(tmp_path):
-    path = write_notebook(tmp_path, "05_detection")
+def test_find_by_number_stem_suffix_and_path(project):
+    path = write_notebook(project, "05_detection")
     for name in ("05", "05_detection", "05_detection.ipynb", path, path.with_suffix(".ipynb")):
-        assert notebooks.find(name, path.parent) == path
+        assert notebooks.find(name) == path
     with pytest.raises(MissingError, match="06.*the notebooks are 05_detection"):
-        notebooks.find("06", path.parent)
+        notebooks.find("06")
 
 
 def test_missing_and_broken_files_are_named(tmp_path):

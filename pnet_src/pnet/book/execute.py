@@ -41,7 +41,6 @@ def run(
     ----------
     name : str or path
         See `notebooks.find`.
-    profile : str, Path or Profile
     overrides : dict, optional
         Parameters that take the place of the profile's, see `notebooks.parameters`.
     threads : int
@@ -138,13 +137,12 @@ def _environment(threads: int) -> Iterator[Path]:
 
 def clean(notebook: "NotebookNode") -> None:
     """Take out of an executed notebook what differs between two equal runs, and hide the injected parameters."""
-    for key in ("papermill", "widgets"):
-        notebook.metadata.pop(key, None)
     notebook.metadata.get("language_info", {}).pop("version", None)
     root = str(paths.ROOT) + os.sep
+    for holder in (notebook, *notebook.cells):
+        for key in ("papermill", "widgets", "execution"):
+            holder.metadata.pop(key, None)
     for cell in notebook.cells:
-        for key in ("papermill", "execution"):
-            cell.metadata.pop(key, None)
         tags = cell.metadata.get("tags", [])
         if "injected-parameters" in tags and "remove-input" not in tags:
             cell.metadata["tags"] = [*tags, "remove-input"]

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 COLAB_CELLS = ("_colab_cell.txt", "_colab_parameters_cell.txt")
 
 
-def sources(folder: Path | None = None) -> list[Path]:
+def sources() -> list[Path]:
     """Return the notebooks of the project (``NN_name.md``) in reading order."""
-    return sorted((paths.NOTEBOOKS if folder is None else folder).glob("[0-9][0-9]_*.md"))
+    return sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.md"))
 
 
-def find(name: str | os.PathLike, folder: Path | None = None) -> Path:
+def find(name: str | os.PathLike) -> Path:
     """Return the source of a notebook given by path, stem (``05_detection``), number (``05``) or either suffix.
 
     Raises
@@ -44,11 +44,10 @@ def find(name: str | os.PathLike, folder: Path | None = None) -> Path:
         if path.with_suffix(".md").is_file():
             return path.with_suffix(".md")
         path = path.with_suffix("")
-    known = sources(folder)
-    matches = [source for source in known if path.name in (source.stem, source.stem.split("_")[0])]
+    matches = [source for source in sources() if path.name in (source.stem, source.stem.split("_")[0])]
     if len(matches) == 1:
         return matches[0]
-    stems = ", ".join(source.stem for source in known)
+    stems = ", ".join(source.stem for source in sources())
     raise MissingError(f"notebook {name}: there is none by this name; the notebooks are {stems}")
 
 
@@ -89,7 +88,6 @@ def parameters(notebook: "NotebookNode", given: dict[str, Any], where: str) -> d
 
     Parameters
     ----------
-    notebook : NotebookNode
     given : dict
         Values by name; text for a parameter of another type, as a command line gives it, is read as a literal.
     where : str

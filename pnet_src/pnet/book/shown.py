@@ -194,12 +194,10 @@ def measure(
 
     Parameters
     ----------
-    output : path
     frames : int
-        Simulated frames.
+        How many simulated ones.
     weights : mapping of str to str
         Weights by network, as for `pnet.measure.PNet.load`.
-    seed : int
     """
     try:
         datasets.frames_of(output, "test")

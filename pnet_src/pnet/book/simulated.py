@@ -71,7 +71,6 @@ def engines(
         Of the data set (`datasets.simulate`); it tells the engine.
     output : path
         Folder of the profile; table and provenance go to ``simulation/engines.csv`` and ``.json``.
-    recipe : Recipe
     seed : int
         Of the renderer's noise.
 

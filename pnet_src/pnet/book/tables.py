@@ -56,9 +56,8 @@ def _numbers(values: list[float | None], digits: int) -> str:
     scientific = exponent < -2
     decimals = max(0, digits - 1 - (0 if scientific else exponent))
     texts = [f"{value / 10 ** (exponent if scientific else 0):.{decimals}f}".replace("-", "−") for value in values]
-    text = texts[0] if len(texts) == 1 else f"{texts[0]} ({' … '.join(texts[1:])})"
     power = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{text} × 10{power}" if scientific else text
+    return _joined(texts) + (f" × 10{power}" if scientific else "")
 
 
 def percent(value: float | None, digits: int = 2) -> str:
@@ -75,10 +74,11 @@ def with_interval(entry: Entry | Estimate | None, style: str = "number") -> str:
     if entry is None or entry.value is None:
         return NO_VALUE
     values = [entry.value] if entry.low is None or entry.high is None else [entry.value, entry.low, entry.high]
-    if style != "percent":
-        return _numbers(values, 3)
-    texts = [f"{100 * value:.2f}" for value in values]
-    return f"{texts[0]} %" if len(texts) == 1 else f"{texts[0]} ({texts[1]} … {texts[2]}) %"
+    return f"{_joined([f'{100 * value:.2f}' for value in values])} %" if style == "percent" else _numbers(values, 3)
+
+
+def _joined(texts: list[str]) -> str:
+    return texts[0] + (f" ({' … '.join(texts[1:])})" if texts[1:] else "")
 
 
 def _paper(key: str, style: str) -> str:
@@ -167,8 +167,7 @@ def by_magnitude(ledger: Ledger, columns: dict[str, str]) -> pd.DataFrame:
     for low, high, name in scores.ranges():
         found = {heading: ledger.get(f"{key}.{name}") for heading, key in columns.items()}
         if any(found.values()):
-            row = {heading: with_interval(entry) for heading, entry in found.items()}
-            rows.append({"mag": f"{low:g}–{high:g}"} | row)
+            rows.append({"mag": f"{low:g}–{high:g}"} | {heading: with_interval(one) for heading, one in found.items()})
     return pd.DataFrame(rows)
 
 
@@ -193,11 +192,10 @@ def goals(ledger: Ledger, wanted: Iterable[Goal]) -> pd.DataFrame:
         key = goal.key if entry is None else entry.key
         known = ledger.get(key)
         other = NO_VALUE
-        for method in ("psfex", "sextractor"):  # the better one that was run stands beside ours
+        for method in ("sextractor", "psfex"):  # the last that was run, the better one, stands beside ours
             theirs = ledger.get(key.replace(".pnet.", f".{method}.")) if ".pnet." in key else None
             if theirs is not None and theirs.value is not None:
                 other = f"{_styled(goal.value(theirs).value, goal.style)}, {METHOD_NAMES[method]}"
-                break
         bin_ = f" (worst: {key.rpartition('.')[2]})" if goal.bins and entry is not None else ""
         limit = 1.0 if goal.relative else known.limit if known else None
         row = {"goal": goal.what + bin_, "wanted": goal.wanted, "ours (95 %)": with_interval(entry, goal.style)}
@@ -227,15 +225,10 @@ def _cell(value: object) -> str:
 def by_radius(rows: Iterable[tuple[str, float, Estimate, Estimate]]) -> pd.DataFrame:
     """Precision and recall for several matching radii; rows of data set, radius in px, precision, recall."""
     return pd.DataFrame(
-        {
-            "data": DATASET_NAMES[dataset],
-            "radius / px": f"{radius:g}",
-            "precision (95 %)": with_interval(precision, "percent"),
-            "recall (95 %)": with_interval(recall, "percent"),
-        }
+        (DATASET_NAMES[dataset], f"{radius:g}", with_interval(precision, "percent"), with_interval(recall, "percent"))
         for dataset, radius, precision, recall in rows
         if recall.n
-    )
+    ).rename(columns=dict(enumerate(("data", "radius / px", "precision (95 %)", "recall (95 %)"))))
 
 
 def network_parts(kind: str) -> pd.DataFrame:
@@ -292,8 +285,8 @@ def run_times(output: Path) -> str:
     rows, total = [], 0.0
     for path in sorted((output / "benchmarks").glob("*.tsv")):
         try:
-            spent = pd.read_csv(path, sep="\t", na_values="-").iloc[-1]
-            seconds, cpu, memory = (float(spent[name]) for name in ("s", "cpu_time", "max_rss"))
+            spent = pd.read_csv(path, sep="\t", na_values="-")[["s", "cpu_time", "max_rss"]]
+            seconds, cpu, memory = spent.iloc[-1].astype(float)
         except (ValueError, KeyError, IndexError) as error:
             raise DataError(f"{path}: not a record of a step's time ({error!r}); delete it") from error
         total += seconds

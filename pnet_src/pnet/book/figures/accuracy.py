@@ -135,15 +135,13 @@ def _decorate(ax: Axes, dx: np.ndarray, dy: np.ndarray, title: str) -> None:
 
 
 @style.styled
-def over_limit(
-    ledger: "Ledger", columns: dict[str, tuple[str, str]], title: str, dataset: str = "simulation"
-) -> Figure:
+def over_limit(ledger: "Ledger", columns: dict[str, tuple[str, str]], title: str) -> Figure:
     """Draw scatter over limit per magnitude bin, with intervals; 1 is the best that is possible.
 
     Parameters
     ----------
     ledger : Ledger
-        Holding ``<dataset>.<method>.<what>_over_limit.<bin>``.
+        Holding ``simulation.<method>.<what>_over_limit.<bin>``.
     columns : dict
         Label → (method, what), for example ``{"PNet": ("pnet", "mag")}``.
     title : str
@@ -151,7 +149,7 @@ def over_limit(
     """
     figure, [[ax]] = style.new(1, 1, height=4.4)
     series = {
-        label: (f"{dataset}.{method}.{what}_over_limit", "purple" if what.startswith("net_") else method)
+        label: (f"simulation.{method}.{what}_over_limit", "purple" if what.startswith("net_") else method)
         for label, (method, what) in columns.items()
     }
     if not panels.over_limit(ax, ledger, series, dashed=[label for label, (_, what) in columns.items() if what == "y"]):

@@ -20,7 +20,6 @@ def detections(frame: Frame, catalogue: Table, truth: pd.DataFrame) -> Figure:
 
     Parameters
     ----------
-    frame : Frame
     catalogue : Table
         What `pnet.measure.PNet.measure` gives for it.
     truth : DataFrame
@@ -45,11 +44,11 @@ def detections(frame: Frame, catalogue: Table, truth: pd.DataFrame) -> Figure:
     return figure
 
 
-def _most_crowded(x: np.ndarray, y: np.ndarray, reach: float = 60.0) -> tuple[float, float]:
-    """Return the place of the star with most others within `reach` px; the frame's corner where there is none."""
+def _most_crowded(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Return the place of the star with most others within 60 px; the frame's corner where there is none."""
     if not len(x):
         return 0.0, 0.0
-    star = (np.hypot(x[:, None] - x, y[:, None] - y) < reach).sum(axis=1).argmax()
+    star = (np.hypot(x[:, None] - x, y[:, None] - y) < 60).sum(axis=1).argmax()
     return float(x[star]), float(y[star])
 
 

@@ -52,8 +52,6 @@ def over_limit(ax: Axes, ledger: "Ledger", series: dict[str, tuple[str, str]], *
 
     Parameters
     ----------
-    ax : Axes
-    ledger : Ledger
     series : dict
         Label → (key without the bin, such as ``simulation.pnet.mag_over_limit``, colour); those that the ledger lacks
         are left out.
@@ -135,7 +133,6 @@ def objects(
 
     Parameters
     ----------
-    frame : Frame
     table : DataFrame
         Objects: ``x``, ``y`` (px), ``kind``, ``counted``.
     left_out : str

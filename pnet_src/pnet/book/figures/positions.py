@@ -24,14 +24,14 @@ def placement_floor(stars: pd.DataFrame, axis: str) -> list[tuple[float, float]]
     list of (float, float)
         Middle of the bin and the factor, √(1 + displacement²/limit²), as the median over its stars.
     """
-    bound = stars[f"limit_{axis}"].to_numpy()
+    bound = stars[f"limit_{axis}"]
     displacement = limits.skymaker_displacement(stars[f"truth_{axis}"].to_numpy())
+    known = stars.assign(bound=bound, displacement=displacement)[np.isfinite(bound)]
     points = []
-    for low in scores.BINS[:-1]:
-        member = stars["truth_mag"].between(low, low + 1, inclusive="left").to_numpy() & np.isfinite(bound)
-        if member.sum() >= 5:
-            rms = np.sqrt(np.mean(displacement[member] ** 2))
-            points.append((low + 0.5, float(np.median(np.hypot(1, rms / bound[member])))))
+    for low, rows in known.groupby(np.floor(known["truth_mag"])):
+        if low in scores.BINS[:-1] and len(rows) >= 5:
+            rms = np.sqrt(np.mean(rows["displacement"] ** 2))
+            points.append((low + 0.5, float(np.median(np.hypot(1, rms / rows["bound"])))))
     return points
 
 
@@ -41,14 +41,13 @@ def over_limit(
     series: dict[str, tuple[str, str, str]],
     goals: tuple[float, float],
     stars: pd.DataFrame | None = None,
-    dataset: str = "simulation",
 ) -> Figure:
     """Draw scatter over limit per magnitude bin in x (left) and y (right).
 
     Parameters
     ----------
     ledger : Ledger
-        Holding ``<dataset>.<method>.<what>.<bin>``.
+        Holding ``simulation.<method>.<what>.<bin>``.
     series : dict
         Label → (method, what, colour), where ``{axis}`` in what is x or y: ``("pnet", "{axis}_over_limit", "pnet")``;
         those that the ledger lacks are left out.
@@ -61,7 +60,7 @@ def over_limit(
     pooled, every = goals
     for ax, axis in zip(axes[0], "xy", strict=True):
         keys = {
-            label: (f"{dataset}.{method}.{what.format(axis=axis)}", colour)
+            label: (f"simulation.{method}.{what.format(axis=axis)}", colour)
             for label, (method, what, colour) in series.items()
         }
         if not panels.over_limit(ax, ledger, keys):

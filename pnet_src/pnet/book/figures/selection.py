@@ -54,10 +54,8 @@ def patch(frame: Frame, table: pd.DataFrame, patch: Patch) -> Figure:
 
     Parameters
     ----------
-    frame : Frame
     table : DataFrame
-        Columns ``x``, ``y``, ``kind``, ``counted`` (`pnet.sdss.catalogue.select`).
-    patch : Patch
+        Columns ``x``, ``y`` (px), ``kind``, ``counted`` (`pnet.sdss.catalogue.select`).
     """
     areas = {"o": 130, "s": 45, "D": 40}
     figure = panels.objects(frame, table[inside(patch, table)], "other point source", lambda _, marker: areas[marker])

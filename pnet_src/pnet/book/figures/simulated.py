@@ -19,7 +19,6 @@ def frame(frame: Frame, truth: pd.DataFrame) -> Figure:
 
     Parameters
     ----------
-    frame : Frame
     truth : DataFrame
         ``x``, ``y`` (px from 0), ``mag``, ``flux``, ``kind``.
     """

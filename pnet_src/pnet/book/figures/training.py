@@ -79,10 +79,10 @@ def _show(ax: Axes, table: pd.DataFrame, labels: dict[str, str], title: str) -> 
 
 
 @style.styled
-def target(batch: Batch, offset_reach: int = 0) -> Figure:
+def target(batch: Batch) -> Figure:
     """Draw one training field beside the heat map that the network is to produce for it."""
     image = torch.asinh(batch.image[0] / batch.sigma[0]).numpy()
-    heatmap = make_targets(batch, offset_reach).heatmap[0, 0].numpy()
+    heatmap = make_targets(batch, offset_reach=0).heatmap[0, 0].numpy()
     figure, [[left, right]] = style.new(1, 2, height=3.6)
     left.imshow(image, cmap="gray_r", vmin=-1.5, vmax=6, origin="lower")
     left.set(title="(I − sky)/σ, asinh", xlabel="x / px", ylabel="y / px")
