@@ -78,9 +78,8 @@ def pairs_found(truth: pd.DataFrame, found: pd.DataFrame) -> tuple[int, int]:
         return 0, 0
     places = truth[["x", "y"]].to_numpy(float)
     distance, nearest = (each[:, 1] for each in cKDTree(places).query(places, k=2))
-    first = np.arange(len(truth))
-    chosen = (nearest[nearest] == first) & (first < nearest)
-    chosen &= (distance >= PAIR_SEPARATION[0]) & (distance < PAIR_SEPARATION[1])
+    first, (least, most) = np.arange(len(truth)), PAIR_SEPARATION
+    chosen = (nearest[nearest] == first) & (first < nearest) & (distance >= least) & (distance < most)
     source = matching.match(*places.T, *(found[name].to_numpy(float) for name in ("x", "y", "confidence")))
     hit = np.isin(first, source)
     return int((hit & hit[nearest] & chosen).sum()), int(chosen.sum())

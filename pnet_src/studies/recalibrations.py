@@ -228,18 +228,17 @@ def compare(fitted: Mapping[str, Scaled | Isotonic], rows: pd.DataFrame, seed: i
     if len(rows) < error_bars.SMALLEST:
         return {}
     bins = [group for group in error_bars.bins(rows) if group[2].sum() >= error_bars.SMALLEST]
+    groups = [("", "", np.ones(len(rows), bool)), *((f".{key}", f", {label}", member) for key, label, member in bins)]
     result: dict[str, Score] = {}
     for name, title in METHODS.items():
         how = fitted[name]
         for level in error_bars.LEVELS:
             low, high = how.interval(mean, sigma, level)
             inside = (low <= truth) & (truth <= high)
-            what = f"coverage_{100 * level:.0f}"
             text = f"share inside the {100 * level:.0f} % interval, {title}"
-            result[f"{what}.{name}"] = Score(metrics.rate(int(inside.sum()), len(rows)), text, limit=level)
-            for key, label, member in bins:
+            for key, label, member in groups:
                 share = metrics.rate(int(inside[member].sum()), int(member.sum()))
-                result[f"{what}.{name}.{key}"] = Score(share, f"{text}, {label}", limit=level)
+                result[f"coverage_{100 * level:.0f}.{name}{key}"] = Score(share, text + label, limit=level)
         low, high = how.interval(mean, sigma, error_bars.LEVELS[0])
         half = metrics.bootstrap(np.mean, (high - low) / 2, seed=seed)
         result[f"half_width_68.{name}"] = Score(half, f"mean half-width of the 68 % interval, {title}", "mag")
@@ -255,20 +254,17 @@ def compare(fitted: Mapping[str, Scaled | Isotonic], rows: pd.DataFrame, seed: i
 def table(compared: Mapping[str, Score]) -> pd.DataFrame:
     """Coverage before and after each recalibration of `compare`, pooled and in its worst bin."""
     rows = []
-    for name, label in METHODS.items():
-        if f"coverage_68.{name}" not in compared:
-            continue
+    for name, label in METHODS.items() if compared else ():
         row = {"recalibration": label}
         for level in error_bars.LEVELS:
-            what = f"coverage_{100 * level:.0f}"
-            share = compared[f"{what}.{name}"].estimate
+            what = f"coverage_{100 * level:.0f}.{name}"
+            share = compared[what].estimate
             value, low, high = (f"{100 * each:.1f}" for each in (share.value, share.low, share.high))
             row[f"inside {100 * level:.0f} % (95 %)"] = f"{value} ({low} … {high}) %"
-            bins = {key: score for key, score in compared.items() if key.startswith(f"{what}.{name}.mag.")}
+            bins = {key.rpartition(".")[2]: score for key, score in compared.items() if key.startswith(f"{what}.mag.")}
             if bins:
-                worst = max(bins, key=lambda key: abs(bins[key].estimate.value - bins[key].limit))
-                magnitude = worst.rpartition(".")[2]
-                row[f"{100 * level:.0f} %, worst bin"] = f"{percent(bins[worst].estimate.value, 1)} at {magnitude} mag"
+                mag, worst = max(bins.items(), key=lambda item: abs(item[1].estimate.value - item[1].limit))
+                row[f"{100 * level:.0f} %, worst bin"] = f"{percent(worst.estimate.value, 1)} at {mag} mag"
         row["area"] = number(compared[f"miscalibration_area.{name}"].estimate.value)
         row["half of the 68 % interval / mmag"] = number(1000 * compared[f"half_width_68.{name}"].estimate.value)
         rows.append(row)

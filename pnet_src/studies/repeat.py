@@ -80,8 +80,7 @@ def measure(frame: Frame, measurer: measurements.Measurer) -> pd.DataFrame:
     found = found[found["confidence"] >= CONFIDENCE].reset_index(drop=True)
     bounds = limits.frame_limits(frame, found, _psf_at(frame)) if len(found) else pd.DataFrame()
     found = found.reindex(columns=matching.MEASURED_COLUMNS).astype(float)
-    for name in ("limit_mag", "limit_x", "limit_y"):
-        found[name] = bounds[name].to_numpy() if name in bounds else np.nan
+    found = found.join(bounds.reindex(columns=["limit_mag", "limit_x", "limit_y"]))
     # every detection is a neighbour, and a star if it lies where a star may
     marked = catalogue.mark_counted(found.assign(kind="star"), frame, magnitudes=(-np.inf, np.inf))
     return found.assign(good=marked["counted"].to_numpy())

@@ -100,13 +100,7 @@ def network(config: BPNNConfig) -> BayesianPhotometryNet:
 
 
 def run(
-    name: str,
-    output: str | os.PathLike,
-    chosen: TrainingSet,
-    budget: FitConfig,
-    *,
-    command: str,
-    progress: bool = True,
+    name: str, output: str | os.PathLike, chosen: TrainingSet, budget: FitConfig, *, command: str, progress: bool = True
 ) -> Path:
     """Train every variant of a study of `STUDIES` and write ``results/studies/<name>.json``.
 

@@ -32,10 +32,7 @@ from pnet.sky import catalogue
 
 FIELD = "94-1-12"  # the field that the catalogue was cut out for
 DEPTH = 22.2  # mag; where a single frame of SDSS finds 95 % of the stars, so what is fainter disturbs no star of it
-NEEDED = (
-    *("ra", "dec", "probpsf", "psfmag_g", "devmag_g", "expmag_g", "fracdev_r"),
-    *("galaxy_bool", "is_saturated"),
-)
+NEEDED = ("ra", "dec", "probpsf", "psfmag_g", "devmag_g", "expmag_g", "fracdev_r", "galaxy_bool", "is_saturated")
 EXPOSURE = 53.907456  # s; what the zero points of tsField are for
 _NAME = re.compile(r"fpC-(?P<run>\d{6})-(?P<band>[ugriz])(?P<camcol>[1-6])-(?P<field>\d{4})\.fit(\.\w+)?$")
 VARIABLE = "STRIPE82_MIRROR"
@@ -46,25 +43,11 @@ def load() -> dict[str, File]:
     return {entry["role"]: File(**entry) for entry in read_manifest(paths.MANIFESTS / "stripe82.yml")["files"]}
 
 
-def folders() -> list[Path]:
-    """Return where files may lie already: the folder of downloads, ``STRIPE82_MIRROR``, and beside a ``sas`` tree.
-
-    A mirror named by ``SDSS_MIRROR`` ends in ``sas``; what does not belong to the server lies beside that.
-
-    Raises
-    ------
-    ConfigError
-        If ``STRIPE82_MIRROR`` or ``SDSS_MIRROR`` names no folder.
-    """
-    found = [paths.data_root() / "stripe82"]
-    if os.environ.get(VARIABLE):
-        found.append(find_folder(os.environ[VARIABLE], VARIABLE))
-    mirror = find_source()
-    return [*found, mirror.resolve().parent] if isinstance(mirror, Path) else found
-
-
 def fetch(roles: Iterable[str]) -> dict[str, Path]:
     """Return where the files of these roles lie, whole and verified; those that are nowhere here are downloaded.
+
+    They may lie in the folder of downloads, in ``STRIPE82_MIRROR``, and beside the ``sas`` tree that ``SDSS_MIRROR``
+    names.
 
     Parameters
     ----------
@@ -74,11 +57,15 @@ def fetch(roles: Iterable[str]) -> dict[str, Path]:
     Raises
     ------
     ConfigError
-        As `folders`.
+        If ``STRIPE82_MIRROR`` or ``SDSS_MIRROR`` names no folder.
     MissingError
         If a file can be had neither here nor from its public copy.
     """
-    known, places, found = load(), folders(), {}
+    known, places, found = load(), [paths.data_root() / "stripe82"], {}
+    if os.environ.get(VARIABLE):
+        places.append(find_folder(os.environ[VARIABLE], VARIABLE))
+    mirror = find_source()
+    places += [mirror.resolve().parent] if isinstance(mirror, Path) else []
     for role in roles:
         file = known[role]
         here = [place / file.path for place in places]
@@ -94,17 +81,18 @@ def fetch(roles: Iterable[str]) -> dict[str, Path]:
     return found
 
 
-def read_reference(path: str | os.PathLike, band: str = "g") -> pd.DataFrame:
-    """Read the catalogue of Stripe 82 stars: ra, dec (degrees, 0 to 360), mag, mag_err (AB, of `band`).
+def read_reference(path: str | os.PathLike) -> pd.DataFrame:
+    """Read the catalogue of Stripe 82 stars: ra, dec (degrees, 0 to 360), mag, mag_err (AB, of g).
 
     Raises
     ------
     DataError
         If it is damaged or lacks a column.
     """
-    names = {"ra": "ra", "dec": "dec", band: "mag", f"{band}_err": "mag_err"}
-    table = read_columns(path, (*names, "starnotgal"), "a reference catalogue of Stripe 82")
-    rows = pd.DataFrame({name: table[column].astype(float) for column, name in names.items()})
+    columns = ("ra", "dec", "g", "g_err")
+    table = read_columns(path, (*columns, "starnotgal"), "a reference catalogue of Stripe 82")
+    rows = pd.DataFrame({name: table[name].astype(float) for name in columns})
+    rows = rows.rename(columns={"g": "mag", "g_err": "mag_err"})
     rows["ra"] %= 360
     return rows[table["starnotgal"] == 1].reset_index(drop=True)
 

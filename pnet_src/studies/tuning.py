@@ -46,12 +46,7 @@ FAINTEST = 20.0  # mag; the paper's range ends there, and so does what counts as
 
 
 def tune(
-    name: str,
-    folder: str | os.PathLike,
-    *,
-    path: Path = SETTINGS,
-    limit: int | None = None,
-    progress: bool = True,
+    name: str, folder: str | os.PathLike, *, path: Path = SETTINGS, limit: int | None = None, progress: bool = True
 ) -> dict[str, Any]:
     """Choose a method's settings and write them, with the curves behind the choice, into a YAML file.
 

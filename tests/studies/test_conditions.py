@@ -28,22 +28,18 @@ def test_neighbours_are_counted_by_hand():
     assert conditions.neighbours(rows).tolist() == [1, 1, 2, 0, -1, 0]
 
 
-def test_crowding_reaches_the_stars_that_were_matched(measured):
-    stars, _ = conditions.groups(measured, "simulation")
-    rows = scores.rows(measured, "simulation", "pnet")
-    for _, star in stars.sample(20, random_state=1).iterrows():
-        frame = rows[(rows["frame"] == star["frame"]) & rows["truth_x"].notna()]
-        distance = np.hypot(frame["truth_x"] - star["truth_x"], frame["truth_y"] - star["truth_y"])
-        assert star["crowding"] == ((distance > 10) & (distance <= 30)).sum()
-
-
-def test_groups_are_disjoint_and_complete(measured):
+def test_groups_are_disjoint_complete_and_reach_the_stars_that_were_matched(measured):
     bad = measured["frame"].isin(sorted(set(measured["frame"]))[::2])
     stars, found = conditions.groups(measured.assign(seeing=np.where(bad, 1.2, 1.4)), "simulation")
     for kind in ("seeing", "crowding"):
         members = np.array([member for key, _, member in found if key.startswith(kind)])
         assert (members.sum(axis=0) == 1).all() and members.shape[1] == len(stars), kind
     assert {"seeing.1.2", "seeing.1.4"} <= {key for key, _, _ in found}
+    rows = scores.rows(measured, "simulation", "pnet")
+    for _, star in stars.sample(20, random_state=1).iterrows():
+        frame = rows[(rows["frame"] == star["frame"]) & rows["truth_x"].notna()]
+        distance = np.hypot(frame["truth_x"] - star["truth_x"], frame["truth_y"] - star["truth_y"])
+        assert star["crowding"] == ((distance > 10) & (distance <= 30)).sum()
 
 
 def test_entries_of_the_ledger(measured):
