@@ -70,15 +70,12 @@ class Frame:
         self.mask = np.ascontiguousarray(self.mask, dtype=bool)
         if self.image.ndim != 2 or self.image.size == 0:
             raise DataError(f"frame {self.name}: image has shape {self.image.shape}, a 2-d image is needed")
-        for label, array in (("variance", self.variance), ("mask", self.mask)):
-            if array.shape != self.image.shape:
+        for label in ("variance", "mask", "interpolated"):
+            array = getattr(self, label)
+            if array is not None and array.shape != self.image.shape:
                 raise DataError(
                     f"frame {self.name}: {label} has shape {array.shape}, the image {self.image.shape}; they must agree"
                 )
-        if self.interpolated is not None and self.interpolated.shape != self.image.shape:
-            raise DataError(
-                f"frame {self.name}: interpolated has shape {self.interpolated.shape}, the image {self.image.shape}"
-            )
         # A value that is not finite carries no measurement: mask it and store something harmless.
         broken = ~np.isfinite(self.image) | ~np.isfinite(self.variance) | (self.variance <= 0)
         if broken.any():

@@ -33,30 +33,21 @@ def grid_of_stars(seed):
     return truth.assign(flux=CONDITIONS.flux(truth["mag"]))
 
 
-def as_frame(image, conditions, name="made"):
+def as_frame(image, conditions=CONDITIONS):
     image = np.asarray(image, dtype=np.float32) * np.float32(conditions.gain)
-    return Frame(
-        name=name,
-        image=image,
-        variance=np.maximum(image, 0) + conditions.read_noise**2,
-        mask=np.zeros(image.shape, dtype=bool),
-        gain=conditions.gain,
-        zero_point=conditions.zero_point,
-        read_noise=conditions.read_noise,
-        pixel_scale=conditions.pixel_scale,
-        saturation=conditions.saturation * conditions.gain,
-        seeing=conditions.seeing,
-        meta={"BACKMAG": conditions.sky_mag, "WELLCAP": conditions.well_capacity},
-    )
+    variance, nothing = np.maximum(image, 0) + conditions.read_noise**2, np.zeros(image.shape, dtype=bool)
+    same = {name: getattr(conditions, name) for name in ("gain", "zero_point", "read_noise", "pixel_scale", "seeing")}
+    meta = {"BACKMAG": conditions.sky_mag, "WELLCAP": conditions.well_capacity}
+    return Frame("made", image, variance, nothing, saturation=65535 * conditions.gain, meta=meta, **same)
 
 
-def render(conditions, truth, seed):
-    return as_frame(renderer.render_field(truth, conditions, seed), conditions)
+def render(truth, seed):
+    return as_frame(renderer.render_field(truth, CONDITIONS, seed))
 
 
 @pytest.fixture(scope="module")
 def frames():
-    return [(render(CONDITIONS, truth, seed), truth) for seed in (1, 2) for truth in [grid_of_stars(seed)]]
+    return [(render(truth, seed), truth) for seed in (1, 2) for truth in [grid_of_stars(seed)]]
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +74,6 @@ def test_annuli_of_a_star_hold_its_light(measured):
     assert 0.95 < shares["value"].sum() < 0.98, "some 3 % lies farther out, most of it in the aureole"
 
 
-def alter(frames, change):
-    return [(change(frame), truth) for frame, truth in frames]
-
-
 @pytest.mark.parametrize(
     ("change", "quantity"),
     [
@@ -100,7 +87,7 @@ def alter(frames, change):
     ids=["flux 1 %", "sky 1 %", "x 0.01 px", "y 0.01 px", "seeing 0.02 arcsec", "read noise 6 for 5 e-"],
 )
 def test_small_faults_are_seen(frames, recipe, change, quantity):
-    table = physics.measure(alter(frames, change), recipe)
+    table = physics.measure([(change(frame), truth) for frame, truth in frames], recipe)
     assert not table.loc[table["quantity"] == quantity, "ok"].all(), table.to_string()
 
 
@@ -116,15 +103,13 @@ def test_scatter_of_positions_is_seen(frames, recipe):
 
 
 def test_an_aureole_that_the_recipe_lacks_is_seen(frames, recipe):
-    table = physics.measure(frames, replace(recipe, aureole=None))
-    assert not row(table, "flux")["ok"]
-    table = physics.measure(frames, replace(recipe, aureole=Aureole(sb=15.5)))
-    assert not row(table, "flux")["ok"]
+    for other in (None, Aureole(sb=15.5)):
+        assert not row(physics.measure(frames, replace(recipe, aureole=other)), "flux")["ok"]
 
 
 def test_far_light_is_the_renderer_far_from_stars(recipe):
     truth = grid_of_stars(4)
-    frame = as_frame(np.zeros((512, 512)), CONDITIONS)
+    frame = as_frame(np.zeros((512, 512)))
     light = physics.far_light(frame, truth, recipe)
     rendered = renderer.expected_image(truth, CONDITIONS).numpy() - CONDITIONS.sky
     rows, columns = np.indices(light.shape)
@@ -132,9 +117,8 @@ def test_far_light_is_the_renderer_far_from_stars(recipe):
     for star in truth.itertuples():
         far &= np.hypot(columns - star.x, rows - star.y) > physics.EMPTY_RADIUS
     assert far.sum() > 10_000
-    ratio = light[far].sum() / rendered[far].sum()
     # the renderer cuts the wings of faint stars at 24 px
-    assert ratio == pytest.approx(1, abs=0.05)
+    assert light[far].sum() / rendered[far].sum() == pytest.approx(1, abs=0.05)
 
 
 def test_radial_profile_falls_and_agrees(frames, recipe):
@@ -158,14 +142,14 @@ def test_compare(measured):
 
 def test_what_a_frame_must_have(frames, recipe):
     frame, truth = frames[0]
-    with pytest.raises(DataError, match="no SEEING"):
-        physics.measure([(replace(frame, seeing=None), truth)], recipe)
-    with pytest.raises(DataError, match="no BACKMAG"):
-        physics.measure([(replace(frame, meta={}), truth)], recipe)
-    with pytest.raises(DataError, match="at least one frame with an isolated star"):
-        physics.measure([(frame, truth[truth["mag"] > 18])], recipe)
-    with pytest.raises(DataError, match="at least one frame"):
-        physics.measure([], recipe)
+    for some, message in (
+        ([(replace(frame, seeing=None), truth)], "no SEEING"),
+        ([(replace(frame, meta={}), truth)], "no BACKMAG"),
+        ([(frame, truth[truth["mag"] > 18])], "at least one frame with an isolated star"),
+        ([], "at least one frame"),
+    ):
+        with pytest.raises(DataError, match=message):
+            physics.measure(some, recipe)
     with pytest.raises(DataError, match="has galaxies"):
         physics.rendered(frame, truth.assign(kind="galaxy"), recipe, 1)
 
@@ -173,7 +157,7 @@ def test_what_a_frame_must_have(frames, recipe):
 def test_saturated_stars_are_left_out(recipe):
     truth = grid_of_stars(6)
     truth.loc[0, ["mag", "flux"]] = 11.0, CONDITIONS.flux(11.0)
-    table = physics.measure([(render(CONDITIONS, truth, 6), truth)], recipe)
+    table = physics.measure([(render(truth, 6), truth)], recipe)
     assert table["ok"].all(), table.to_string()
 
 

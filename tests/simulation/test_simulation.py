@@ -36,12 +36,6 @@ def test_counts_of_stars_rise_as_the_paper_says(recipe):
     assert slope == pytest.approx(0.2, abs=0.02) and mags.min() >= 13 and mags.max() <= 20
 
 
-def test_sky_level_is_that_of_the_physics(recipe):
-    conditions = draw_conditions(recipe, 1)
-    adu = 10 ** (0.4 * (conditions.mag_zero - conditions.sky_mag)) * conditions.pixel_scale**2 * conditions.exposure
-    assert conditions.sky == pytest.approx(adu * conditions.gain, rel=1e-12)
-
-
 def test_dataset_is_written_read_and_resumed(recipe, tmp_path):
     paths = make_dataset(tmp_path, recipe, "test", 2, 7, engine="renderer", progress=False)
     frame, truth = read_frame(paths[0])
@@ -51,16 +45,14 @@ def test_dataset_is_written_read_and_resumed(recipe, tmp_path):
     np.testing.assert_allclose(truth["flux"], conditions.flux(stars["mag"]), rtol=1e-9)
     np.testing.assert_allclose(frame.magnitude(truth["flux"]), truth["mag"], atol=1e-9)
     assert frame.shape == (512, 512) and frame.seeing == conditions.seeing
+    adu = 10 ** (0.4 * (conditions.mag_zero - conditions.sky_mag)) * conditions.pixel_scale**2 * conditions.exposure
+    assert conditions.sky == pytest.approx(adu * conditions.gain, rel=1e-12)
     assert np.median(frame.image) == pytest.approx(conditions.sky, rel=0.05)
+    image = renderer.render_field(stars, conditions, seed)  # same seed, same pixels
+    np.testing.assert_allclose(frame.image, image * np.float32(frame.gain), rtol=1e-6)
     kept = paths[0].stat().st_mtime_ns
     again = make_dataset(tmp_path, recipe, "test", 3, 7, engine="renderer", progress=False)
     assert again[:2] == paths and paths[0].stat().st_mtime_ns == kept and again[2].exists()
-
-
-def test_same_seed_same_pixels(recipe):
-    conditions, stars = draw_conditions(recipe, 3), draw_stars(recipe, "paper", 3)
-    first, second = (renderer.render_field(stars, conditions, 9) for _ in range(2))
-    np.testing.assert_array_equal(first, second)
 
 
 def test_realistic_fields_have_galaxies(recipe, tmp_path):
@@ -119,15 +111,16 @@ def test_counted_follows_the_three_criteria(recipe, tmp_path):
     path = make_dataset(tmp_path, recipe, "test", 1, 1, engine="renderer", progress=False)[0]
     frame, _ = read_frame(path)
     frame.mask[300, 300] = True
-    table = pd.DataFrame(
-        {
-            "x": [100.0, 109.0, 200.0, 5.0, 300.0, 400.0, 430.0],
-            "y": [100.0, 100.0, 200.0, 50.0, 300.0, 400.0, 430.0],
-            "mag": [15.0, 22.0, 16.0, 15.0, 15.0, 20.5, 15.0],
-            "flux": 1.0,
-            "kind": ["star"] * 6 + ["galaxy"],
-        }
-    )
+    rows = [
+        (100, 100, 15.0, "star"),  # one of a pair
+        (109, 100, 22.0, "star"),
+        (200, 200, 16.0, "star"),
+        (5, 50, 15.0, "star"),  # at the edge
+        (300, 300, 15.0, "star"),  # on a masked pixel
+        (400, 400, 20.5, "star"),  # too faint
+        (430, 430, 15.0, "galaxy"),
+    ]
+    table = pd.DataFrame(rows, columns=["x", "y", "mag", "kind"]).assign(flux=1.0)
     counted = catalogue.mark_counted(table, frame)["counted"].tolist()
     assert counted == [False, False, True, False, False, False, False]
     with pytest.raises(DataError, match="column.*kind"):

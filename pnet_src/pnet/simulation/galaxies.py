@@ -58,12 +58,9 @@ def galaxy_stamp(
     """Return the (size, size) float32 electrons of one galaxy behind the atmosphere, `dx`, `dy` px from the middle;
     `seeing` in arcsec FWHM, `pixel_scale` in arcsec per px."""
     shear = galsim.Shear(q=float(galaxy["axis_ratio"]), beta=float(galaxy["angle"]) * galsim.degrees)
-    bulge = galsim.DeVaucouleurs(
-        half_light_radius=float(galaxy["bulge_radius"]), trunc=8 * float(galaxy["bulge_radius"])
-    )
+    radius, share = float(galaxy["bulge_radius"]), float(galaxy["bulge_fraction"])
+    bulge = galsim.DeVaucouleurs(half_light_radius=radius, trunc=8 * radius)
     disc = galsim.Exponential(half_light_radius=float(galaxy["disc_radius"])).shear(shear)
-    share = float(galaxy["bulge_fraction"])
-    light = galsim.Convolve(
-        (share * bulge + (1 - share) * disc) * float(flux), galsim.Kolmogorov(fwhm=seeing), gsparams=FOLDING
-    )
+    intrinsic = (share * bulge + (1 - share) * disc) * float(flux)
+    light = galsim.Convolve(intrinsic, galsim.Kolmogorov(fwhm=seeing), gsparams=FOLDING)
     return light.drawImage(nx=size, ny=size, scale=pixel_scale, offset=(dx, dy), dtype=np.float32).array

@@ -230,10 +230,8 @@ def radial_profile(frames: Iterable[tuple[Frame, pd.DataFrame]], recipe: Recipe)
 
 
 def _ring(stars: pd.DataFrame, inner: int) -> tuple[float, float, int, float]:
-    """Return the mean share of light in one of `RINGS`, its error, the number of stars and the expected share.
-
-    Where the pixel grid cuts an annulus differs from star to star, but the same way in the model.
-    """
+    """Return the mean share of light in one of `RINGS`, its error, the number of stars and the expected share: where
+    the pixel grid cuts an annulus differs from star to star, but the same way in the model."""
     excess = stars[f"share_{inner}"] - stars[f"model_{inner}"]
     mean, error, n = _mean(excess, np.hypot(stars[f"noise_{inner}"], FLUX_FLOOR))
     model = float(stars[f"model_{inner}"].mean())
@@ -243,9 +241,8 @@ def _ring(stars: pd.DataFrame, inner: int) -> tuple[float, float, int, float]:
 def _isolated(frame: Frame, truth: pd.DataFrame) -> np.ndarray:
     """Return which sources of `truth` are stars that `measure_stars` takes."""
     x, y, flux = (truth[name].to_numpy(dtype=float) for name in ("x", "y", "flux"))
+    (height, width), margin = frame.shape, HALF + 1
     chosen = (truth["kind"] == "star").to_numpy() & truth["mag"].between(*MAGNITUDES).to_numpy()
-    height, width = frame.shape
-    margin = HALF + 1
     chosen &= (x > margin) & (x < width - 1 - margin) & (y > margin) & (y < height - 1 - margin)
     near = np.hypot(x - x[:, None], y - y[:, None]) < ISOLATION
     near &= flux > NEGLIGIBLE * flux[:, None]
@@ -263,7 +260,7 @@ def _mean(values, errors) -> tuple[float, float, int]:
 
 
 def _excess(shifts: np.ndarray, errors: np.ndarray) -> tuple[float, float, int]:
-    """Return the scatter that the errors do not explain, with its standard error.
+    """Return the scatter that the errors do not explain, its standard error and the number of values.
 
     The mean of shift² − error², weighted by what a single value tells (2 error⁴, with a floor), is a variance; its
     root is given (0 where it is negative).
@@ -278,11 +275,11 @@ def _excess(shifts: np.ndarray, errors: np.ndarray) -> tuple[float, float, int]:
 def far_light(frame: Frame, truth: pd.DataFrame, recipe: Recipe) -> np.ndarray:
     """Return (H, W) electrons that all sources of a frame (see `measure`) send to each pixel, right far from them, as
     their positions are rounded to pixels."""
-    image = np.zeros((frame.shape[0] + 2 * REACH, frame.shape[1] + 2 * REACH))
-    for source in truth.itertuples():
-        row, column = int(np.floor(source.y + 0.5)) + REACH, int(np.floor(source.x + 0.5)) + REACH
-        if 0 <= row < image.shape[0] and 0 <= column < image.shape[1]:
-            image[row, column] += source.flux
+    height, width = (side + 2 * REACH for side in frame.shape)
+    image = np.zeros((height, width))
+    row, column = (np.floor(truth[axis].to_numpy(float) + 0.5).astype(int) + REACH for axis in ("y", "x"))
+    near = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    np.add.at(image, (row[near], column[near]), truth["flux"].to_numpy(float)[near])
     _, whole, _ = _star(_header(frame, "SEEING"), frame.pixel_scale, recipe.optics, recipe.aureole)
     image = signal.fftconvolve(image, whole, mode="same")
     if recipe.aureole is not None:
