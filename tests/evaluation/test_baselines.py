@@ -127,33 +127,27 @@ def test_photutils_leaves_out_saturated_pixels(rng):
     assert abs(rows.loc[brightest, "mag"] - truth.loc[brightest, "mag"]) < 0.1
 
 
-@pytest.mark.parametrize("method", [baselines.SExtractor, baselines.Sep, baselines.PSFEx, baselines.Photutils])
-def test_threshold_must_be_positive(method):
-    with pytest.raises(ConfigError, match="threshold"):
-        method(threshold=0)
-
-
-@pytest.mark.parametrize("name", ["min_class_star", "min_contrast"])
-def test_shares_lie_between_0_and_1(name):
-    with pytest.raises(ConfigError, match=f"{name} is 1.5"):
-        baselines.SExtractor(**{name: 1.5})
+def test_settings_that_cannot_be():
+    for method in baselines.CLASSES.values():
+        with pytest.raises(ConfigError, match="threshold"):
+            method(threshold=0)
+    for name in ("min_class_star", "min_contrast"):
+        with pytest.raises(ConfigError, match=f"{name} is 1.5"):
+            baselines.SExtractor(**{name: 1.5})
 
 
 def test_missing_program_is_named_with_the_way_to_get_it(monkeypatch, rng):
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    for method in (baselines.SExtractor(), baselines.PSFEx()):
-        with pytest.raises(MissingError, match="conda install"):
+    for there, method, message in (
+        ((), baselines.SExtractor(), "SExtractor.*conda install"),
+        ((), baselines.PSFEx(), "SExtractor.*conda install"),
+        (common.SEXTRACTOR.commands, baselines.PSFEx(), "PSFEx.*conda install"),
+    ):
+        monkeypatch.setattr("shutil.which", lambda name, there=there: "/bin/true" if name in there else None)
+        with pytest.raises(MissingError, match=message):
             method(field(rng)[0])
         assert method.version() == "not installed"
+    monkeypatch.setattr("shutil.which", lambda name: None)
     assert baselines.available() == ("sep", "photutils") and list(baselines.chosen(["baseline"])) == ["sep"]
-
-
-@sextractor
-def test_psfex_alone_is_missing(monkeypatch, rng):
-    which = common.shutil.which
-    monkeypatch.setattr("shutil.which", lambda name: None if name == "psfex" else which(name))
-    with pytest.raises(MissingError, match="PSFEx.*conda install"):
-        baselines.PSFEx()(field(rng)[0])
 
 
 def test_class_star_is_asked_for_in_vain(monkeypatch, tmp_path, rng):

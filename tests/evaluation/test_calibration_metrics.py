@@ -15,10 +15,11 @@ def predictions(rng, n, factor=1.0):
     return truth, truth + factor * sigma * rng.standard_normal(n), sigma
 
 
-def test_crps_is_that_of_uncertainty_toolbox_and_of_its_definition(rng):
+def test_crps_and_sharpness_are_those_of_uncertainty_toolbox_and_of_its_definition(rng):
     truth, mean, sigma = predictions(rng, 500, 1.7)
     values = calibration.crps(truth, mean, sigma)
     assert values.mean() == pytest.approx(metrics.toolbox().crps_gaussian(mean, sigma, truth), rel=1e-10)
+    assert calibration.sharpness(sigma) == pytest.approx(metrics.toolbox().sharpness(sigma))
     x = np.linspace(-20, 20, 200_001)  # in σ; the integral of (F(x) − 1[x ≥ truth])² over all x
     for i in range(3):
         gap = stats.norm.cdf(x) - (x >= (truth[i] - mean[i]) / sigma[i])
@@ -31,11 +32,6 @@ def test_crps_of_a_perfect_prediction_is_sigma_over_root_pi(rng):
     assert calibration.crps(truth, mean, sigma).mean() == pytest.approx(expected, rel=0.01)
     for factor in (0.5, 2.0):  # a wrong σ can only make it worse
         assert calibration.crps(truth, mean, factor * sigma).mean() > 1.02 * expected
-
-
-def test_sharpness_is_that_of_uncertainty_toolbox(rng):
-    sigma = rng.uniform(0.1, 1, 100)
-    assert calibration.sharpness(sigma) == pytest.approx(metrics.toolbox().sharpness(sigma))
 
 
 def test_pit_of_right_error_bars_is_uniform_and_the_test_knows(rng):

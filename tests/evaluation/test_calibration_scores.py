@@ -5,8 +5,8 @@ import pytest
 from measured import LIMIT, table
 
 from pnet.common import metrics
-from pnet.evaluation import error_bars, ledger
-from pnet.evaluation.entries import compute, entries_from_measurements
+from pnet.evaluation import error_bars
+from pnet.evaluation.entries import compute
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_right_error_bars_pass_everywhere(measured):
     for key in bins:
         score = found[key]
         assert score.estimate.n >= 20 and np.isfinite(score.limit)
-        if key.startswith("z_scatter.") or key.startswith("coverage"):
+        if key.startswith(("z_scatter.", "coverage")):
             assert score.estimate.low - 0.1 <= score.limit <= score.estimate.high + 0.1, key
     assert compute(measured, "simulation", "sextractor", seed=1, groups=("calibration",)) == {}
 
@@ -50,9 +50,4 @@ def test_a_fault_is_found_in_its_bin_and_nowhere_else(measured):
 def test_a_catalogue_has_no_limit(measured):
     found = compute(measured, "sdss", "pnet", seed=1, groups=("calibration",))
     assert np.isnan(found["crps"].limit) and "crps_over_limit" not in found
-
-
-def test_entries_of_the_ledger(measured):
-    entries = ledger.Ledger(entries_from_measurements(measured, seed=1, groups=("calibration",)))
-    assert entries["simulation.pnet.z_scatter.mag.17"].limit == 1.0
-    assert entries.find("*.sextractor.*") == []
+    assert not [score for score in found.values() if score.estimate.n < 20]

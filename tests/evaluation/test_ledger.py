@@ -205,14 +205,6 @@ def test_the_released_ledger_holds_what_is_asked_for_and_no_more():
     assert all(goal.decide(released)[1] != goals.UNKNOWN for goal in goals.load())
 
 
-def test_families_that_cannot_be_read(tmp_path):
-    with pytest.raises(MissingError, match="git checkout"):
-        kept.families(tmp_path / "ledger.yml")
-    (tmp_path / "bad.yml").write_text("- 1")
-    with pytest.raises(DataError, match="no families"):
-        kept.families(tmp_path / "bad.yml")
-
-
 def test_one_key_one_number_that_json_knows():
     entry = Entry("a.b.c", np.float64("nan"), low=np.float32(0.5), n=np.int64(3))
     assert entry.value is None and type(entry.low) is float and type(entry.n) is int
@@ -229,22 +221,20 @@ def test_bad_entries_and_files(tmp_path):
         Entry("a b", 1.0)
     with pytest.raises(ConfigError, match="source"):
         Entry("a", 1.0, source="hearsay")
-    with pytest.raises(MissingError, match="make book"):
-        Ledger.read(tmp_path / "ledger.json")
-    for text in ("[{", "[]", '{"a": 1}', '{"provenance": {}, "entries": {"a": {"value": 1, "colour": 2}}}'):
-        (tmp_path / "ledger.json").write_text(text)
-        with pytest.raises(DataError, match="not a ledger"):
-            Ledger.read(tmp_path / "ledger.json")
-
-
-def test_every_paper_value_has_its_place(tmp_path):
-    values = ledger.paper_values()
-    assert values["simulation.pnet.recall"] == {"value": 0.9998, "where": "Table 1", "relation": "="}
-    (tmp_path / "p.yml").write_text("a: {value: 1}\n")
-    with pytest.raises(DataError, match="where"):
-        ledger.paper_values(tmp_path / "p.yml")
-    with pytest.raises(MissingError, match="q.yml"):
-        ledger.paper_values(tmp_path / "q.yml")
+    for read, text, message in (
+        (Ledger.read, "[{", "not a ledger"),
+        (Ledger.read, "[]", "not a ledger"),
+        (Ledger.read, '{"a": 1}', "not a ledger"),
+        (Ledger.read, '{"provenance": {}, "entries": {"a": {"value": 1, "colour": 2}}}', "not a ledger"),
+        (kept.families, "- 1", "no families"),
+        (ledger.paper_values, "a: {value: 1}", "where"),
+    ):
+        with pytest.raises(MissingError, match="none.json"):
+            read(tmp_path / "none.json")
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(DataError, match=message):
+            read(tmp_path / "bad.json")
+    assert ledger.paper_values()["simulation.pnet.recall"] == {"value": 0.9998, "where": "Table 1", "relation": "="}
 
 
 # --- tables ----------------------------------------------------------------------------------------

@@ -63,18 +63,10 @@ class Photutils:
         check_threshold(self.threshold)
 
     def __call__(self, frame: Frame) -> pd.DataFrame:
-        """Measure a frame.
+        """Measure a frame; if photutils fails on it, a DataError names both.
 
-        Returns
-        -------
-        DataFrame
-            x, y (px), x_err, y_err, confidence, flux (electrons), mag, mag_err, snr, flags (of PSFPhotometry), qfit,
-            psf_stars.
-
-        Raises
-        ------
-        DataError
-            If photutils fails on this frame; the message names both.
+        Columns are x, y (px), x_err, y_err, confidence, flux (electrons), mag, mag_err, snr, flags (of PSFPhotometry),
+        qfit, psf_stars.
         """
         try:
             with warnings.catch_warnings():
@@ -99,17 +91,12 @@ class Photutils:
         model, stars = effective_psf(image, error, bad, found, fwhm, sky.rms)
         if model is None:
             model = CircularGaussianPRF(fwhm=fitted_fwhm(image, bad, found, fwhm))
-        fit = PSFPhotometry(
-            model,
-            odd(FIT_SIDE * fwhm),
-            grouper=SourceGrouper(CROWD * fwhm),
-            local_bkg_estimator=LocalBackground(*(radius * fwhm for radius in LOCAL_SKY)),
-            # half the time of the other, which models with bounds need
-            fitter=LMLSQFitter() if stars else TRFLSQFitter(),
-            aperture_radius=fwhm,
-        )
-        result = fit(image, mask=bad, error=error, init_params=Table.from_pandas(found[["x", "y"]])).to_pandas()
-        result = result.astype(float)
+        fitter = LMLSQFitter() if stars else TRFLSQFitter()  # which models with bounds need, in twice the time
+        settings = {"grouper": SourceGrouper(CROWD * fwhm), "fitter": fitter, "aperture_radius": fwhm}
+        local_sky = LocalBackground(*(radius * fwhm for radius in LOCAL_SKY))
+        fit = PSFPhotometry(model, odd(FIT_SIDE * fwhm), local_bkg_estimator=local_sky, **settings)
+        start = Table.from_pandas(found[["x", "y"]])
+        result = fit(image, mask=bad, error=error, init_params=start).to_pandas().astype(float)
         good = np.isfinite(result[["x_fit", "y_fit", "flux_err"]]).all(axis=1)
         good &= (result["flux_fit"] > 0) & (result["flux_err"] > 0)
         good &= np.hypot(result["x_fit"] - result["x_init"], result["y_fit"] - result["y_init"]) <= WANDER * fwhm

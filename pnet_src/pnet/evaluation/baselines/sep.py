@@ -35,17 +35,9 @@ class Sep:
         image = np.ascontiguousarray(frame.image - sky.level)
         mask = frame.mask if frame.mask.any() else None
         sep.set_extract_pixstack(max(sep.get_extract_pixstack(), SEP_PIXELS))
+        settings = {"err": sky.rms, "mask": mask, "minarea": MIN_AREA, "filter_kernel": PYRAMID, "gain": 1.0}
         try:
-            found, segments = sep.extract(
-                image,
-                self.threshold,
-                err=sky.rms,
-                mask=mask,
-                minarea=MIN_AREA,
-                filter_kernel=PYRAMID,
-                gain=1.0,
-                segmentation_map=True,
-            )
+            found, segments = sep.extract(image, self.threshold, segmentation_map=True, **settings)
         except Exception as error:  # sep raises bare Exceptions
             raise DataError(f"frame {frame.name}: SEP failed: {error}") from error
         shape = {"a": found["a"], "b": found["b"], "theta": np.clip(found["theta"], -np.pi / 2, np.pi / 2)}
