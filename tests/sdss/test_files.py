@@ -413,9 +413,8 @@ class TestManifest:
             File("frame-g", "a", size, digest)
 
     def test_groups_stay_on_one_side(self):
-        fields = tuple(Field(run, 1, 1, (), split, "sky") for run, split in ((1, "train"), (2, "test")))
         with pytest.raises(ConfigError, match="both sides of a split: sky"):
-            Manifest("m", "", fields)
+            Manifest("m", "", (Field(1, 1, 1, (), "train", "sky"), Field(2, 1, 1, (), "test", "sky")))
 
     def test_no_yaml(self, tmp_path):
         path = tmp_path / "m.yml"

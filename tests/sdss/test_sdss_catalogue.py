@@ -117,40 +117,30 @@ def test_galaxies_have_their_own_flux(tmp_path, frame):
 
 
 def test_exclusions_add_up(tmp_path, frame):
-    rows = [
-        {"x": 100.0, "y": 50.0},
-        {"x": 5.0, "y": 50.0},
-        {"x": 250.0, "y": 100.0, "flags": BINNED1 | SATUR},
-        {"x": 300.0, "y": 200.0},
-        {"x": 304.0, "y": 200.0, "type": 3, "cmodel": 1.0},
-        {"x": 50.0, "y": 200.0, "nmgy": 0.5},
-    ]
-    numbers = catalogue.exclusions(select(tmp_path, frame, rows))
-    assert numbers["stars"].iloc[0] == 4
-    assert numbers["stars"].iloc[1:].sum() == 4
-    assert numbers["stars"].iloc[-1] == 1
+    rows = [{"x": 100.0, "y": 50.0}, {"x": 5.0, "y": 50.0}, {"x": 250.0, "y": 100.0, "flags": BINNED1 | SATUR}]
+    rows += [{"x": 300.0, "y": 200.0}, {"x": 304.0, "y": 200.0, "type": 3, "cmodel": 1.0}]
+    rows += [{"x": 50.0, "y": 200.0, "nmgy": 0.5}]
+    all_, *excluded, counted = catalogue.exclusions(select(tmp_path, frame, rows))["stars"]
+    assert (all_, sum(excluded), counted) == (4, 3, 1)
 
 
 def test_wrong_files(tmp_path, frame):
-    other = sdss_files.write_photoobj(
-        tmp_path / "o.fits", FieldId(1234, 3, 57, "g"), pd.DataFrame({"x": [1.0], "y": [1.0]})
-    )
-    with pytest.raises(DataError, match="has FIELD 57, the frame 1234-3-56-g has 56"):
-        catalogue.select(other, frame)
+    one, none = (pd.DataFrame({"x": places, "y": places}) for places in ([1.0], []))
+    other = sdss_files.write_photoobj(tmp_path / "o.fits", FieldId(1234, 3, 57, "g"), one)
     table = fits.BinTableHDU.from_columns([fits.Column("RUN", "J", array=[1234])])
     bare = sdss_files.write_hdus(tmp_path / "b.fits", [fits.PrimaryHDU(), table])
-    with pytest.raises(DataError, match="lacks the columns OBJID"):
-        catalogue.select(bare, frame)
     empty = sdss_files.write_hdus(tmp_path / "e.fits", [fits.PrimaryHDU()])
-    with pytest.raises(DataError, match="no table in HDU 1"):
-        catalogue.select(empty, frame)
-    none = sdss_files.write_photoobj(tmp_path / "n.fits", ID, pd.DataFrame({"x": [], "y": []}))
-    with pytest.raises(DataError, match="holds no object"):
-        catalogue.select(none, frame)
-    whole = other.read_bytes()
-    other.write_bytes(whole[: len(whole) - 2880])
-    with pytest.raises(DataError, match=r"o\.fits"):
-        catalogue.select(other, frame)
+    cut = tmp_path / "cut.fits"
+    cut.write_bytes(other.read_bytes()[:-2880])
+    for path, words in (
+        (other, "has FIELD 57, the frame 1234-3-56-g has 56"),
+        (bare, "lacks the columns OBJID"),
+        (empty, "no table in HDU 1"),
+        (sdss_files.write_photoobj(tmp_path / "n.fits", ID, none), "holds no object"),
+        (cut, r"cut\.fits"),
+    ):
+        with pytest.raises(DataError, match=words):
+            catalogue.select(path, frame)
 
 
 class TestReal:

@@ -22,20 +22,20 @@ def scenes(tmp_path, rng, monkeypatch):
     mirror = tmp_path / "mirror" / "sas"
     monkeypatch.setenv("SDSS_MIRROR", str(mirror))
     monkeypatch.setenv("PNET_DATA", str(tmp_path / "data"))
-    written = [
-        sdss_files.write_field(mirror, rng, run=1234, stars=60),
-        sdss_files.write_field(mirror, rng, run=1300, camcol=6, stars=20),
-        sdss_files.write_field(mirror, rng, run=1400, camcol=2, stars=5),
-    ]
+    places = (
+        {"run": 1234, "stars": 60},
+        {"run": 1300, "camcol": 6, "stars": 20},
+        {"run": 1400, "camcol": 2, "stars": 5},
+    )
+    written = [sdss_files.write_field(mirror, rng, **place) for place in places]
     fields = []
-    for number, scene in enumerate(written):
-        i = scene.identity
-        files = [File("frame-g", i.server_path("frame"))]
+    for number, (scene, split) in enumerate(zip(written, ("test", "val", "train"), strict=True)):
+        i, where = scene.identity, scene.identity.server_path
+        files = [File("frame-g", where("frame"))]
         if number < 2:
-            files.append(File("photoObj", i.server_path("photoObj")))
-            files.append(File("psField", i.server_path("psField"), required=False))
-        files.append(File("fpM-g", i.server_path("fpM") + ("" if number == 0 else ".none"), required=False))
-        fields.append(Field(i.run, i.camcol, i.field, tuple(files), split=("test", "val", "train")[number]))
+            files += [File("photoObj", where("photoObj")), File("psField", where("psField"), required=False)]
+        files.append(File("fpM-g", where("fpM") + ("" if number == 0 else ".none"), required=False))
+        fields.append(Field(i.run, i.camcol, i.field, tuple(files), split=split))
     manifest = Manifest("sdss-made-up", "for tests", tuple(fields))
     manifest.save(tmp_path / "sdss-made-up.yml")
     return manifest, written

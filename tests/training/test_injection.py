@@ -107,10 +107,8 @@ def test_injected_flux_is_recovered_to_the_noise(sky, recipe):
     clean = added & ~batch.ignored
     assert 0.6 * added.sum() < clean.sum() < added.sum()  # real stars spoil some
     for index in np.flatnonzero(clean.numpy()):  # ... and so do real ones a few pixels away
-        field = batch.field[index]
-        real = (batch.field == field) & ~added
-        if torch.hypot(batch.x[real] - batch.x[index], batch.y[real] - batch.y[index]).amin() < 25:
-            clean[index] = False
+        real = (batch.field == batch.field[index]) & ~added
+        clean[index] = torch.hypot(batch.x[real] - batch.x[index], batch.y[real] - batch.y[index]).amin() >= 25
     measured = aperture_flux(batch.image, batch.field[clean], batch.x[clean], batch.y[clean], 8.0)
     sigma, flux = batch.sigma[batch.field[clean]], batch.flux[clean]
     share = torch.tensor([psf_share(float(x), float(y)) for x, y in zip(batch.x[clean], batch.y[clean], strict=True)])
@@ -156,9 +154,8 @@ def test_real_stars_keep_weight_zero_and_the_galaxy_one(sky, recipe):
         for y, x in (batch.image[index] > 40 * batch.sigma[index]).nonzero().tolist():
             if torch.hypot(batch.x[own] - x, batch.y[own] - y).min() < 25:
                 continue
-            options = [(GALAXY[0], GALAXY[1]), (SIZE - 1 - GALAXY[0], GALAXY[1])]
-            options += [(u, SIZE - 1 - v) for u, v in options]
-            on_galaxy = any(np.hypot(u - x, v - y) < 8 for u, v in options)
+            mirrored = itertools.product(*((place, SIZE - 1 - place) for place in GALAXY))
+            on_galaxy = any(np.hypot(u - x, v - y) < 8 for u, v in mirrored)
             trained = bool(targets.weight[index, 0, y // STRIDE, x // STRIDE])
             assert trained == on_galaxy, (x, y)
 
@@ -177,11 +174,9 @@ def test_same_seed_same_batch(source):
 
 def test_saturated_stars_bleed_and_masked_ones_are_filled(sky, recipe):
     source = injection.InjectedFields([sky], recipe, batch_size=8, size=64)
-    rng = np.random.default_rng(0)
-    light = torch.zeros(8, 64, 64)
+    image, light = torch.zeros(2, 8, 64, 64)
     light[:, 32, 32] = 3e6
-    image = torch.zeros(8, 64, 64)
-    result = source._expose(image, light, [sky] * 8, rng, 1) + sky.sky
+    result = source._expose(image, light, [sky] * 8, np.random.default_rng(0), 1) + sky.sky
     full = sky.full_well
     peaks = result.amax(dim=(1, 2))
     assert ((peaks < 0.2 * full) | ((peaks > 0.99 * full) & (peaks < 1.01 * full))).all()

@@ -311,12 +311,10 @@ def download(
     ----------
     output : path
         Folder of the profile, as in ``build/standard``.
-    manifest : str
-        Name or path.
+    manifest, mirror, progress
+        As in :func:`fetch`.
     optional : bool
         Where files cannot be had, record why instead of raising: pages then show released results.
-    mirror, progress
-        As in :func:`fetch`.
 
     Returns
     -------

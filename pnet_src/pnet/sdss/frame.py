@@ -127,23 +127,11 @@ def assemble(
     model: PSFModel | None,
     **meta: Any,
 ) -> Frame:
-    """Return the frame of an SDSS image in electrons, with what its field's other files tell of it.
+    """Return the frame of an SDSS image, with what its field's other files tell of it.
 
-    Parameters
-    ----------
-    image, variance : ndarray, (H, W)
-        Electrons with the sky in it, electrons².
-    zero_point : float
-        Magnitude of one electron.
-    gain, dark_variance : float
-        Electrons per count, counts².
-    header : Header
-        With the celestial WCS, if any.
-    planes : dict of str to ndarray
-        From :func:`read_mask`; empty where nothing is masked.
-    model : PSFModel or None
-    meta
-        More for ``frame.meta``.
+    `image` (H, W) is in electrons with the sky in it, `variance` (H, W) in electrons²; `zero_point` is the magnitude of
+    one electron, `gain` in electrons per count, `dark_variance` in counts². `header` holds the celestial WCS, if any;
+    `planes` come from :func:`read_mask`, empty where nothing is masked; `meta` is more for ``frame.meta``.
     """
     height, width = image.shape
     wcs = None
@@ -231,10 +219,8 @@ def read_mask(
     Parameters
     ----------
     path : path
-    identity : FieldId, optional
-        The field that the mask must belong to.
-    shape : (int, int), optional
-        The shape that it must have.
+    identity, shape : FieldId, (int, int), optional
+        The field that the mask must belong to, and the shape that it must have.
 
     Returns
     -------

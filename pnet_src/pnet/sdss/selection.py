@@ -44,13 +44,8 @@ class Selection:
 def make(manifest: Manifest | str, output: str | os.PathLike, *, seed: int = 0) -> Selection:
     """Download what a manifest lists, read every frame, select the stars, write table and record.
 
-    Parameters
-    ----------
-    manifest : Manifest or str
-    output : path
-        Folder of the profile, as in ``build/standard``; the files go into its ``sdss``.
-    seed : int
-        Only recorded: nothing here is random.
+    The files go into ``sdss`` of `output`, the folder of the profile, as in ``build/standard``; nothing here is random,
+    `seed` is only recorded.
 
     Raises
     ------
