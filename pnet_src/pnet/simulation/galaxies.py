@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pnet.common.seeds import derive
-from pnet.simulation.recipe import Recipe
+from pnet.simulation.recipe import FieldKind, Recipe, draw_magnitudes
 
 SLOPE = 0.45  # of log10 N per magnitude
 DENSITY = 250.0  # galaxies per square degree and magnitude at PIVOT
@@ -33,8 +33,7 @@ def draw_galaxies(recipe: Recipe, magnitudes: tuple[float, float], seed: int) ->
     area = (recipe.size * recipe.pixel_scale / 3600) ** 2  # square degrees
     rate = DENSITY / (SLOPE * np.log(10)) * (10 ** (SLOPE * (high - PIVOT)) - 10 ** (SLOPE * (low - PIVOT)))
     n = int(rng.poisson(area * rate))
-    share = rng.random(n)
-    mag = low + np.log10(1 + share * (10 ** (SLOPE * (high - low)) - 1)) / SLOPE
+    mag = draw_magnitudes(FieldKind((n, n), magnitudes, SLOPE, None), n, rng)
     size = 1.0 * 10 ** (-0.1 * (mag - PIVOT)) * rng.lognormal(0, 0.3, n)  # arcsec
     x, y = rng.uniform(-0.5, recipe.size - 0.5, size=(2, n))
     return pd.DataFrame(

@@ -107,10 +107,7 @@ def source_list(sources: pd.DataFrame) -> str:
 def read_image(path: Path, size: int, name: str) -> np.ndarray:
     """Return the (size, size) image in ADU that SkyMaker wrote; `name` is what error messages call the frame.
 
-    Raises
-    ------
-    DataError
-        If it is missing, damaged, of another size, or holds values that are not finite.
+    One that is missing, damaged, of another size, or not finite everywhere is a DataError.
     """
     try:
         adu = open_fits(path)[0].data

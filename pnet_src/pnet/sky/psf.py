@@ -23,25 +23,13 @@ ARCSEC = np.pi / 180 / 3600
 
 @dataclass(frozen=True)
 class Optics:
-    """Telescope of a simulation; the defaults are the Sloan telescope at 477 nm as SkyMaker models it.
+    """Telescope of a simulation; the defaults are the Sloan telescope at 477 nm as SkyMaker models it."""
 
-    Parameters
-    ----------
-    m1, m2 : float
-        Diameter of the primary mirror and of its central obstruction in metres.
-    wavelength : float
-        Micrometres.
-    arms : int
-        Number of spider arms (0 or 4, at right angles).
-    arm_thickness : float
-        Millimetres.
-    """
-
-    m1: float = 2.5
-    m2: float = 1.17
-    wavelength: float = 0.477
-    arms: int = 4
-    arm_thickness: float = 20.0
+    m1: float = 2.5  # m, diameter of the primary mirror
+    m2: float = 1.17  # m, diameter of its central obstruction
+    wavelength: float = 0.477  # micrometres
+    arms: int = 4  # of the spider, 0 or 4 at right angles
+    arm_thickness: float = 20.0  # mm
 
     def __post_init__(self):
         if not 0 <= self.m2 < self.m1:

@@ -25,31 +25,14 @@ AIRMASS_SPREAD = 0.01  # below this range k x is a constant to 2 mmag for any k 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Result of :func:`fit`.
+    """Result of :func:`fit`."""
 
-    Parameters
-    ----------
-    zero_point : float
-        mag_zero of Eq. 18.
-    extinction : float
-        k in mag per airmass; 0 where it was not fitted.
-    columns : dict
-        f(i) by column; the values sum to zero, so that the zero point is that of the mean column. Empty without.
-    covariance : ndarray, (P, P)
-        Of zero point, extinction and columns, mag², as far as they were fitted. f of the last column is minus the sum
-        of the others and not among them.
-    scatter : float
-        Robust standard deviation of the residuals of all stars, 1.4826 median |r|, mag.
-    used : ndarray, (N,) bool
-        Which stars the fit kept.
-    """
-
-    zero_point: float
-    extinction: float
-    columns: dict
-    covariance: np.ndarray
-    scatter: float
-    used: np.ndarray
+    zero_point: float  # mag_zero of Eq. 18
+    extinction: float  # k in mag per airmass; 0 where it was not fitted
+    columns: dict  # f(i) by column, of sum 0, so that the zero point is that of the mean column; empty without
+    covariance: np.ndarray  # (P, P), mag², of zero point, k and all f(i) but the last, as far as they were fitted
+    scatter: float  # robust standard deviation of the residuals of all stars, 1.4826 median |r|, mag
+    used: np.ndarray  # (N,) bool, which stars the fit kept
 
     @property
     def zero_point_error(self) -> float:
