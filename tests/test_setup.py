@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections import defaultdict
 
 import pytest
 import yaml
@@ -25,6 +26,7 @@ REQUIREMENTS = {
 }
 # conda-forge's names where they differ from PyPI's
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base"}
+GPU = ("nvidia", "cuda", "triton")
 LEFT_OUT = {"torchvision", "tensorboard"}  # bayesian-torch lists them and never imports them
 NOT_IMPORTED = {  # declared for what they do without being imported
     "ipykernel": "runs the notebooks",
@@ -40,12 +42,11 @@ NOT_IMPORTED = {  # declared for what they do without being imported
 
 def locked():
     """Requirements of the lock, name → list."""
-    found = {}
+    found = defaultdict(list)
     for line in (ROOT / "requirements.lock").read_text().splitlines():
         if line and not line.startswith("#"):
-            requirement = Requirement(line)
-            found.setdefault(canonicalize_name(requirement.name), []).append(requirement)
-    return found
+            found[canonicalize_name(Requirement(line).name)].append(Requirement(line))
+    return dict(found)
 
 
 def conda():
@@ -94,6 +95,8 @@ def test_environment_has_the_programs():
 
 def test_lock_fixes_every_dependency_within_its_range():
     lock = locked()
+    assert str(lock["jupyter-book"][0].specifier) == "==1.0.4.post1"  # the one that works with the book
+    assert str(lock["torch"][0].specifier) == "==2.13.0"
     for name, requirement in REQUIREMENTS.items():
         assert name in lock, f"requirements.lock lacks {name}"
         (pin,) = lock[name]
@@ -111,15 +114,12 @@ def test_lock_has_one_version_of_each_package_on_every_python(python):
             assert all(specifier.operator == "==" for pin in pins for specifier in pin.specifier)
 
 
-def test_lock_names_no_place_and_brings_no_gpu_libraries():
-    text = "\n".join(str(pin) for pins in locked().values() for pin in pins)
-    assert "://" not in text and "--" not in text
-    assert not [name for name in locked() if name.startswith(("nvidia", "cuda", "triton")) or name in LEFT_OUT]
-
-
-def test_lock_is_complete():
+def test_lock_is_complete_but_for_gpu_libraries_and_names_no_place():
     """Everything that an installed package of the lock needs here is in the lock, too."""
     lock = locked()
+    text = "\n".join(str(pin) for pins in lock.values() for pin in pins)
+    assert "://" not in text and "--" not in text
+    assert not [name for name in lock if name.startswith(GPU) or name in LEFT_OUT]
     for name in lock:
         try:
             needs = metadata.requires(name) or []
@@ -128,8 +128,8 @@ def test_lock_is_complete():
         for need in map(Requirement, needs):
             if need.marker is None or need.marker.evaluate({"extra": ""}):
                 other = canonicalize_name(need.name)
-                gpu = other.startswith(("nvidia", "cuda", "triton"))
-                assert other in lock or other in LEFT_OUT or gpu, f"{name} needs {other}, which is not locked"
+                known = other in lock or other in LEFT_OUT or other.startswith(GPU)
+                assert known, f"{name} needs {other}, which is not locked"
 
 
 def test_the_installed_versions_are_those_of_the_lock():
@@ -164,11 +164,6 @@ def test_version_and_repository_are_the_same_everywhere():
     assert citation["version"] == version and citation["repository-code"] == url
     for name in ("notebooks/_colab_cell.txt", "book/reproduce.md"):
         assert url in (ROOT / name).read_text(), name
-
-
-def test_books_tools_are_the_ones_that_work():
-    assert str(locked()["jupyter-book"][0].specifier) == "==1.0.4.post1"
-    assert str(locked()["torch"][0].specifier) == "==2.13.0"
 
 
 def make(*arguments, cwd):

@@ -3,7 +3,6 @@
 Nothing heavy is imported before it is known to be there: this must run in a half-made environment.
 """
 
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -14,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from pnet.book import colab
 from pnet.common import paths, programs
 from pnet.common.errors import ConfigError, MissingError, PNetError
 
@@ -83,14 +83,11 @@ def _packages() -> Check:
         return Check(False, f"{project} is not there, so what is needed is unknown", "cd <project>")
     content = tomllib.loads(project.read_text())["project"]
     wanted = [Requirement(text) for text in content["dependencies"] + content["optional-dependencies"]["book"]]
-    wrong = []
-    for requirement in wanted:
-        try:
-            version = importlib.metadata.version(requirement.name)
-            if not requirement.specifier.contains(version, prereleases=True):
-                wrong.append(f"{requirement.name} is {version}, needed is {requirement.specifier}")
-        except importlib.metadata.PackageNotFoundError:
-            wrong.append(f"{requirement.name} is missing")
+    found = colab.installed(requirement.name for requirement in wanted)
+    wrong = [f"{one.name} is missing" for one in wanted if one.name not in found]
+    for one in wanted:
+        if one.name in found and not one.specifier.contains(found[one.name], prereleases=True):
+            wrong.append(f"{one.name} is {found[one.name]}, needed is {one.specifier}")
     return Check(not wrong, "; ".join(wrong) or f"all {len(wanted)} there", INSTALL)
 
 
