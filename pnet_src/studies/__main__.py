@@ -8,7 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from pnet.cli import DEFAULT_OUTPUT, FAILED, Manifest, Optional, Output, Quiet, Seed, Weights, progress
+from pnet.common import paths
 from pnet.common.errors import ConfigError, PNetError
+from pnet.common.files import write_json
+from pnet.simulation.datasets import frames_folder
 
 app = typer.Typer(
     name="studies",
@@ -32,9 +35,7 @@ def main() -> None:
 
 def _command(name: str, **options: Any) -> str:
     """Return the command to record: paths as everybody has them, options that are None left out."""
-    from pnet.common.paths import shown
-
-    given = {key: shown(value) if isinstance(value, Path) else value for key, value in options.items()}
+    given = {key: paths.shown(value) if isinstance(value, Path) else value for key, value in options.items()}
     words = [f"--{key} {value}" for key, value in given.items() if value is not None]
     return " ".join(["python -m studies", name, *words])
 
@@ -99,8 +100,6 @@ def bench(
     seed: Seed = 2023,
 ) -> None:
     """Time PNet and the classical baselines on the same frames."""
-    from pnet.common import paths
-    from pnet.common.files import write_json
     from studies import bench as benchmark
 
     content = benchmark.run(output, frames=frames, seed=seed, threads=threads, network=network, training=training)
@@ -123,7 +122,6 @@ def tune_baseline(
     quiet: Quiet = False,
 ) -> None:
     """Choose a classical program's detection settings on validation frames, into data_manifests/baselines.yml."""
-    from pnet.simulation.datasets import frames_folder
     from studies import tuning
 
     folder = frames or frames_folder()

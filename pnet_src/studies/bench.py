@@ -159,8 +159,7 @@ def entries(content: Mapping[str, Any]) -> list[Entry]:
     Keys are ``bench.<method>.<what>`` for one thread, with ``.<n>_threads`` after it for more.
     """
     kept = {name: content[name] for name in ("command", "commit", "date", "device", "seed") if name in content}
-    common = {"source": "released", "provenance": kept}
-    found = []
+    common, found = {"source": "released", "provenance": kept}, []
     for row in content["rows"]:
         more = f".{row['threads']}_threads" if row["threads"] > 1 else ""
         label = f"{NAMES.get(row['method'], row['method'])}, {row['device']}, threads: {row['threads']}"

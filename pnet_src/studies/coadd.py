@@ -65,16 +65,16 @@ def offset(truth: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
         median absolute deviation. NaN where there is no pair.
     """
     first, second = (table.loc[table["counted"], ["x", "y", "mag"]].to_numpy(float) for table in (truth, other))
-    difference = np.empty((0, 3))
+    difference = np.full((1, 3), np.nan)
+    n = 0
     if len(first) and len(second):
         distance, index = cKDTree(second[:, :2]).query(first[:, :2])
         near = distance <= matching.RADIUS
-        difference = first[near] - second[index[near]]
-    result: dict[str, float] = {"n": len(difference)}
-    for name, values in zip(("x", "y", "mag"), difference.T, strict=True):
-        result[name] = float(np.median(values)) if len(values) else np.nan
-        result[f"{name}_scatter"] = float(metrics.robust_scatter(values)) if len(values) else np.nan
-    return result
+        n, difference = int(near.sum()), first[near] - second[index[near]] if near.any() else difference
+    columns = dict(zip(("x", "y", "mag"), difference.T, strict=True))
+    medians = {name: float(np.median(values)) for name, values in columns.items()}
+    scatters = {f"{name}_scatter": float(metrics.robust_scatter(values)) for name, values in columns.items()}
+    return {"n": n, **medians, **scatters}
 
 
 def known(detections: pd.DataFrame, sources: pd.DataFrame, radius: float = matching.RADIUS) -> np.ndarray:

@@ -38,26 +38,22 @@ def frame():
 def write_coadd(path, sources=SOURCES):
     x, y, g, star, saturated = (np.array(column) for column in zip(*sources, strict=True))
     ra, dec = wcs().all_pix2world(x, y, 0)
-    columns = {
-        "ra": ra,
-        "dec": dec,
-        "probpsf": star.astype(float),
-        "psfmag_g": np.where(star, g, g + 0.7),
-        "devmag_g": np.where(star, 0.0, g - 0.1),
-        "expmag_g": np.where(star, 0.0, g),
-        "fracdev_r": np.zeros(len(x)),
-        "galaxy_bool": ~star,
-        "is_saturated": saturated,
-        "x": x + 4.4,  # pixels of the r frame: not to be used
-    }
-    formats = {"galaxy_bool": "L", "is_saturated": "L"}
-    columns = [fits.Column(name, formats.get(name, "D"), array=values) for name, values in columns.items()]
+    columns = {"ra": ra, "dec": dec, "probpsf": star, "psfmag_g": np.where(star, g, g + 0.7)}
+    columns |= {"devmag_g": np.where(star, 0, g - 0.1), "expmag_g": np.where(star, 0, g), "fracdev_r": 0 * g}
+    columns["x"] = x + 4.4  # pixels of the r frame: not to be used
+    flags = {"galaxy_bool": ~star, "is_saturated": saturated}
+    columns = [fits.Column(name, "D", array=values.astype(float)) for name, values in columns.items()]
+    columns += [fits.Column(name, "L", array=values) for name, values in flags.items()]
     fits.BinTableHDU.from_columns(columns).writeto(path)
     return path
 
 
-def test_coadd_truth_has_the_frames_pixels_and_marks_what_counts(frame, tmp_path):
-    truth = stripe82.coadd_truth(write_coadd(tmp_path / "coadd.fits"), frame)
+@pytest.fixture
+def truth(frame, tmp_path):
+    return stripe82.coadd_truth(write_coadd(tmp_path / "coadd.fits"), frame)
+
+
+def test_coadd_truth_has_the_frames_pixels_and_marks_what_counts(truth):
     assert len(truth) == len(SOURCES)
     counted = truth[truth["counted"]].sort_values("mag")
     # not the faint, saturated, edge ones, the galaxy, or the one with a neighbour that the frame sees; the one beside a
@@ -69,34 +65,28 @@ def test_coadd_truth_has_the_frames_pixels_and_marks_what_counts(frame, tmp_path
     assert galaxy["mag"].item() == pytest.approx(18.5)  # its model magnitude, not that of the PSF
 
 
-def test_offset_of_two_catalogues(frame, tmp_path):
-    truth = stripe82.coadd_truth(write_coadd(tmp_path / "coadd.fits"), frame)
+def test_what_two_catalogues_share(truth):
     other = truth.assign(x=truth["x"] + 0.1, mag=truth["mag"] - 0.02)
     found = coadd.offset(truth, other)
     assert found["n"] == 3
     assert (found["x"], found["y"], found["mag"]) == pytest.approx((-0.1, 0.0, 0.02), abs=1e-9)
     assert np.isnan(coadd.offset(truth, other.assign(counted=False))["x"])
-
-
-def test_real_detections_are_within_two_pixels(frame, tmp_path):
-    truth = stripe82.coadd_truth(write_coadd(tmp_path / "coadd.fits"), frame)
     detections = pd.DataFrame({"x": [306.5, 320.0], "y": [151.0, 20.0]}, index=[7, 9])
-    assert coadd.known(detections, truth).tolist() == [True, False]
+    assert coadd.known(detections, truth).tolist() == [True, False], "within two pixels"
     assert not coadd.known(detections.iloc[:0], truth).size and not coadd.known(detections, truth.iloc[:0]).any()
 
 
 def test_damaged_catalogues_are_named(frame, tmp_path):
-    path = write_coadd(tmp_path / "coadd.fits")
-    with pytest.raises(DataError, match="no celestial WCS"):
-        frame.wcs = None
-        stripe82.coadd_truth(path, frame)
-    frame.wcs = wcs()
     far = write_coadd(tmp_path / "far.fits", [(x + 5000, *rest) for x, *rest in SOURCES])
     with pytest.raises(DataError, match="no source of it lies on frame"):
         stripe82.coadd_truth(far, frame)
-    fits.BinTableHDU.from_columns([fits.Column("ra", "D", array=[1.0])]).writeto(tmp_path / "short.fits")
+    short = tmp_path / "short.fits"
+    fits.BinTableHDU.from_columns([fits.Column("ra", "D", array=[1.0])]).writeto(short)
     with pytest.raises(DataError, match="lacks the columns dec, probpsf"):
-        stripe82.coadd_truth(tmp_path / "short.fits", frame)
+        stripe82.coadd_truth(short, frame)
+    frame.wcs = None
+    with pytest.raises(DataError, match="no celestial WCS"):
+        stripe82.coadd_truth(far, frame)
 
 
 def test_the_manifest_lists_every_file_with_its_public_copy():

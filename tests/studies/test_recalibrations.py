@@ -52,13 +52,10 @@ def test_recalibrations_fitted_on_validation_hold_on_other_stars(rows, compared)
     assert compared["miscalibration_area.ratio"].limit == pytest.approx(floor)
 
 
-def test_too_few_validation_stars_are_named(rows):
+def test_too_few_validation_stars_are_named_and_the_worst_bin_is(rows, compared):
     with pytest.raises(DataError, match="val frames.*at least 20"):
         recalibrations.fit(rows[0].head(5), "val frames")
-    assert recalibrations.compare({}, rows[0].head(5), seed=1) == {}
-
-
-def test_the_table_names_the_worst_bin(compared):
+    assert recalibrations.compare({}, rows[0].head(5), seed=1) == {} and recalibrations.table({}).empty
     shown = recalibrations.table(compared)
     assert list(shown["recalibration"]) == list(recalibrations.METHODS.values())
     bins = {key: score.estimate.value for key, score in compared.items() if key.startswith("coverage_68.raw.mag.")}
