@@ -227,15 +227,9 @@ def check_size(images: Sequence[np.ndarray], size: int) -> None:
             raise DataError(f"a frame of {image.shape} pixels is smaller than a cut-out of {size}")
 
 
+@dataclass
 class FrameFields:
-    """Random cut-outs of frames flipped at random.
-
-    Parameters
-    ----------
-    frames : sequence of PreparedFrame
-    batch_size : int
-    size : int
-        Width of a cut-out in pixels.
+    """Random cut-outs of frames, mirrored at random.
 
     Raises
     ------
@@ -243,9 +237,12 @@ class FrameFields:
         If there is no frame, or one is smaller than a cut-out.
     """
 
-    def __init__(self, frames: Sequence[PreparedFrame], batch_size: int, size: int = 256):
-        check_size([frame.image for frame in frames], size)
-        self.frames, self.batch_size, self.size = frames, batch_size, size
+    frames: Sequence[PreparedFrame]
+    batch_size: int
+    size: int = 256  # px, width of a cut-out
+
+    def __post_init__(self):
+        check_size([frame.image for frame in self.frames], self.size)
 
     def batch(self, seed: int, device: torch.device) -> Batch:
         """Return one batch of cut-outs."""

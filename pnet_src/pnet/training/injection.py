@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ CONTAMINATION = 0.03  # an injected star is ignored if real light within a FWHM 
 WIDTH_SCATTER = 0.01  # relative: the width of the PSF varies by a per cent or two over a frame
 
 
+@dataclass
 class InjectedFields:
     """Random cut-outs of real frames, flipped at random, with stars added.
 
@@ -32,23 +34,19 @@ class InjectedFields:
     take the median around them, as they do in a frame that comes with a mask (`background.subtracted`), in the others
     they stay full.
 
-    Parameters
-    ----------
-    skies : sequence of RealSky
-    recipe : Recipe
-        Density and magnitudes of the stars, optics and aureole.
-    batch_size, size : int
-        See `fields.FrameFields`.
-
     Raises
     ------
     ConfigError, DataError
         If there is no frame, or one is smaller than a cut-out.
     """
 
-    def __init__(self, skies: Sequence[RealSky], recipe: Recipe, batch_size: int, size: int = 256):
-        check_size([sky.image for sky in skies], size)
-        self.skies, self.recipe, self.batch_size, self.size = skies, recipe, batch_size, size
+    skies: Sequence[RealSky]
+    recipe: Recipe  # density and magnitudes of the stars, optics and aureole
+    batch_size: int
+    size: int = 256  # px, width of a cut-out
+
+    def __post_init__(self):
+        check_size([sky.image for sky in self.skies], self.size)
 
     def batch(self, seed: int, device: torch.device) -> Batch:
         """Return one batch of cut-outs with stars."""
