@@ -30,15 +30,9 @@ def uniformity(values: np.ndarray) -> tuple[float, float]:
 
     Returns
     -------
-    chi2 : float
-        χ² per degree of freedom; about 1 where error bars are right.
-    p : float
-        Probability of so large a χ² if they are.
-
-    Raises
-    ------
-    DataError
-        If there are fewer than five values a bin (the χ² distribution does not hold), or one lies outside 0 to 1.
+    chi2, p : float
+        χ² per degree of freedom, about 1 where error bars are right, and the probability of so large a χ² if they are.
+        A DataError for fewer than five values a bin (the χ² distribution does not hold), or one outside 0 to 1.
     """
     (values,) = flat(values=values)
     if values.size < 5 * PIT_BINS:

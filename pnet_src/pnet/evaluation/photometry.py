@@ -28,19 +28,17 @@ def compute(table: pd.DataFrame, dataset: str, method: str, seed: int, record: M
         if len(stars):
             found |= _errors(stars, column, prefix, label, dataset, method, seed)
     measured = scores.working(table, dataset, method)
-    raw = scores.matched(measured, "mag", "truth_mag")
-    if dataset in scores.CALIBRATED:
+    raw = scores.errors(measured)["mag"].dropna()
+    if dataset in scores.CALIBRATED and len(raw):
         stars = scores.matched(scores.calibrated(measured, (0,)), "mag", "truth_mag")
-        if len(stars):
-            how, delta = "one zero point for the frame", (stars["truth_mag"] - stars["mag"]).to_numpy()
-            nmad = metrics.sigma_nmad(stars["truth_mag"].to_numpy(), delta, seed=seed)
-            found |= {
-                "mae_one_zero_point": Score(metrics.mean_absolute(delta, seed=seed), f"MAE, {how}", "mag"),
-                "sigma_nmad_one_zero_point": Score(nmad, f"σ_NMAD (Eq. 6), {how}"),
-            }
-    if method == "pnet" and dataset in scores.CALIBRATED and len(raw):
-        offset = metrics.bias((raw["mag"] - raw["truth_mag"]).to_numpy(), seed=seed)
-        found["offset_mag"] = Score(offset, "median offset in mag before the photometric calibration", "mag")
+        how, delta = "one zero point for the frame", (stars["truth_mag"] - stars["mag"]).to_numpy()
+        nmad = metrics.sigma_nmad(stars["truth_mag"].to_numpy(), delta, seed=seed)
+        mae = metrics.mean_absolute(delta, seed=seed)
+        found["mae_one_zero_point"] = Score(mae, f"MAE, {how}", "mag")
+        found["sigma_nmad_one_zero_point"] = Score(nmad, f"σ_NMAD (Eq. 6), {how}")
+        if method == "pnet":
+            offset = metrics.bias(raw.to_numpy(), seed=seed)
+            found["offset_mag"] = Score(offset, "median offset in mag before the photometric calibration", "mag")
     if method != "pnet":
         offsets, n = scores.errors(measured).median().fillna(0.0), len(scores.matched(table))
         what = "median offset in {}; each frame's own was taken off"
@@ -60,16 +58,13 @@ def _errors(
     perfect_eta = np.nan
     if dataset in scores.BOUNDED:
         perfect_eta = metrics.outliers_at_the_limit(truth[known], bound[known], seed=seed)
+    relative = metrics.bootstrap(metrics.plain_scatter, metrics.relative_error(truth, measured), seed=seed)
+    eta = metrics.outliers_beyond_three_sigma(truth, measured)
     found = {
         "mae": Score(metrics.mean_absolute(delta, seed=seed), f"MAE, {label}", "mag", perfect_mae),
-        "relative_scatter": Score(
-            metrics.bootstrap(metrics.plain_scatter, metrics.relative_error(truth, measured), seed=seed),
-            f"standard deviation of the relative error, {label}",
-        ),
+        "relative_scatter": Score(relative, f"standard deviation of the relative error, {label}"),
         "sigma_nmad": Score(metrics.sigma_nmad(truth, delta, seed=seed), f"σ_NMAD (Eq. 6), {label}"),
-        "eta": Score(
-            metrics.outliers_beyond_three_sigma(truth, measured), f"η, beyond 3 σ_relative, {label}", limit=perfect_eta
-        ),
+        "eta": Score(eta, f"η, beyond 3 σ_relative, {label}", limit=perfect_eta),
         "within_2.5_percent": Score(_share(delta, TWO_AND_A_HALF_PERCENT), f"flux within 2.5 %, {label}"),
         "within_0.5_mag": Score(_share(delta, 0.5), f"within 0.5 mag, {label}"),
     }

@@ -66,19 +66,10 @@ class SExtractor:
                 raise ConfigError(f"{name} is {getattr(self, name)}, allowed is 0 to 1")
 
     def __call__(self, frame: Frame) -> pd.DataFrame:
-        """Measure a frame.
+        """Measure a frame: x, y (px), x_err, y_err, confidence, flux (electrons), mag, mag_err, snr, class_star, flags.
 
-        Returns
-        -------
-        DataFrame
-            x, y (px), x_err, y_err, confidence, flux (electrons), mag, mag_err, snr, class_star, flags.
-
-        Raises
-        ------
-        MissingError
-            If the program is not on PATH, or CLASS_STAR is asked for and its weights are not installed.
-        DataError
-            If it fails on this frame; the message ends with what it printed.
+        A MissingError if the program is not on PATH, or CLASS_STAR is asked for and its weights are not installed; a
+        DataError if it fails on this frame, which ends with what it printed.
         """
         for program in self.programs:
             program.needed()
@@ -97,9 +88,8 @@ class SExtractor:
             (folder / "filter.conv").write_text(f"CONV NORM\n{rows}\n")
             (folder / "empty").write_text("")
             found = self._measure(folder, frame)
-        return (
-            found[found["class_star"] >= self.min_class_star].reset_index(drop=True) if self.min_class_star else found
-        )
+        # NaN where the weights are not installed
+        return found[~(found["class_star"] < self.min_class_star)].reset_index(drop=True)
 
     def _measure(self, folder: Path, frame: Frame) -> pd.DataFrame:
         found = self._catalogue(folder, frame, OUTPUT)
