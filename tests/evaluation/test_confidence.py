@@ -131,9 +131,8 @@ def test_scores_of_the_confidence():
     galaxies = confidence.compute(rows.assign(dataset="realistic"), "realistic", "pnet", 1, record)
     assert galaxies["threshold_chosen"].estimate.value == 0.5
     found = ((rows["status"] == "matched") & (rows["confidence"] >= 0.5)).sum()
-    assert galaxies["recall_at_chosen"].estimate.value == pytest.approx(
-        found / rows["status"].isin(["matched", "missed"]).sum()
-    )
+    stars = rows["status"].isin(["matched", "missed"]).sum()
+    assert galaxies["recall_at_chosen"].estimate.value == pytest.approx(found / stars)
 
 
 def test_the_command_says_what_it_did(tmp_path, monkeypatch):
