@@ -4,9 +4,8 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import fields
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -30,25 +29,9 @@ Optional = Annotated[bool, typer.Option("--optional", help="Where data is missin
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 Weights = Annotated[str, typer.Option(help="Weights of this network: 'released', a name or a card.")]
 Profile = Annotated[str, typer.Option(help="smoke, standard, paper, or the path of a profile.")]
+Dataset = Literal["simulation", "realistic", "validation", "sdss"]
+Engine = Literal["auto", "frames", "skymaker", "renderer"]
 DEFAULT_OUTPUT = Path("build/standard")
-
-
-class Dataset(StrEnum):
-    """Data sets that can be measured."""
-
-    simulation = "simulation"
-    realistic = "realistic"
-    validation = "validation"
-    sdss = "sdss"
-
-
-class Engine(StrEnum):
-    """What makes simulated frames."""
-
-    auto = "auto"
-    frames = "frames"
-    skymaker = "skymaker"
-    renderer = "renderer"
 
 
 def progress(quiet: bool) -> bool:
@@ -129,7 +112,7 @@ def simulate(
     val: Annotated[int, typer.Option(min=0, help="Frames to validate on.")] = 0,
     test: Annotated[int, typer.Option(min=0, help="Frames to report on.")] = 120,
     kind: Annotated[str, typer.Option(help="Kind of field in data_manifests/simulation.yml.")] = "paper",
-    engine: Annotated[Engine, typer.Option(help="auto: $SKYMAKER_FRAMES, else sky, else the renderer.")] = Engine.auto,
+    engine: Annotated[Engine, typer.Option(help="auto: $SKYMAKER_FRAMES, else sky, else the renderer.")] = "auto",
     workers: Annotated[int, typer.Option(min=1, help="SkyMaker processes at a time.")] = 2,
     seed: Seed = 2023,
     quiet: Quiet = False,
@@ -139,7 +122,7 @@ def simulate(
     from pnet.simulation import datasets
 
     counts = {"train": train, "val": val, "test": test}
-    options = {"seed": seed, "kind": kind, "engine": engine.value, "workers": workers}
+    options = {"seed": seed, "kind": kind, "engine": engine, "workers": workers}
     path = datasets.simulate(output, counts=counts, progress=progress(quiet), **options)
     record = read_json(path)
     made = ", ".join(f"{len(files)} {split}" for split, files in record["splits"].items())
@@ -251,8 +234,8 @@ def evaluate(
 
     options = {"methods": tuple(method or ("pnet", "baselines")), "frames": frames, "manifest": manifest, "seed": seed}
     options |= {"detection": detection, "refiner": refiner, "bpnn": bpnn}
-    record = measurements.run(dataset.value, output, optional=optional, progress=progress(quiet), **options)
-    print(f"{dataset.value}: " + (f"not measured: {record['reason']}" if "reason" in record else "measured"))
+    record = measurements.run(dataset, output, optional=optional, progress=progress(quiet), **options)
+    print(f"{dataset}: " + (f"not measured: {record['reason']}" if "reason" in record else "measured"))
 
 
 @app.command()
