@@ -127,9 +127,6 @@ def test_counted_follows_the_three_criteria(recipe, tmp_path):
         catalogue.mark_counted(table.drop(columns="kind"), frame)
 
 
-# ---- the data set of a run
-
-
 @pytest.fixture
 def simulate(tmp_path, monkeypatch):
     """Return a function that makes a run's data set in ``build/x`` of a project of its own."""

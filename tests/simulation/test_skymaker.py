@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import stat
 import sys
 
 import numpy as np
@@ -78,7 +77,7 @@ def script(tmp_path, monkeypatch):
     def write(text, variable, name):
         path = tmp_path / name
         path.write_text(text.format(python=sys.executable))
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        path.chmod(0o755)
         monkeypatch.setenv(variable, str(path))
         return path
 
@@ -101,9 +100,6 @@ def stars(rng):
 def galaxy(**changes):
     shape = dict.fromkeys(GALAXY_COLUMNS, 0.5)
     return pd.DataFrame([{"x": 10.0, "y": 20.0, "mag": 18.0, "kind": "galaxy", **shape, **changes}])
-
-
-# ---- what it writes
 
 
 def test_source_list_counts_from_one():
@@ -165,9 +161,6 @@ def test_configuration_refuses(changes, words):
         skymaker_files.configuration(dataclasses.replace(CONDITIONS, **changes))
 
 
-# ---- the program itself
-
-
 @pytest.mark.parametrize(
     ("text", "version"),
     [
@@ -203,9 +196,6 @@ def test_another_program_and_an_old_one_are_refused(fake_sky, monkeypatch):
     monkeypatch.setenv("FAKE_VERSION", "SkyMaker version 3.3.1 (2007-01-01)")
     with pytest.raises(ConfigError, match=r"SkyMaker 3\.3\.1; 3\.10\.5 or newer"):
         skymaker.sky_program()
-
-
-# ---- what it reads
 
 
 @pytest.mark.parametrize("version", ["3.10.5 (2014-03-19)", "4.3.0 (2025-01-01)"])
@@ -271,9 +261,6 @@ def test_make_frames_writes_whole_frames_only(fake_sky, tmp_path, monkeypatch):
     assert sorted(path.name for path in folder.iterdir()) == [path.name for path, _ in todo]
 
 
-# ---- galaxies
-
-
 def test_stuff_galaxies_are_shifted_and_cut(script, monkeypatch):
     script(FAKE_STUFF, "STUFF", "stuff")
     table = stuff.galaxies(dataclasses.replace(RECIPE, size=128), (15, 23), 1)
@@ -293,9 +280,6 @@ def test_without_stuff_our_own_galaxies_keep_their_half_light_radius(tmp_path, m
     area = np.pi * (1.67835 * table["disk_scale"]) ** 2 * table["disk_aspect"]
     np.testing.assert_allclose(area, np.pi * own["disc_radius"] ** 2, rtol=1e-6)
     assert skymaker_files.source_list(table).count("200 ") == len(own) > 3
-
-
-# ---- the real programs
 
 
 @pytest.fixture(scope="module")

@@ -239,7 +239,7 @@ def _ring(stars: pd.DataFrame, inner: int) -> tuple[float, float, int, float]:
 
 
 def _isolated(frame: Frame, truth: pd.DataFrame) -> np.ndarray:
-    """Return which sources of `truth` are stars that `measure_stars` takes."""
+    """Return which sources of `truth` are stars that `_measure_stars` takes."""
     x, y, flux = (truth[name].to_numpy(dtype=float) for name in ("x", "y", "flux"))
     (height, width), margin = frame.shape, HALF + 1
     chosen = (truth["kind"] == "star").to_numpy() & truth["mag"].between(*MAGNITUDES).to_numpy()
