@@ -10,7 +10,7 @@ from figure_checks import overlaps, panels
 from measured import table
 from PIL import Image
 
-from pnet.book.figures import accuracy, detection, selection, style, training, uncertainty
+from pnet.book.figures import accuracy, detection, over_limit, selection, style, training, uncertainty
 from pnet.common import metrics
 from pnet.common.errors import DataError
 from pnet.evaluation import ledger
@@ -119,11 +119,11 @@ def test_figure_9_quotes_the_area_of_uncertainty_toolbox(measured):
 def test_scatter_over_limit_of_several_methods(measured, tmp_path):
     book = ledger.Ledger(entries_from_measurements(measured, seed=1, groups=("photometry",)))
     series = {"PNet": ("pnet", "mag"), "SExtractor": ("sextractor", "mag"), "SEP": ("sep", "mag")}
-    figure = accuracy.over_limit(book, series, "magnitude")
+    figure = over_limit.scatter(book, series, "magnitude")
     (ax,) = panels(figure)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["PNet", "SExtractor"]
     assert ax.get_yscale() == "log" and overlaps(figure) == []
-    nothing = accuracy.over_limit(ledger.Ledger(), series, "magnitude")
+    nothing = over_limit.scatter(ledger.Ledger(), series, "magnitude")
     assert "no measurements" in [text.get_text() for text in panels(nothing)[0].texts]
     style.save(nothing, tmp_path / "n.png")
 

@@ -9,7 +9,7 @@ import pytest
 from figure_checks import overlaps, panels
 from measured import table
 
-from pnet.book.figures import positions, reliability, style
+from pnet.book.figures import over_limit, reliability, style
 from pnet.common import paths
 from pnet.common.errors import DataError
 from pnet.evaluation import confidence, contaminants, error_bars, measurements, scores
@@ -168,13 +168,13 @@ def drawings(measured, ledger, compared):
     def sweep(table, threshold):
         return reliability.threshold_sweep(contaminants.sweep(table), threshold, (0.97, 0.98))
 
-    def over_limit(ledger, *stars):
-        return positions.over_limit(ledger, series, (1.05, 1.1), *stars)
+    def drawn(ledger, *stars):
+        return over_limit.positions(ledger, series, (1.05, 1.1), *stars)
 
     return {
         "diagram": (lambda: reliability.diagram({"a": pair, "b": pair}, FITTED), lambda: reliability.diagram({})),
         "sweep": (lambda: sweep(rows, 0.62), lambda: sweep(nothing, None)),
-        "positions": (lambda: over_limit(ledger, stars), lambda: over_limit(Ledger())),
+        "positions": (lambda: drawn(ledger, stars), lambda: drawn(Ledger())),
         "group": (lambda: figures.by_group(ledger, seed=1), lambda: figures.by_group(Ledger(), seed=1)),
         "pit": (lambda: figures.pit(measured), lambda: figures.pit(nothing)),
         "coverage": (lambda: figures.coverage(compared), lambda: figures.coverage({})),
@@ -215,6 +215,6 @@ def test_figures_say_what_the_ledger_has(measured, ledger):
     assert np.mean(bars) == pytest.approx(1)
     # with a limit of 0.01 px SkyMaker's displacement of 0.0013 px adds less than a percent; with 0.0013 px it adds 41 %
     stars = scores.matched(scores.select(measured, "simulation", "pnet"), "x")
-    small = positions.placement_floor(stars.assign(limit_x=0.0013), "x")
-    for (_, large), (_, factor) in zip(positions.placement_floor(stars, "x"), small, strict=True):
+    small = over_limit.placement_floor(stars.assign(limit_x=0.0013), "x")
+    for (_, large), (_, factor) in zip(over_limit.placement_floor(stars, "x"), small, strict=True):
         assert 1.0 < large < 1.02 and factor == pytest.approx(np.sqrt(2), abs=0.1)

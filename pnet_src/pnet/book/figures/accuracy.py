@@ -1,6 +1,4 @@
-"""Errors of magnitudes (Figure 7) and of positions (Figure 8), and both in units of the limit."""
-
-from typing import TYPE_CHECKING
+"""Errors of magnitudes (Figure 7) and of positions (Figure 8)."""
 
 import numpy as np
 import pandas as pd
@@ -16,9 +14,6 @@ from pnet.book.figures import panels, style
 from pnet.book.names import DATASET_NAMES, METHOD_NAMES
 from pnet.common import metrics
 from pnet.evaluation import scores
-
-if TYPE_CHECKING:
-    from pnet.evaluation.ledger import Ledger
 
 MAG = 0.15  # mag shown; the paper's errors are "mostly within 0.5", ours and SExtractor's within a third of that
 MAG_EDGES = np.arange(-15, 16) * 0.01
@@ -132,30 +127,3 @@ def _decorate(ax: Axes, dx: np.ndarray, dy: np.ndarray, title: str) -> None:
     ends, ticks = (-PX, PX), [-0.4, 0, 0.4]
     ax.set(xlim=ends, ylim=ends, aspect="equal", xticks=ticks, yticks=ticks)
     ax.grid(False)
-
-
-@style.styled
-def over_limit(ledger: "Ledger", columns: dict[str, tuple[str, str]], title: str) -> Figure:
-    """Draw scatter over limit per magnitude bin, with intervals; 1 is the best that is possible.
-
-    Parameters
-    ----------
-    ledger : Ledger
-        Holding ``simulation.<method>.<what>_over_limit.<bin>``.
-    columns : dict
-        Label → (method, what), for example ``{"PNet": ("pnet", "mag")}``.
-    title : str
-        What the scatter is of.
-    """
-    figure, [[ax]] = style.new(1, 1, height=4.4)
-    series = {
-        label: (f"simulation.{method}.{what}_over_limit", "purple" if what.startswith("net_") else method)
-        for label, (method, what) in columns.items()
-    }
-    if not panels.over_limit(ax, ledger, series, dashed=[label for label, (_, what) in columns.items() if what == "y"]):
-        style.empty(ax, title)
-        return figure
-    ax.text(13.05, 1.0, "limit", va="bottom", fontsize=9.5)
-    ax.set(ylabel="scatter / limit", title=title)
-    ax.legend(loc="best")
-    return figure

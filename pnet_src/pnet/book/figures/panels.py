@@ -1,4 +1,4 @@
-"""Panels that several figures share: each draws arrays into an `ax`."""
+"""Panels that several figures share: most draw arrays into an `ax`."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -8,18 +8,15 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from pnet.book.figures import style
 from pnet.common.metrics import Estimate
-from pnet.evaluation import scores
 from pnet.frame import Frame
 from pnet.sky import background
 
 if TYPE_CHECKING:
-    from pnet.evaluation.ledger import Entry, Ledger
+    from pnet.evaluation.ledger import Entry
 
-TICKS = (0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20, 30, 50, 100, 200, 500)  # of a scatter over the limit
 STEP = 0.5  # mag, of counts; 66 stars of one field leave about five in a bin
 MANY = 300  # stars from which on points become small and a median and a spread say more
 
@@ -45,49 +42,6 @@ def sweep(ax: Axes, threshold: np.ndarray, precision: np.ndarray, recall: np.nda
         ax.fill_between(threshold, low, high, color=style.COLOURS[colour], alpha=0.2, linewidth=0)
         ax.plot(threshold, value, line, color=style.COLOURS[colour], label=name)
     ax.set(xlim=(0, 1), xlabel="confidence threshold", ylabel="precision, recall")
-
-
-def over_limit(ax: Axes, ledger: "Ledger", series: dict[str, tuple[str, str]], *, dashed: Sequence[str] = ()) -> bool:
-    """Draw scatter over the Cramér-Rao limit by magnitude with its intervals; 1 is the best that is possible.
-
-    Parameters
-    ----------
-    series : dict
-        Label → (key without the bin, such as ``simulation.pnet.mag_over_limit``, colour); those that the ledger lacks
-        are left out.
-    dashed : sequence of str
-        Labels of series with a dashed line.
-
-    Returns
-    -------
-    bool
-        Whether there was anything to draw.
-    """
-    drawn = False
-    for number, (label, (key, colour)) in enumerate(series.items()):
-        entries = {low: ledger.get(f"{key}.{low:g}") for low in scores.BINS[:-1]}
-        found = {low: entry for low, entry in entries.items() if entry is not None and entry.value is not None}
-        if not found:
-            continue
-        drawn = True
-        # neighbouring series stand beside each other, so that their intervals can be told apart
-        centre = np.array(list(found)) + 0.5 + 0.11 * (number - (len(series) - 1) / 2)
-        line = {"marker": style.MARKERS[number % len(style.MARKERS)], "linestyle": "--" if label in dashed else "-"}
-        estimates(ax, centre, list(found.values()), color=style.COLOURS[colour], label=label, **line)
-    if drawn:
-        ax.axhline(1, color=style.COLOURS["limit"], linewidth=1.4)
-        ax.set(xlim=(13, 20), yscale="log", xlabel="true magnitude")
-        ticks_over_limit(ax)
-    return drawn
-
-
-def ticks_over_limit(ax: Axes) -> None:
-    """Name the round ratios of a logarithmic axis as plain numbers, and whole magnitudes."""
-    bottom, top = ax.get_ylim()
-    ax.set_yticks([tick for tick in TICKS if bottom <= tick <= top])
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def error_against_magnitude(
