@@ -48,7 +48,7 @@ def test_a_damaged_result_does_not_hide_behind_a_released_one(tmp_path, measured
 @pytest.mark.parametrize("name", shown.SUBJECTS)
 def test_every_subject_is_worded_alike(name):
     live, released, missing = (shown.notice(name, origin, RECORD, output="build/x") for origin in shown.ORIGINS)
-    assert "Made by this run" in live and "admonition note" in live and "<code>" not in live
+    assert "Made by this run" in live and "pnet-source" in live and "<code>" not in live
     assert "Released result (2026-01-02, commit 0123456789)" in released and "admonition warning" in released
     assert ">No " in missing
     for text in (released, missing):

@@ -94,7 +94,7 @@ def title(name: str, origin: str, record: Mapping[str, Any]) -> str:
 def notice(
     name: str, origin: str, record: Mapping[str, Any], *, output: str = "", details: str = "", reason: str = ""
 ) -> str:
-    """Return the admonition that says whose result a page shows, and how to make it live.
+    """Return HTML that says whose result a page shows: a line for one of this run, else a box that says how to make it.
 
     Parameters
     ----------
@@ -110,13 +110,12 @@ def notice(
     """
     command = f"<code>{html.escape(SUBJECTS[name][1].format(name=name, output=output))}</code>"
     details, reason = html.escape(f"{details}. " if details else ""), html.escape(f" ({reason})" if reason else "")
-    text = {
-        LIVE: details,
-        RELEASED: f"{details}This run has made none of its own{reason}; {command} does.",
-        MISSING: f"Neither this run nor the project has made any{reason}; {command} does.",
-    }[origin]
-    heading = f'<p class="admonition-title">{title(name, origin, record)}</p>'
-    return f'<div class="admonition {"note" if origin == LIVE else "warning"}">{heading}<p>{text}</p></div>'
+    heading = title(name, origin, record)
+    if origin == LIVE:
+        return f'<p class="pnet-source"><b>{heading}.</b> {details}</p>'
+    made = f"{details}This run has made" if origin == RELEASED else "Neither this run nor the project has made"
+    text = f"{made} {'none of its own' if origin == RELEASED else 'any'}{reason}; {command} does."
+    return f'<div class="admonition warning"><p class="admonition-title">{heading}</p><p>{text}</p></div>'
 
 
 @dataclass(frozen=True)
