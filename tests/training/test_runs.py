@@ -214,7 +214,15 @@ def test_make_train_gpu_trains_the_networks_of_a_profile(tmp_path):
         "  train-refiner: {config: tiny, batch_size: 64, simulated: false}\n"
     )
     build = paths.BUILD / "train-gpu-trial"
-    words = ["make", "-n", "train-gpu", f"PY={sys.executable}", "READY=", f"PROFILE={tmp_path}/train-gpu-trial.yml"]
+    words = [
+        "make",
+        "--no-print-directory",
+        "-n",
+        "train-gpu",
+        f"PY={sys.executable}",
+        "READY=",
+        f"PROFILE={tmp_path}/train-gpu-trial.yml",
+    ]
     words += ["ACCELERATOR=cpu", "EPOCHS=1", "STEPS=2", "JOBS=1"]
     command = subprocess.run(words, cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout
     try:
