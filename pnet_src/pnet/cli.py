@@ -57,10 +57,10 @@ def _with_settings(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-def main() -> None:
+def main(commands: typer.Typer = app) -> None:
     """Run the command line; an error that PNet raises on purpose is printed without a traceback."""
     try:
-        app()
+        commands()
     except PNetError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(FAILED)

@@ -1,15 +1,14 @@
 """The command line of the studies: ``python -m studies <command>``. Each imports what it needs when it is called."""
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pnet.cli import DEFAULT_OUTPUT, FAILED, Manifest, Optional, Output, Quiet, Seed, Weights, progress
+from pnet.cli import DEFAULT_OUTPUT, Manifest, Optional, Output, Quiet, Seed, Weights, main, progress
 from pnet.common import paths
-from pnet.common.errors import ConfigError, PNetError
+from pnet.common.errors import ConfigError
 from pnet.common.files import write_json
 from pnet.simulation.datasets import frames_folder
 
@@ -22,15 +21,6 @@ app = typer.Typer(
     help="What compares and times PNet; tables of chapters 9 and 10.",
 )
 Validation = Annotated[int | None, typer.Option(min=1, help="Validate on so many frames at most.")]
-
-
-def main() -> None:
-    """Run the command line; an error that PNet raises on purpose is printed without a traceback."""
-    try:
-        app()
-    except PNetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(FAILED)
 
 
 def _command(name: str, **options: Any) -> str:
@@ -176,4 +166,4 @@ def _tell(name: str, record: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(app)

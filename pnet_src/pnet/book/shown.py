@@ -13,9 +13,8 @@ from pnet.common import paths
 from pnet.common.errors import MissingError
 from pnet.evaluation import ledger, measurements
 from pnet.evaluation.entries import GROUPS, entries_from_measurements
+from pnet.evaluation.frames import simulated
 from pnet.sdss import selection
-from pnet.simulation import datasets
-from pnet.simulation.recipe import Recipe
 
 ORIGINS = LIVE, RELEASED, MISSING = "live", "released", "missing"
 EVALUATE = "python -m pnet evaluate --dataset {name} --output {output}"
@@ -177,11 +176,7 @@ def load(output: str | os.PathLike, datasets: tuple[str, ...] = PAPER) -> Measur
 
 def test_frame(output: str | os.PathLike, *, seed: int) -> Path:
     """Return a simulated test frame of the run in `output`; where it has none, one is made."""
-    try:
-        return datasets.frames_of(output, "test")[0]
-    except MissingError:
-        folder = datasets.simulation_folder(output)
-        return datasets.make_dataset(folder, Recipe.load(), "test", 1, seed, progress=False)[0]
+    return simulated("simulation", output, 1, seed).items[0]
 
 
 def measure(
@@ -198,10 +193,6 @@ def measure(
     weights : mapping of str to str
         Weights by network, as for `pnet.measure.PNet.load`.
     """
-    try:
-        datasets.frames_of(output, "test")
-    except MissingError:
-        datasets.simulate(output, counts={"test": frames}, seed=seed, progress=progress)
     options = {"frames": frames, "seed": seed, "progress": progress, **weights}
     for dataset in PAPER:
         measurements.run(dataset, output, optional=dataset == "sdss", **options)
