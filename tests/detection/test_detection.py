@@ -80,7 +80,9 @@ def test_targets_mark_cells_and_offsets():
     assert len(wide.star) == 18
 
 
-def test_perfect_output_has_a_small_loss_and_decodes_to_the_truth():
+@pytest.mark.parametrize("name", ["compact", "paper"])
+def test_perfect_output_has_a_small_loss_and_decodes_to_the_truth(name):
+    config = network.CONFIGS[name]
     batch = batch_of([10.0, 61.3, 95.6], [20.0, 61.9, 30.2], [2e4, 1e5, 8e5])
     made = targets.make_targets(batch, 0)
     logits = torch.full(made.heatmap.shape, -12.0)
@@ -88,12 +90,12 @@ def test_perfect_output_has_a_small_loss_and_decodes_to_the_truth():
     offset, flux, size = torch.zeros(1, 2, 32, 32), torch.zeros(1, 1, 32, 32), torch.full((1, 2, 32, 32), 0.9)
     base = losses.simple_log_flux(batch.image, batch.sigma, batch.field, batch.x, batch.y)
     offset[made.field, :, made.row, made.column] = made.offset
-    flux[made.field, 0, made.row, made.column] = (torch.log(batch.flux / 17.0) - base)[made.star]
-    assert losses.focal(logits, made.heatmap, made.weight) < 1e-3
-    assert losses.focal(-logits, made.heatmap, made.weight) > 10
-    found = predict.decode(
-        {"heatmap": logits, "offset": offset, "flux": flux, "size": size}, batch.image, batch.sigma, "correction", 0.3
-    )
+    own = {"compact": torch.log(batch.flux / 17.0) - base, "paper": batch.flux / 17.0 / losses.LINEAR_UNIT}[name]
+    flux[made.field, 0, made.row, made.column] = own[made.star]
+    assert losses.focal(logits, made.heatmap, made.weight, config.focal) < 1e-3
+    assert losses.focal(-logits, made.heatmap, made.weight, config.focal) > 2
+    output = {"heatmap": logits, "offset": offset, "flux": flux, "size": size}
+    found = predict.decode(output, batch.image, batch.sigma, config, 0.3)
     order = found["x"].argsort()
     np.testing.assert_allclose(found["x"][order], batch.x, atol=1e-4)
     np.testing.assert_allclose(found["y"][order], batch.y[batch.x.argsort()], atol=1e-4)
@@ -107,6 +109,16 @@ def test_focal_loss_against_the_formula():
     p = torch.sigmoid(logits).flatten().double()
     expected = -((1 - p[0]) ** 2 * p[0].log() + 0.5**4 * p[1] ** 2 * (1 - p[1]).log() + p[2] ** 2 * (1 - p[2]).log())
     assert float(losses.focal(logits, heat, torch.ones_like(heat))) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_hard_focal_loss_against_the_papers_equation():
+    """Eq. 19: −α_t (1 − p_t)² ln p_t with labels 1 in a star's cell and 0 elsewhere, however near."""
+    heat, logits = torch.tensor([1.0, 0.5, 0.0]), torch.tensor([0.3, -0.7, -2.0])
+    p = torch.sigmoid(logits).double()
+    p_t, balance = torch.stack([p[0], 1 - p[1], 1 - p[2]]), torch.tensor([0.25, 0.75, 0.75])
+    expected = -(balance * (1 - p_t) ** 2 * p_t.log()).sum()
+    maps = (values.reshape(1, 1, 1, 3) for values in (logits, heat, torch.ones_like(heat)))
+    assert float(losses.focal(*maps, "hard")) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_aperture_flux_follows_the_star():

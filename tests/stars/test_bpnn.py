@@ -321,3 +321,18 @@ def test_stamps_know_the_sky_beside_the_stars(rng):
 def test_bad_configurations_are_named(wrong, text):
     with pytest.raises(ConfigError, match=text):
         dataclasses.replace(network.CONFIGS["tiny"], **wrong)
+
+
+def test_the_papers_network_sees_the_pixels_and_nothing_else(batch):
+    """Not the frame's noise, its PSF, or the place that the detection net gives."""
+    model = network.BayesianPhotometryNet(network.CONFIGS["paper-narrow"]).eval()
+    seen = batch.stamps
+    other = dataclasses.replace(
+        seen, sigma=2 * seen.sigma, psf_width=seen.psf_width + 1, psf_scatter=seen.psf_scatter + 1, dx=seen.dx + 0.2
+    )
+    (a, b), outside = (model.inputs(each) for each in (seen, other)), seen.pixels.clone()
+    assert torch.equal(model.features(a), model.features(b)) and torch.equal(a.base, b.base)
+    outside[:, :6] = 0  # the 9 × 9 px in the middle of 21 × 21
+    assert torch.equal(model.inputs(dataclasses.replace(seen, pixels=outside)).images, a.images)
+    with pytest.raises(ConfigError, match="bare"):
+        dataclasses.replace(network.CONFIGS["paper"], context=True)

@@ -126,3 +126,16 @@ def test_learning_rate_rises_and_falls():
 def test_configuration_is_checked(bad):
     with pytest.raises(ConfigError):
         FitConfig(**({"epochs": 1, "steps": 1} | bad))
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_mixed_precision_does_not_round_what_the_network_is_given(tmp_path, precision):
+    """bfloat16 has 8 bits: a pixel of 70,001 electrons would become 70,144."""
+    seen = []
+
+    def looks(model, batch):
+        model.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0].clone()))
+        return loss(model, (batch[0] + 70_001, batch[1]))
+
+    run(tmp_path, network(), FitConfig(epochs=1, steps=1, precision=precision), loss=looks)
+    assert seen[0].dtype == torch.float32 and bool(((seen[0] >= 70_001) & (seen[0] < 70_002)).all())

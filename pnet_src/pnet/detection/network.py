@@ -14,6 +14,7 @@ from pnet.common.errors import ConfigError
 
 STRIDE = 4  # px per cell: the stem and the strided residual each halve the image
 HEAD_CHANNELS = {"heatmap": 1, "offset": 2, "flux": 1, "size": 2}
+ALLOWED = {"inputs": ("asinh", "asinh+linear"), "flux": ("linear", "log", "correction"), "focal": ("soft", "hard")}
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,16 @@ class DetectionConfig:
         Channels of a PreHead's hidden layer.
     inputs : {'asinh', 'asinh+linear'}
         'asinh' is one channel asinh((I − sky)/σ); the second adds (I − sky)/σ itself, clipped, where faint stars live.
-    flux : {'log', 'correction'}
-        What the flux head predicts: ln of the flux in units of the sky noise, or the ln of the ratio between the flux
-        and a simple aperture flux at the position.
+    flux : {'linear', 'log', 'correction'}
+        What the flux head predicts: the flux itself in units of `losses.LINEAR_UNIT` times the sky noise, as the
+        paper's words say; its ln in units of the sky noise; or the ln of the ratio between the flux and a simple
+        aperture flux at the position.
     offset_reach : int
         Offsets are learnt in the star's own cell (0, as in CenterNet) or in its neighbours up to this distance as well,
         so that a peak in the next cell still points at the star.
+    focal : {'soft', 'hard'}
+        CenterNet's focal loss with soft labels around a star, or the α-balanced one of Eq. 19, whose labels are 1 in a
+        star's cell and 0 in all others.
     """
 
     stem: int
@@ -48,13 +53,13 @@ class DetectionConfig:
     inputs: str
     flux: str
     offset_reach: int
+    focal: str = "soft"
 
     def __post_init__(self):
         object.__setattr__(self, "channels", tuple(self.channels))
-        if self.inputs not in ("asinh", "asinh+linear"):
-            raise ConfigError(f"inputs is {self.inputs!r}, allowed are 'asinh' and 'asinh+linear'")
-        if self.flux not in ("log", "correction"):
-            raise ConfigError(f"flux is {self.flux!r}, allowed are 'log' and 'correction'")
+        for name, allowed in ALLOWED.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, allowed are {', '.join(allowed)}")
         if self.stacks < 1 or len(self.channels) < 2:
             raise ConfigError(f"stacks is {self.stacks} and channels {self.channels}: at least 1 and 2 are needed")
 
@@ -64,9 +69,12 @@ class DetectionConfig:
 
 
 CONFIGS = {
-    # Depth 4 and two stacks of CenterNet's hourglass-104; the paper gives no widths, these are CenterNet's.
-    "paper": DetectionConfig(128, (256, 256, 384, 384, 384), 2, 256, "asinh", "log", 0),
-    # The same structure at about a fifth of the width: a laptop trains it in an hour or two.
+    # Section 3.3.1 read literally. Depth 4 and two stacks of CenterNet's hourglass-104; the paper gives no widths,
+    # these are CenterNet's.
+    "paper": DetectionConfig(128, (256, 256, 384, 384, 384), 2, 256, "asinh", "linear", 0, "hard"),
+    # The same at about a fifth of the width: a laptop trains it in an hour or two.
+    "paper-narrow": DetectionConfig(24, (48, 48, 64, 64, 64), 2, 48, "asinh", "linear", 0, "hard"),
+    # Of the same width and structure, with what the paper leaves open chosen for accuracy.
     "compact": DetectionConfig(24, (48, 48, 64, 64, 64), 2, 48, "asinh+linear", "correction", 1),
     # For tests and the smoke profile. Not fewer channels: torch 2.13's convolutions of 8 crash on some processors.
     "tiny": DetectionConfig(16, (16, 16, 16, 16, 16), 2, 16, "asinh+linear", "correction", 1),
@@ -137,7 +145,7 @@ class PhotometryDetectionNet(nn.Module):
 
     `forward` takes (B, C, H, W) with H and W multiples of STRIDE·2^depth and returns for every stack a dictionary of
     ``heatmap`` (B, 1, h, w; logits), ``offset`` (B, 2, h, w; x and y in cells from the cell's corner), ``flux``
-    (B, 1, h, w; natural logarithm, see `DetectionConfig.flux`) and ``size`` (B, 2, h, w; FWHM in cells), with
+    (B, 1, h, w; in units of its own, see `DetectionConfig.flux`) and ``size`` (B, 2, h, w; FWHM in cells), with
     h = H/STRIDE. The last one is the result; the others serve the intermediate supervision.
     """
 

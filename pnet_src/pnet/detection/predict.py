@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from pnet.detection.losses import flux_base
-from pnet.detection.network import STRIDE, PhotometryDetectionNet, network_input
+from pnet.detection.losses import flux_base, log_flux
+from pnet.detection.network import STRIDE, DetectionConfig, PhotometryDetectionNet, network_input
 from pnet.frame import Frame
 from pnet.sky import background, patches
 
@@ -16,13 +17,13 @@ SLACK = 0.25  # cells; offsets near a border are uncertain by less
 BATCH = 4  # patches at once; more does not pay on a CPU
 
 
-def peaks(heatmap: Tensor, offset: Tensor, lowest: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def peaks(heatmap: Tensor, offset: Tensor, reach: int, lowest: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return field, row, column and confidence of the cells that hold a star.
 
-    A cell counts where its offset points into itself, give or take SLACK: its neighbours' confidence comes from the
-    same star, and their offsets say so. CenterNet's rule, a maximum of 3 × 3 cells, would keep one of two stars in
-    cells that touch, 4 to 8 px apart. There is no cap on their number (CenterNet's 100 would lose stars in any dense
-    field).
+    Where neighbours learn offsets, a cell counts if its own points into itself, give or take SLACK: its neighbours'
+    confidence comes from the same star, and their offsets say so. CenterNet's rule, a maximum of 3 × 3 cells, which is
+    all there is without such offsets, keeps one of two stars in cells that touch, 4 to 8 px apart. There is no cap on
+    their number (CenterNet's 100 would lose stars in any dense field).
 
     Parameters
     ----------
@@ -30,17 +31,22 @@ def peaks(heatmap: Tensor, offset: Tensor, lowest: float) -> tuple[Tensor, Tenso
         Logits.
     offset : Tensor, (B, 2, h, w)
         Cells.
+    reach : int
+        `DetectionConfig.offset_reach`.
     lowest : float
         Confidence below which nothing is kept.
     """
     confidence = torch.sigmoid(heatmap.float())[:, 0]
-    inside = ((offset.float() - 0.5).abs() <= 0.5 + SLACK).all(dim=1)
+    if reach:
+        inside = ((offset.float() - 0.5).abs() <= 0.5 + SLACK).all(dim=1)
+    else:
+        inside = confidence == functional.max_pool2d(confidence, 3, 1, 1)
     field, row, column = torch.where(inside & (confidence >= lowest))
     return field, row, column, confidence[field, row, column]
 
 
 def decode(
-    output: dict[str, Tensor], image: Tensor, sigma: Tensor, flux: str, lowest: float = LOWEST
+    output: dict[str, Tensor], image: Tensor, sigma: Tensor, config: DetectionConfig, lowest: float = LOWEST
 ) -> dict[str, Tensor]:
     """Turn one stack's output into a list of stars.
 
@@ -50,8 +56,8 @@ def decode(
         As `PhotometryDetectionNet.forward` returns.
     image, sigma : Tensor, (B, H, W) and (B,)
         Electrons, sky subtracted, and the noise of an empty pixel.
-    flux : str
-        As in `DetectionConfig`.
+    config : DetectionConfig
+        Of the network.
     lowest : float
         Confidence below which nothing is kept.
 
@@ -60,19 +66,19 @@ def decode(
     dict of Tensor, (N,)
         ``field``, ``x``, ``y`` (px), ``flux`` (electrons), ``confidence``, ``fwhm`` (px).
     """
-    field, row, column, confidence = peaks(output["heatmap"], output["offset"], lowest)
+    field, row, column, confidence = peaks(output["heatmap"], output["offset"], config.offset_reach, lowest)
     picked = {name: output[name].float()[field, :, row, column] for name in ("offset", "flux", "size")}
     x = (column + picked["offset"][:, 0]) * STRIDE - 0.5
     y = (row + picked["offset"][:, 1]) * STRIDE - 0.5
     # Twice the same star, seen from both sides of a border between cells: keep the more confident one.
     keep = without_repeats(field, x, y, confidence)
     field, x, y, confidence = field[keep], x[keep], y[keep], confidence[keep]
-    log_flux = picked["flux"][keep, 0] + flux_base(flux, image, sigma, field, x, y)
+    base = flux_base(config.flux, image, sigma, field, x, y)
     return {
         "field": field,
         "x": x,
         "y": y,
-        "flux": torch.exp(log_flux) * sigma[field],
+        "flux": torch.exp(log_flux(config.flux, picked["flux"][keep, 0], base)) * sigma[field],
         "confidence": confidence,
         "fwhm": picked["size"][keep].mean(dim=1) * STRIDE,
     }
@@ -126,7 +132,7 @@ def detect_image(model: PhotometryDetectionNet, image: np.ndarray, rms: float, l
         # bfloat16 doubles the speed of a GPU; a CPU keeps single precision, so that every machine finds the same.
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             output = model(inputs)[-1]
-        stars = decode(output, pixels, sigma, model.config.flux, lowest)
+        stars = decode(output, pixels, sigma, model.config, lowest)
         table = pd.DataFrame({name: value.cpu().double().numpy() for name, value in stars.items()})
         for index, tile in enumerate(chunk):
             found.append(tile.keep(table[table["field"] == index].drop(columns="field")))

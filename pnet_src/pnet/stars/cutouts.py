@@ -97,7 +97,9 @@ def _sky(frame: Frame, light: Tensor, rms: float) -> Tensor:
     return torch.from_numpy(background.mesh_of_modes(rest, frame.gain, mask, SKY_FILTER)[0])
 
 
-def frame_stamps(frame: Frame, stars: pd.DataFrame, subtracted: tuple[np.ndarray, float] | None = None) -> Stamps:
+def frame_stamps(
+    frame: Frame, stars: pd.DataFrame, subtracted: tuple[np.ndarray, float] | None = None, *, bare: bool = False
+) -> Stamps:
     """Cut the stamps of a frame's stars, without sky and without the light of their neighbours.
 
     Parameters
@@ -108,9 +110,16 @@ def frame_stamps(frame: Frame, stars: pd.DataFrame, subtracted: tuple[np.ndarray
         optionally ``confidence``.
     subtracted : (ndarray, float), optional
         What `background.subtracted` gives for the frame, where it is at hand.
+    bare : bool
+        As in `BPNNConfig`: the neighbours' light stays, and no PSF width is measured.
     """
     electrons, rms = background.subtracted(frame) if subtracted is None else subtracted
     image = torch.from_numpy(electrons)[None]
+    full = torch.from_numpy(frame.saturated.astype(np.float32))[None]
+    n, saturated = len(stars), _cut(full, stars, INNER)[0].flatten(1).any(dim=1)
+    if bare:
+        pixels, dx, dy = _cut(image, stars, WIDTH_STAMP)
+        return Stamps(pixels, dx, dy, torch.full((n,), rms), *torch.full((2, n), torch.nan), saturated)
     seeing = frame.seeing / frame.pixel_scale if frame.seeing else 3.5
     guess = float(stars["fwhm"].median()) if len(stars) and "fwhm" in stars else seeing
     width, scatter = _psf_width(image, stars, rms, frame.saturation, fallback=float(np.clip(guess, 1.5, 8)) / 2.355)
@@ -121,8 +130,6 @@ def frame_stamps(frame: Frame, stars: pd.DataFrame, subtracted: tuple[np.ndarray
     image = image + again - light
     pixels, dx, dy = _cut(image, stars, WIDTH_STAMP)
     pixels = pixels + own
-    full = torch.from_numpy(frame.saturated.astype(np.float32))[None]
-    n = len(stars)
     return Stamps(
         pixels=pixels,
         dx=dx,
@@ -130,5 +137,5 @@ def frame_stamps(frame: Frame, stars: pd.DataFrame, subtracted: tuple[np.ndarray
         sigma=torch.full((n,), rms),
         psf_width=torch.full((n,), width),
         psf_scatter=torch.full((n,), scatter),
-        saturated=_cut(full, stars, INNER)[0].flatten(1).any(dim=1),
+        saturated=saturated,
     )

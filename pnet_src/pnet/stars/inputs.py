@@ -35,6 +35,9 @@ SHAPE = 10.0  # bound of the shape in the network's image; noise of the faintest
 LEAST_SCATTER = 5e-4  # of the PSF's width, relative: a logarithm needs something positive
 KNOTS = 20  # PSF widths in the table of aperture corrections
 POGSON = 2.5 / np.log(10)
+BARE_UNIT = (
+    17.0  # electrons, the noise of an empty pixel of a typical SDSS frame: the unit of a stamp that knows of none
+)
 
 
 class Rows:
@@ -146,6 +149,21 @@ class Apertures:
         upper = torch.bucketize(psf_width, widths).clamp(1, len(widths) - 1)
         share = ((psf_width - widths[upper - 1]) / (widths[upper] - widths[upper - 1])).clamp(0, 1)[:, None]
         return torch.lerp(logs[upper - 1], logs[upper], share)
+
+
+def bare_inputs(stamps: Stamps, size: int) -> Inputs:
+    """Return the inputs of a network that sees the pixels and nothing else: (N, 1, size, size), one compressed image in
+    a fixed unit; no context, and magnitudes about one constant."""
+    pixels, n = stamps.pixels.float(), len(stamps)
+    margin = (pixels.shape[-1] - size) // 2
+    base = torch.zeros(n, len(TARGETS), device=pixels.device)
+    base[:, 0] = -POGSON * (np.log(BARE_UNIT) + MAGNITUDE_ZERO)
+    return Inputs(
+        images=torch.asinh(pixels[:, None, margin : margin + size, margin : margin + size] / BARE_UNIT) / 3,
+        context=pixels.new_zeros(n, 0),
+        base=base,
+        scale=torch.ones_like(base),
+    )
 
 
 def _fluxes(pixels: Tensor, dx: Tensor, dy: Tensor, width: Tensor) -> Tensor:

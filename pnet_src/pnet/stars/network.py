@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from pnet.common.errors import ConfigError
 from pnet.detection.network import shortcut
-from pnet.stars.inputs import CONTEXT, IMAGES, TARGETS, WIDTH_STAMP, Apertures, Inputs, Stamps, make_inputs
+from pnet.stars.inputs import CONTEXT, IMAGES, TARGETS, WIDTH_STAMP, Apertures, Inputs, Stamps, bare_inputs, make_inputs
 
 EXPANSION = 4  # of a bottleneck block, as in ResNet-50
 HEADS = ("flipout", "plain", "dropout")
@@ -44,6 +44,9 @@ class BPNNConfig:
         Bayesian layers with flipout, deterministic ones (a heteroscedastic regression), or Monte Carlo dropout.
     prior_sigma : float
         Standard deviation of the Gaussian prior of every Bayesian weight.
+    bare : bool
+        Whether the network sees the pixels of the stamp as they are cut from the frame and nothing else, as the paper's
+        does: no neighbour is taken off, no classical measurement made.
     """
 
     stamp: int
@@ -55,6 +58,7 @@ class BPNNConfig:
     targets: tuple[str, ...] = TARGETS
     head: str = "flipout"
     prior_sigma: float = 1.0
+    bare: bool = False
 
     def __post_init__(self):
         for name in ("blocks", "widths", "hidden", "targets"):
@@ -69,6 +73,8 @@ class BPNNConfig:
             raise ConfigError(f"targets are {self.targets}, allowed are some of {TARGETS}, in this order")
         if len(self.blocks) != len(self.widths):
             raise ConfigError(f"blocks {self.blocks} and widths {self.widths} must be of equal length")
+        if self.bare and (self.context or self.target != "magnitude" or self.targets != ("mag",)):
+            raise ConfigError("bare is set: context must not be, target must be 'magnitude' and targets ('mag',)")
         if len(self.hidden) != 4:
             raise ConfigError(f"hidden is {self.hidden}, four widths are needed for five linear layers")
 
@@ -79,7 +85,13 @@ class BPNNConfig:
 
 CONFIGS = {
     # Section 3.3.2: ResNet-50 with a 3×3 stem, no pooling, no fully connected layer; the paper gives no head widths.
-    "paper": BPNNConfig(9, (3, 4, 6, 3), (64, 128, 256, 512), (512, 256, 128, 64), "magnitude", False, ("mag",)),
+    "paper": BPNNConfig(
+        9, (3, 4, 6, 3), (64, 128, 256, 512), (512, 256, 128, 64), "magnitude", False, ("mag",), bare=True
+    ),
+    # The same with a quarter of the width, the ablations' and trials' size.
+    "paper-narrow": BPNNConfig(
+        9, (3, 4, 6, 3), (16, 32, 64, 128), (128, 64, 32, 16), "magnitude", False, ("mag",), bare=True
+    ),
     # The same blocks, fewer and narrower, correcting classical estimates: minutes on a laptop.
     "compact": BPNNConfig(9, (1, 1, 1), (16, 24, 24), (96, 64, 48, 32), "correction", True),
     # For tests and the smoke profile.
@@ -133,7 +145,7 @@ class BayesianPhotometryNet(nn.Module):
         super().__init__()
         self.config = config
         self.stem = nn.Sequential(
-            nn.Conv2d(IMAGES, config.widths[0], 3, 1, 1, bias=False),
+            nn.Conv2d(1 if config.bare else IMAGES, config.widths[0], 3, 1, 1, bias=False),
             nn.BatchNorm2d(config.widths[0]),
             nn.ReLU(inplace=True),
         )
@@ -160,9 +172,12 @@ class BayesianPhotometryNet(nn.Module):
 
     def inputs(self, stamps: Stamps) -> Inputs:
         """Return what the network takes for these stamps, with the columns of its own targets."""
-        apertures = Apertures(self.aperture_widths, self.aperture_logs)
+        size, correction = self.config.stamp, self.config.target == "correction"
         with torch.autocast(stamps.pixels.device.type, enabled=False):
-            inputs = make_inputs(stamps, self.config.stamp, apertures, self.config.target == "correction")
+            if self.config.bare:
+                inputs = bare_inputs(stamps, size)
+            else:
+                inputs = make_inputs(stamps, size, Apertures(self.aperture_widths, self.aperture_logs), correction)
         columns = [TARGETS.index(name) for name in self.config.targets]
         inputs.base, inputs.scale = inputs.base[:, columns], inputs.scale[:, columns]
         return inputs

@@ -25,7 +25,7 @@ from pnet.sky.matching import compare
 from pnet.stars import error_scale, weights
 from pnet.stars.elbo import ELBO
 from pnet.stars.network import CONFIGS as STAR_CONFIGS
-from pnet.stars.network import BayesianPhotometryNet, refiner_config
+from pnet.stars.network import BayesianPhotometryNet, BPNNConfig, refiner_config
 from pnet.stars.predict import predict
 from pnet.training import fields, injection, record, sets, stars
 from pnet.training.config import STARS, TrainConfig
@@ -145,12 +145,16 @@ def _set_aside(folder: Path) -> None:
     folder.rename(next(name for name in names if not name.exists()))
 
 
+def network_config(config: TrainConfig) -> BPNNConfig:
+    """Return the configuration of a run's network of single stars."""
+    return refiner_config(config.config) if config.kind == "refiner" else STAR_CONFIGS[config.config]
+
+
 def network(config: TrainConfig) -> nn.Module:
     """Return the untrained network of a run."""
     if config.kind == "detection":
         return PhotometryDetectionNet(DETECTION_CONFIGS[config.config]).to(memory_format=torch.channels_last)
-    chosen = refiner_config(config.config) if config.kind == "refiner" else STAR_CONFIGS[config.config]
-    model = BayesianPhotometryNet(chosen).to(memory_format=torch.channels_last)
+    model = BayesianPhotometryNet(network_config(config)).to(memory_format=torch.channels_last)
     model.calibrate_apertures()
     return model
 
@@ -193,14 +197,16 @@ def _fields(config: TrainConfig, chosen: sets.TrainingSet) -> Lesson:
 def _stars(config: TrainConfig, chosen: sets.TrainingSet) -> Lesson:
     """Return what a network of single stars is trained with."""
     find, found_by = None, {}
+    bare = network_config(config).bare
     if chosen.train or chosen.val:
         find, found_by = sets.finder(config.detection, config.refiner if config.refiner != "none" else None)
     whole, batches = config.batch_size, config.epochs * config.steps
     cut = whole if not config.rendered else whole // 4 if chosen.train else 0
-    error = stars.DETECTED if config.kind == "refiner" else stars.REFINED
-    sources = [stars.FrameStars(chosen.found("train", find), cut)] if cut else []
-    sources += [stars.RenderedStamps(Recipe.load(), whole - cut, error)] if cut < whole else []
-    validation = stars.FrameStars(chosen.found("val", find), 1) if chosen.val else None
+    refined = config.kind == "bpnn" and config.refiner != "none"
+    error = stars.REFINED if refined else stars.DETECTED
+    sources = [stars.FrameStars(chosen.found("train", find), cut, bare=bare)] if cut else []
+    sources += [stars.RenderedStamps(Recipe.load(), whole - cut, error, bare)] if cut < whole else []
+    validation = stars.FrameStars(chosen.found("val", find), 1, bare=bare) if chosen.val else None
     return Lesson(
         # Endless data: N in Eq. 12 is the number of stars that the whole run sees.
         loss=ELBO(batches * whole, config.temperature),
@@ -281,7 +287,7 @@ def recalibrate(kind: str, card: str | os.PathLike, frames: str | os.PathLike, *
     model, content = weights.load(kind, path)
     find, found_by = sets.finder("released", "released" if kind == "bpnn" else None)
     chosen = sets.simulated("", frames)
-    validation = stars.FrameStars(chosen.found("val", find), 1)
+    validation = stars.FrameStars(chosen.found("val", find), 1, bare=model.config.bare)
     ratios = recalibrated(model, validation, seed, f"{len(chosen.val)} validation frames")
     command = f"python -m pnet recalibrate {kind} --card {paths.shown(card)} --frames {paths.shown(frames)}"
     made = provenance.record(f"{command} --seed {seed}", seed, "cpu", frames=chosen.names("val"), found_by=found_by)

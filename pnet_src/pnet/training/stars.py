@@ -52,6 +52,7 @@ class RenderedStamps:
     recipe: Recipe
     batch_size: int  # stars
     position_error: float = DETECTED  # px, standard deviation of the first guess of the position in x and in y
+    bare: bool = False  # the light of known neighbours stays, as in `BPNNConfig`
 
     def batch(self, seed: int, device: torch.device) -> StampBatch:
         """Return one batch."""
@@ -93,7 +94,7 @@ class RenderedStamps:
         electrons = adu * gain[:, None, None] - level[:, None, None]
         rim = (WIDTH_STAMP - INNER) // 2
         stamps = Stamps(
-            pixels=electrons - torch.cat(known),
+            pixels=electrons if self.bare else electrons - torch.cat(known),
             dx=dx,
             dy=dy,
             sigma=sigma,
@@ -143,6 +144,8 @@ class FrameStars:
         The truth with the column ``counted``; only counted stars that were found are used. Their rows of the truth
         stay at hand as `sources`.
     batch_size : int
+    bare : bool
+        As in `frame_stamps`.
 
     Raises
     ------
@@ -150,14 +153,16 @@ class FrameStars:
         If no star is left.
     """
 
-    def __init__(self, frames: Iterable[tuple[Frame, pd.DataFrame, pd.DataFrame]], batch_size: int):
+    def __init__(
+        self, frames: Iterable[tuple[Frame, pd.DataFrame, pd.DataFrame]], batch_size: int, *, bare: bool = False
+    ):
         batches, rows = [], []
         for frame, truth, detections in frames:
             columns = (truth["x"], truth["y"], detections["x"], detections["y"], detections["confidence"])
             source = match(*(column.to_numpy(float) for column in columns))
             counted = truth["counted"].to_numpy(bool)
             used = (source >= 0) & (counted[source] if len(truth) else False)
-            stamps = frame_stamps(frame, detections)[torch.from_numpy(np.flatnonzero(used))]
+            stamps = frame_stamps(frame, detections, bare=bare)[torch.from_numpy(np.flatnonzero(used))]
             chosen, middle = truth.iloc[source[used]], np.floor(detections.loc[used, ["x", "y"]].to_numpy(float) + 0.5)
             rows.append(chosen)
             values = (chosen["flux"].to_numpy(float), *(chosen[["x", "y"]].to_numpy(float) - middle).T)
