@@ -151,13 +151,11 @@ def check_zero_point(frame: Frame, table: pd.DataFrame) -> dict[str, float]:
     stars, level = table[table["counted"]], background.estimate(frame).level
     x, y, mag = stars[["x", "y", "mag"]].to_numpy().T
     radius = APERTURE / frame.pixel_scale
-    flux, error, _ = sep.sum_circle(frame.image - level, x, y, radius, var=frame.variance, mask=frame.mask)
-    usable = flux > 0
-    error = 1.0857 * error[usable] / flux[usable]
-    fit = zero_point.fit(-2.5 * np.log10(flux[usable]), mag[usable], error=error)
+    flux, _, _ = sep.sum_circle(frame.image - level, x, y, radius, mask=frame.mask)
+    fit = zero_point.fit(-2.5 * np.log10(flux[flux > 0]), mag[flux > 0])
     return {
         "offset": fit.zero_point - float(frame.zero_point),
-        "error": fit.zero_point_error,
+        "error": fit.error,
         "scatter": fit.scatter,
         "used": int(fit.used.sum()),
         "rejected": int((~fit.used).sum()),
