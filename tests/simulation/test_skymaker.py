@@ -11,10 +11,12 @@ from conftest import needs_program
 
 from pnet.common import programs
 from pnet.common.errors import ConfigError, DataError, MissingError, PNetError
-from pnet.simulation import physics, skymaker, skymaker_files, stuff
+from pnet.common.seeds import derive
+from pnet.simulation import datasets, physics, skymaker
 from pnet.simulation.frame_file import read_frame, write_frame
+from pnet.simulation.galaxies import draw_galaxies
 from pnet.simulation.recipe import Conditions, Recipe, draw_stars
-from pnet.simulation.skymaker_files import GALAXY_COLUMNS
+from pnet.simulation.skymaker import GALAXY_COLUMNS
 from pnet.sky.psf import Aureole, Optics
 
 CONDITIONS = Conditions(seeing=1.2, sky_mag=21.9, gain=4.0, read_noise=5.0, size=64)
@@ -104,15 +106,15 @@ def galaxy(**changes):
 
 def test_source_list_counts_from_one():
     table = pd.DataFrame({"x": [0.0, 99.25], "y": [-0.5, 7.75], "mag": [14.5, 19.125], "kind": ["star", "star"]})
-    rows = [[float(word) for word in line.split()] for line in skymaker_files.source_list(table).splitlines()]
+    rows = [[float(word) for word in line.split()] for line in skymaker.source_list(table).splitlines()]
     assert rows == [[100, 1.0, 0.5, 14.5], [100, 100.25, 8.75, 19.125]]
-    assert skymaker_files.source_list(table.drop(columns="kind")) == skymaker_files.source_list(table)
-    assert skymaker_files.source_list(table[:0]) == ""
+    assert skymaker.source_list(table.drop(columns="kind")) == skymaker.source_list(table)
+    assert skymaker.source_list(table[:0]) == ""
 
 
 def test_source_list_writes_galaxies_in_the_order_that_sky_reads():
     values = {name: float(number) for number, name in enumerate(GALAXY_COLUMNS, start=1)}
-    line = skymaker_files.source_list(galaxy(**values)).split()
+    line = skymaker.source_list(galaxy(**values)).split()
     assert [float(word) for word in line] == [200, 11.0, 21.0, 18.0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
@@ -128,13 +130,13 @@ def test_source_list_writes_galaxies_in_the_order_that_sky_reads():
 )
 def test_source_list_refuses(table, words):
     with pytest.raises(DataError, match=words):
-        skymaker_files.source_list(table)
+        skymaker.source_list(table)
 
 
 def test_configuration_holds_the_conditions():
     optics, aureole = Optics(m1=4.0, m2=1.0, wavelength=0.62, arms=0), Aureole(sb=17.0, radius=120)
     conditions = Conditions(seeing=1.35, sky_mag=21.4, gain=3.855, read_noise=4.4, optics=optics, aureole=aureole)
-    settings = skymaker_files.configuration(conditions)
+    settings = skymaker.configuration(conditions)
     expected = {
         "SEEING_FWHM": 1.35, "BACK_MAG": 21.4, "GAIN": 3.855, "READOUT_NOISE": 4.4, "EXPOSURE_TIME": 53.9,
         "MAG_ZEROPOINT": 24.2, "PIXEL_SIZE": 0.396, "IMAGE_SIZE": 512, "IMAGE_TYPE": "SKY_NONOISE",
@@ -142,7 +144,7 @@ def test_configuration_holds_the_conditions():
         "AUREOLE_RADIUS": 120, "AUREOLE_SB": 17.0, "STARCOUNT_ZP": 0,
     }  # fmt: skip
     assert {name: settings[name] for name in expected} == expected
-    without = skymaker_files.configuration(dataclasses.replace(conditions, aureole=None))
+    without = skymaker.configuration(dataclasses.replace(conditions, aureole=None))
     assert without["AUREOLE_RADIUS"] == 0
 
 
@@ -158,7 +160,7 @@ def test_configuration_holds_the_conditions():
 )
 def test_configuration_refuses(changes, words):
     with pytest.raises(ConfigError, match=words):
-        skymaker_files.configuration(dataclasses.replace(CONDITIONS, **changes))
+        skymaker.configuration(dataclasses.replace(CONDITIONS, **changes))
 
 
 @pytest.mark.parametrize(
@@ -183,7 +185,7 @@ def test_missing_program_names_the_command_that_installs_it(tmp_path, monkeypatc
     with pytest.raises(MissingError, match="mamba install -c conda-forge astromatic-skymaker"):
         skymaker.simulate_frame(CONDITIONS, stars, 1)
     with pytest.raises(MissingError, match="astromatic-skymaker"):
-        skymaker.make_frames([(tmp_path / "a.fits", 1)], RECIPE, "paper", progress=False)
+        make(tmp_path, RECIPE, 1)
     monkeypatch.setenv("SKY", str(tmp_path / "nowhere"))  # not passed over
     with pytest.raises(MissingError, match=r"\$SKY is .*nowhere.*no program"):
         skymaker.sky_program()
@@ -247,39 +249,42 @@ def test_faults_have_words(fake_sky, stars, monkeypatch, tmp_path, fault, error,
     assert [path.name for path in tmp_path.iterdir()] == ["sky"], "a temporary folder was left behind"
 
 
-def test_make_frames_writes_whole_frames_only(fake_sky, tmp_path, monkeypatch):
+def make(folder, recipe, n):
+    return datasets.make_dataset(folder, recipe, "test", n, 1, engine="skymaker", progress=False)
+
+
+def test_a_data_set_holds_whole_frames_only(fake_sky, tmp_path, monkeypatch):
     small = dataclasses.replace(RECIPE, size=64)
-    folder = tmp_path / "frames"
-    todo = [(folder / f"paper-{index}.fits", index) for index in range(3)]
-    skymaker.make_frames(todo, small, "paper", workers=2, progress=False)
-    frame, truth = read_frame(todo[1][0])
-    assert frame.meta["SIMULATR"] == "SkyMaker 4.3.0" and frame.meta["SEED"] == 1
-    pd.testing.assert_frame_equal(truth[["x", "y", "mag"]], draw_stars(small, "paper", 1)[["x", "y", "mag"]])
+    made = make(tmp_path / "frames", small, 3)
+    frame, truth = read_frame(made[1])
+    seed = derive(1, "test", "paper", 2)
+    assert frame.meta["SIMULATR"] == "SkyMaker 4.3.0" and frame.meta["SEED"] == seed % 2**31
+    pd.testing.assert_frame_equal(truth[["x", "y", "mag"]], draw_stars(small, "paper", seed)[["x", "y", "mag"]])
     monkeypatch.setenv("FAULT", "exit")
-    with pytest.raises(PNetError, match="later"):
-        skymaker.make_frames([(folder / "later.fits", 9)], small, "paper", progress=False)
-    assert sorted(path.name for path in folder.iterdir()) == [path.name for path, _ in todo]
+    with pytest.raises(PNetError, match="paper-200004: sky failed"):
+        make(tmp_path / "frames", small, 4)
+    assert sorted((tmp_path / "frames" / "test").iterdir()) == made
 
 
 def test_stuff_galaxies_are_shifted_and_cut(script, monkeypatch):
     script(FAKE_STUFF, "STUFF", "stuff")
-    table = stuff.galaxies(dataclasses.replace(RECIPE, size=128), (15, 23), 1)
+    table = skymaker.galaxies(dataclasses.replace(RECIPE, size=128), (15, 23), 1)
     assert len(table) == 1, "the one of 24.5 mag lies outside the limits"
     assert table[["x", "y", "mag"]].iloc[0].tolist() == [100.0, 50.0, 19.5]
-    assert skymaker_files.source_list(table).startswith("200 101.0")
+    assert skymaker.source_list(table).startswith("200 101.0")
     monkeypatch.setenv("LINE", "100 1.0 1.0 15.0\n")
     with pytest.raises(DataError, match="does not hold galaxies"):
-        stuff.galaxies(RECIPE, (15, 23), 1)
+        skymaker.galaxies(RECIPE, (15, 23), 1)
 
 
 def test_without_stuff_our_own_galaxies_keep_their_half_light_radius(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    table = stuff.galaxies(RECIPE, (15.0, 23.0), 1)
-    own = stuff.draw_galaxies(RECIPE, (15.0, 23.0), 1)
+    table = skymaker.galaxies(RECIPE, (15.0, 23.0), 1)
+    own = draw_galaxies(RECIPE, (15.0, 23.0), 1)
     # half-light ellipse of a disc with scale length a along its major axis: 1.678 a by 1.678 a q
     area = np.pi * (1.67835 * table["disk_scale"]) ** 2 * table["disk_aspect"]
     np.testing.assert_allclose(area, np.pi * own["disc_radius"] ** 2, rtol=1e-6)
-    assert skymaker_files.source_list(table).count("200 ") == len(own) > 3
+    assert skymaker.source_list(table).count("200 ") == len(own) > 3
 
 
 @pytest.fixture(scope="module")
@@ -320,8 +325,8 @@ def test_live_frame_is_true_to_its_truth(field, tmp_path):
 def test_live_galaxies(tmp_path):
     """A field with Stuff's galaxies: each is in the truth, and its light is in the image."""
     conditions = Conditions(seeing=1.2, sky_mag=21.9, gain=4.0, read_noise=5.0)
-    galaxies = stuff.galaxies(RECIPE, (15, 21), 4)
-    assert (stuff.galaxies(RECIPE, (15, 21), 4) == galaxies).all(axis=None)
+    galaxies = skymaker.galaxies(RECIPE, (15, 21), 4)
+    assert (skymaker.galaxies(RECIPE, (15, 21), 4) == galaxies).all(axis=None)
     inside = galaxies[galaxies[["x", "y"]].apply(lambda v: v.between(40, 471)).all(axis=1)]
     assert len(inside)
     image, truth = skymaker.simulate_frame(conditions, galaxies, 1)

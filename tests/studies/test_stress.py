@@ -9,8 +9,7 @@ from scipy import stats
 
 from pnet.common.errors import DataError
 from pnet.evaluation.frames import Source
-from pnet.simulation.recipe import Recipe, draw_conditions
-from pnet.simulation.renderer import draw_sources
+from pnet.simulation.recipe import Recipe, draw_conditions, draw_stars
 from pnet.stars.network import CONFIGS, BayesianPhotometryNet
 from studies import novelty, stress
 
@@ -73,7 +72,7 @@ def test_conditions_change_what_they_say():
 
 def test_what_is_drawn_in_place_of_stars_keeps_their_light(rng):
     conditions = draw_conditions(Recipe.load(), 1)
-    stars = draw_sources(Recipe.load(), "paper", 3).head(30)
+    stars = draw_stars(Recipe.load(), "paper", 3).head(30)
     blends, galaxies, trailed = (
         stress.CONDITIONS[name].sources(stars, conditions, rng) for name in ("blends", "galaxies", "trailed")
     )

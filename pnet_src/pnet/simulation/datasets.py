@@ -3,14 +3,19 @@
 import os
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
+from tqdm.auto import tqdm
 
 from pnet.common import paths, programs, provenance
 from pnet.common.errors import ConfigError, MissingError
 from pnet.common.files import read_json, write_json
 from pnet.common.seeds import derive
-from pnet.simulation.recipe import Recipe
+from pnet.simulation.frame_file import write_frame
+from pnet.simulation.recipe import Recipe, draw_conditions, draw_stars
 
 NUMBERS = {"train": 100000, "val": 300000, "test": 200000}  # a split's frames count from here
 SPLITS = tuple(NUMBERS)
@@ -92,16 +97,40 @@ def make_dataset(
     engine = find_engine(kind) if engine == "auto" else engine
     files = _files(Path(folder), split, n, engine, kind)
     todo = [(path, derive(seed, split, kind, index)) for index, path in enumerate(files, start=1) if not path.exists()]
-    # imported here, since they bring torch: nobody should wait for it who only asks what there is
-    if engine == "skymaker":
-        from pnet.simulation import skymaker
-
-        skymaker.make_frames(todo, recipe, kind, workers=workers, progress=progress)
-    elif engine == "renderer":
-        from pnet.simulation import renderer
-
-        renderer.make_frames(todo, recipe, kind, progress=progress)
+    if todo and engine != "frames":
+        _make_frames(todo, recipe, kind, engine, workers, progress)
     return files
+
+
+def _make_frames(
+    todo: list[tuple[Path, int]], recipe: Recipe, kind: str, engine: str, workers: int, progress: bool
+) -> None:
+    """Draw a frame from the recipe for each (path, seed), let the engine make it, and write it as soon as it is there.
+
+    The first failure ends the series; frames already written stay.
+    """
+    # imported here, since they bring torch: nobody should wait for it who only asks what there is
+    from pnet.simulation import galaxies, renderer, skymaker
+
+    real = engine == "skymaker"
+    simulator = str(skymaker.sky_program()) if real else renderer.SIMULATOR  # a missing program is one error, here
+
+    def make(job: tuple[Path, int]) -> None:
+        path, seed = job
+        conditions, sources = draw_conditions(recipe, seed), draw_stars(recipe, kind, seed)
+        if limits := recipe.fields[kind].galaxies:
+            drawn = (skymaker.galaxies if real else galaxies.draw_galaxies)(recipe, limits, seed)
+            sources = pd.concat([sources, drawn], ignore_index=True)
+        if real:
+            image, sources = skymaker.simulate_frame(conditions, sources, seed, name=path.stem)
+        else:
+            image = renderer.render_field(sources, conditions, seed)
+        write_frame(path, image, sources, conditions, simulator=simulator, kind=kind, seed=seed % 2**31)
+
+    with ThreadPoolExecutor(workers) as pool:
+        made = (pool.map if real else map)(make, todo)  # the renderer has threads of its own
+        for _ in tqdm(made, total=len(todo), desc=simulator, unit="frame", disable=not progress):
+            pass  # an error here cancels what has not begun
 
 
 def _files(folder: Path, split: str, n: int, engine: str, kind: str) -> list[Path]:
