@@ -11,9 +11,8 @@ from measured import table
 from PIL import Image
 
 from pnet.book.figures import accuracy, detection, over_limit, selection, style, training, uncertainty
-from pnet.common import metrics
 from pnet.common.errors import DataError
-from pnet.evaluation import ledger
+from pnet.evaluation import calibration_metrics, ledger
 from pnet.evaluation.entries import entries_from_measurements
 
 DRAW = {
@@ -111,7 +110,7 @@ def test_figure_9_quotes_the_area_of_uncertainty_toolbox(measured):
     figure = uncertainty.figure_9(measured, seed=1)
     rows = measured.query("dataset == 'simulation' and status == 'matched' and confidence >= 0.3")
     rows = rows.dropna(subset=["mag_err"])
-    area = metrics.miscalibration_area(rows["truth_mag"], rows["mag"], rows["mag_err"])
+    area = calibration_metrics.miscalibration_area(rows["truth_mag"], rows["mag"], rows["mag_err"])
     note = next(text.get_text() for text in panels(figure)[2].texts if "area" in text.get_text())
     assert f"area {area:.3f}" in note and f"{len(rows)} stars" in note
 

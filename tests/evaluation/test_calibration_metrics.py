@@ -52,7 +52,7 @@ def test_pit_of_right_error_bars_is_uniform_and_the_test_knows(rng):
 def test_area_is_that_of_uncertainty_toolbox(rng, n, factor):
     truth, mean, sigma = predictions(rng, n, factor)
     found = calibration.miscalibration(truth, mean, sigma, seed=1)
-    assert found.value == pytest.approx(metrics.miscalibration_area(truth, mean, sigma), abs=1e-9)
+    assert found.value == pytest.approx(metrics.toolbox().miscalibration_area(mean, sigma, truth), abs=1e-9)
     assert found.n == n and found.low <= found.high
 
 
@@ -60,7 +60,7 @@ def test_interval_of_the_area_is_the_bootstrap_over_stars(rng):
     truth, mean, sigma = predictions(rng, 400, 1.5)
     found = calibration.miscalibration(truth, mean, sigma, seed=1, resamples=2000)
     draws = [rng.integers(0, 400, 400) for _ in range(1500)]
-    areas = [metrics.miscalibration_area(truth[i], mean[i], sigma[i]) for i in draws]
+    areas = [calibration.miscalibration_area(truth[i], mean[i], sigma[i]) for i in draws]
     assert found.low == pytest.approx(np.quantile(areas, 0.025), abs=0.005)
     assert found.high == pytest.approx(np.quantile(areas, 0.975), abs=0.005)
 
@@ -68,12 +68,13 @@ def test_interval_of_the_area_is_the_bootstrap_over_stars(rng):
 def test_floor_of_the_area(rng):
     for n in (66, 2000):
         found = calibration.perfect(n, seed=1)
-        areas = [metrics.miscalibration_area(*predictions(rng, n)) for _ in range(100)]
+        areas = [calibration.miscalibration_area(*predictions(rng, n)) for _ in range(100)]
         assert found.value == pytest.approx(np.mean(areas), rel=0.15)
         assert found.low < found.value < found.high
         assert np.mean(np.array(areas) <= found.high) > 0.9
     assert calibration.perfect(14_000, seed=1).value == pytest.approx(0.0028, abs=2e-4)
-    assert np.isnan(calibration.perfect(0, seed=1).value)
+    assert calibration.miscalibration_floor(14_000, seed=1) == pytest.approx(0.0028, abs=0.0008)
+    assert np.isnan(calibration.perfect(0, seed=1).value) and np.isnan(calibration.miscalibration_floor(0, seed=1))
 
 
 def test_nothing_to_measure():

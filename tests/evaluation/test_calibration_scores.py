@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from measured import LIMIT, table
 
-from pnet.common import metrics
-from pnet.evaluation import error_bars
+from pnet.evaluation import calibration_metrics, error_bars
 from pnet.evaluation.entries import compute
 
 
@@ -44,7 +43,7 @@ def test_a_fault_is_found_in_its_bin_and_nowhere_else(measured):
     stars = error_bars.stars_of(wrong, "simulation")
     stars = stars[stars["truth_mag"].between(14, 15, inclusive="left")]
     values = (stars[name].to_numpy() for name in ("truth_mag", "mag", "mag_err"))
-    assert area[14].estimate.value == pytest.approx(metrics.miscalibration_area(*values), abs=1e-9)
+    assert area[14].estimate.value == pytest.approx(calibration_metrics.miscalibration_area(*values), abs=1e-9)
 
 
 def test_a_catalogue_has_no_limit(measured):

@@ -12,6 +12,7 @@ from pnet import cli
 from pnet.common import paths
 from pnet.common.errors import DataError, MissingError
 from pnet.evaluation import confidence
+from pnet.evaluation.scores import Sample
 from pnet.stars import weights
 from pnet.stars.confidence import KEY, Calibration, of_card
 
@@ -123,12 +124,12 @@ def test_scores_of_the_confidence():
     rows = table(frames={"simulation": 10}, false=3)
     rows = rows[rows["method"] == "pnet"]
     fitted = Calibration(100, 80, 0.8, 0.4, threshold=0.5)
-    plain = confidence.compute(rows, "simulation", "pnet", 1, {})
+    plain = confidence.compute(Sample(rows, "simulation", "pnet"))
     assert set(plain) == {"confidence_error", "confidence_brier"}
     record = {KEY: fitted.as_dict()}
-    more = confidence.compute(rows, "simulation", "pnet", 1, record)
+    more = confidence.compute(Sample(rows, "simulation", "pnet", 1, record))
     assert {"probability_error", "probability_brier"} < set(more) and "recall_at_chosen" not in more
-    galaxies = confidence.compute(rows.assign(dataset="realistic"), "realistic", "pnet", 1, record)
+    galaxies = confidence.compute(Sample(rows.assign(dataset="realistic"), "realistic", "pnet", 1, record))
     assert galaxies["threshold_chosen"].estimate.value == 0.5
     found = ((rows["status"] == "matched") & (rows["confidence"] >= 0.5)).sum()
     stars = rows["status"].isin(["matched", "missed"]).sum()

@@ -7,7 +7,7 @@ from measured import frame
 
 from pnet.common import programs
 from pnet.common.errors import DataError
-from pnet.evaluation import contaminants, frames
+from pnet.evaluation import detections, frames
 from pnet.simulation import datasets
 from pnet.sky import catalogue, matching
 
@@ -22,7 +22,7 @@ def test_a_faint_neighbour_does_not_exclude_a_bright_star():
     mags = [17.0, 22.0, 17.0, 19.4, 16.9, 19.5, 19.0, 19.0, 20.5]
     table = sources([(*place, mag, "star") for place, mag in zip(places, mags, strict=True)])
     table.loc[3, "kind"] = "galaxy"
-    counted = contaminants.mark_counted(table, frame("a"))["counted"]
+    counted = catalogue.mark_counted(table, frame("a"), contrast=frames.CONTRAST)["counted"]
     assert counted.tolist() == [True, False, False, False, True, False, True, False, False]
     assert catalogue.mark_counted(table, frame("a"))["counted"].sum() == 1  # the rule of the simple frames
 
@@ -33,8 +33,8 @@ def test_isolation_equals_a_loop_over_all_pairs(rng):
         not any(i != j and np.hypot(x[i] - x[j], y[i] - y[j]) <= 10 and mag[j] < mag[i] + 2.5 for j in range(40))
         for i in range(40)
     ]
-    assert contaminants.isolated(x, y, mag).tolist() == wanted
-    assert contaminants.isolated(x[:1], y[:1], mag[:1]).tolist() == [True]
+    assert catalogue.isolated(x, y, mag, 2.5).tolist() == wanted
+    assert catalogue.isolated(x[:1], y[:1], mag[:1]).tolist() == [True]
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def rows():
     places = [(50, 50), (100, 50), (150, 50), (50, 150), (100, 150), (150, 150), (4, 150)]
     mags, kinds = [17.0, 18.0, 19.0, 18.5, 20.5, 20.5, 18.5], ["star"] * 3 + ["galaxy"] * 2 + ["star", "galaxy"]
     truth = sources([(*place, *each) for place, *each in zip(places, mags, kinds, strict=True)])
-    truth = contaminants.mark_counted(truth, frame("a"))
+    truth = catalogue.mark_counted(truth, frame("a"), contrast=frames.CONTRAST)
     found = truth.drop(index=2)[["x", "y", "mag", "flux"]].assign(confidence=[0.99, 0.9, 0.6, 0.5, 0.4, 0.8])
     false = pd.DataFrame({"x": [200.0], "y": [200.0], "mag": 21.0, "flux": 1.0, "confidence": 0.7})
     table = matching.compare(truth, pd.concat([found, false]), (256, 256))
@@ -51,7 +51,7 @@ def rows():
 
 
 def test_rates_by_hand(rows):
-    at = contaminants.rates(rows)
+    at = detections.rates(rows)
     ignored = at["precision_galaxies_ignored"]
     assert (at["recall"].value, at["recall"].n) == (ignored.value, ignored.n) == (pytest.approx(2 / 3), 3)
     assert at["precision"].value == pytest.approx(2 / 4)  # the galaxy of 18.5 mag; the one in the border is left out
@@ -59,18 +59,18 @@ def test_rates_by_hand(rows):
 
 
 def test_the_sweep_and_the_choice(rows):
-    table = contaminants.sweep(rows, thresholds=np.array([0.3, 0.65, 0.75]))
+    table = detections.sweep(rows, thresholds=np.array([0.3, 0.65, 0.75]))
     assert table["precision"].tolist() == pytest.approx([2 / 4, 2 / 3, 1.0])
     assert table["recall"].tolist() == pytest.approx([2 / 3] * 3)
     for threshold, precision in zip(table["threshold"], table["precision"], strict=True):
-        assert contaminants.rates(matching.at_threshold(rows, threshold))["precision"].value == precision
-    chosen = contaminants.choose_threshold(rows)
+        assert detections.rates(matching.at_threshold(rows, threshold))["precision"].value == precision
+    chosen = detections.choose_threshold(rows)
     assert 0.7 < chosen <= 0.9  # above the false one, and not so high that a star is lost
     nothing = rows[rows["x"].isna()]
     with pytest.raises(DataError, match="no threshold"):
-        contaminants.choose_threshold(nothing)
+        detections.choose_threshold(nothing)
     with pytest.raises(DataError, match="2 methods"):
-        contaminants.rates(pd.concat([rows, rows.assign(method="sep")]))
+        detections.rates(pd.concat([rows, rows.assign(method="sep")]))
 
 
 def test_frames_with_galaxies_have_their_own_folder(tmp_path, monkeypatch):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pnet.common import metrics
 from pnet.common.errors import DataError
+from pnet.common.metrics import toolbox
 from pnet.stars.error_scale import fit, scales_of
 
 
@@ -20,7 +20,7 @@ def test_the_factor_is_found_and_calibrates_other_stars(rng, factor):
     found = fit(*predictions(rng, factor=factor), floor=False, data="val")
     assert found.ratio == pytest.approx(factor, rel=0.05) and (found.floor, found.n, found.data) == (0, 3000, "val")
     mean, sigma, truth = predictions(rng, factor=factor)
-    assert metrics.miscalibration_area(truth, mean, found(sigma)) < 0.02
+    assert toolbox().miscalibration_area(mean, found(sigma), truth) < 0.02
 
 
 @pytest.mark.parametrize(

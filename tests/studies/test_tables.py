@@ -12,7 +12,7 @@ from measured import table
 from pnet.book.figures import over_limit, reliability, style
 from pnet.common import paths
 from pnet.common.errors import DataError
-from pnet.evaluation import confidence, contaminants, error_bars, measurements, scores
+from pnet.evaluation import confidence, detections, error_bars, measurements, scores
 from pnet.evaluation.entries import entries_from_measurements
 from pnet.evaluation.ledger import Entry, Ledger
 from pnet.stars.confidence import Calibration
@@ -166,7 +166,7 @@ def drawings(measured, ledger, compared):
     series = {"PNet": ("pnet", "{axis}_over_limit", "pnet"), "missing": ("psfex", "{axis}_over_limit", "psfex")}
 
     def sweep(table, threshold):
-        return reliability.threshold_sweep(contaminants.sweep(table), threshold, (0.97, 0.98))
+        return reliability.threshold_sweep(detections.sweep(table), threshold, (0.97, 0.98))
 
     def drawn(ledger, *stars):
         return over_limit.positions(ledger, series, (1.05, 1.1), *stars)

@@ -237,6 +237,12 @@ def bootstrap(statistic: Callable, *arrays: np.ndarray, seed: int) -> Estimate:
     return Estimate(value, float(interval.low), float(interval.high), n)
 
 
+def central(values: np.ndarray) -> tuple[float, float]:
+    """Return the ends of the central 95 % of values."""
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
 def scatter_over_limit(delta: np.ndarray, limit: np.ndarray, *, seed: int, robust: bool = True) -> Estimate:
     """Scatter of error / limit with bootstrap interval; 1 is a perfect measurement.
 
@@ -342,21 +348,3 @@ def coverage(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, level: floa
     if not 0 < level < 1:
         raise ConfigError(f"level is {level}, it must lie between 0 and 1")
     return share(np.abs(standardised(truth, mean, sigma)) <= scipy.stats.norm.ppf(0.5 + level / 2))
-
-
-def miscalibration_area(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray) -> float:
-    """Area between the average calibration curve and the diagonal, by uncertainty-toolbox; 0 to 0.5, NaN if empty."""
-    z = standardised(truth, mean, sigma)
-    if z.size == 0:
-        return np.nan
-    return float(toolbox().miscalibration_area(np.zeros(z.size), np.ones(z.size), z))
-
-
-def miscalibration_floor(n: int, *, seed: int) -> float:
-    """Mean miscalibration area of perfectly calibrated Gaussian predictions for n stars; NaN without any.
-
-    No method can be expected to lie below it (0.0028 for the paper's 14,000 targets).
-    """
-    rng = np.random.default_rng(seed)
-    drawn = (miscalibration_area(rng.standard_normal(n), np.zeros(n), np.ones(n)) for _ in range(50))
-    return float(np.mean(list(drawn)))

@@ -23,10 +23,10 @@ from pnet.common.errors import DataError, MissingError
 from pnet.common.files import read_json, write_json
 from pnet.common.metrics import Estimate
 from pnet.detection.predict import detect_image
-from pnet.evaluation import contaminants, scores
+from pnet.evaluation import detections
 from pnet.evaluation.frames import read_realistic
 from pnet.evaluation.measurements import FLOOR
-from pnet.evaluation.scores import Score
+from pnet.evaluation.scores import Sample, Score
 from pnet.simulation.datasets import list_frames
 from pnet.sky import background, matching
 from pnet.stars import weights
@@ -122,7 +122,7 @@ def label(rows: pd.DataFrame) -> pd.DataFrame:
     `rows` are one method's on simulated frames (`measurements.COLUMNS`, or those of `matching.compare` with ``frame``).
     Detections in the border are left out.
     """
-    known = rows[rows["confidence"].ge(FLOOR) & contaminants.inside(rows, "x", "y")]
+    known = rows[rows["confidence"].ge(FLOOR) & detections.inside(rows, "x", "y")]
     return known[["frame", "confidence"]].assign(is_star=known["truth_kind"] == "star").reset_index(drop=True)
 
 
@@ -131,7 +131,7 @@ def from_frames(
 ) -> pd.DataFrame:
     """Return what a detection net finds on simulated frames beside their lists, down to `FLOOR`.
 
-    As from `matching.compare`, with ``frame`` and ``method``; counted as in `pnet.evaluation.contaminants`. `step` is
+    As from `matching.compare`, with ``frame`` and ``method``; counted as in `pnet.evaluation.detections`. `step` is
     network and card of the refinement step; without it positions and fluxes are those of the map. ``mag`` is the net's
     own magnitude.
     """
@@ -178,7 +178,7 @@ def calibrate_card(
 ) -> tuple[Calibration, Reliability, Reliability]:
     """Calibrate the confidence of a detection net and keep the result on its card, which is rewritten atomically.
 
-    The card gets `KEY`, with the threshold for fields with galaxies (`contaminants.choose_threshold`) where there are
+    The card gets `KEY`, with the threshold for fields with galaxies (`detections.choose_threshold`) where there are
     any, and says under ``confidence_calibrated`` by which command, when and by which commit. The reliability after the
     calibration is cross-validated: every frame is judged by a calibration that was fitted to others.
 
@@ -203,14 +203,14 @@ def calibrate_card(
     step = weights.load("refiner", refiner) if refiner else None
     rows = from_frames(weights.load("detection", path)[0], files, step, progress)
     galaxies = rows[rows["frame"].str.contains("/realistic-")]
-    threshold = contaminants.choose_threshold(galaxies) if len(galaxies) else None
+    threshold = detections.choose_threshold(galaxies) if len(galaxies) else None
     counts = pd.Series([f"{file.parent.name}/{file.name.split('-')[0]}" for file in files]).value_counts()
     data = ", ".join(f"{n} frames {name}-*" for name, n in sorted(counts.items()))
-    detections = label(rows)
-    confidence, star = detections["confidence"].to_numpy(), detections["is_star"].to_numpy()
+    known = label(rows)
+    confidence, star = known["confidence"].to_numpy(), known["is_star"].to_numpy()
     result = fit(confidence, star, threshold=threshold, data=data)
     before = reliability(confidence, star, seed=seed)
-    after = reliability(cross_validated(detections), star, seed=seed, edges=WHOLE)
+    after = reliability(cross_validated(known), star, seed=seed, edges=WHOLE)
     errors = {name: [e.value, e.low, e.high] for name, e in (("before", before.error), ("after", after.error))}
     content = read_json(path)
     content[KEY] = {**result.as_dict(), "expected_calibration_error": errors}
@@ -222,14 +222,14 @@ def calibrate_card(
     return result, before, after
 
 
-def cross_validated(detections: pd.DataFrame) -> np.ndarray:
+def cross_validated(known: pd.DataFrame) -> np.ndarray:
     """Return each detection's probability, (N,), from a calibration fitted to the other of `FOLDS` groups of frames.
 
-    `detections` is as from `label`.
+    `known` is as from `label`.
     """
-    confidence, star = (detections[name].to_numpy() for name in ("confidence", "is_star"))
-    group = pd.factorize(detections["frame"])[0] % FOLDS
-    result = np.full(len(detections), np.nan)
+    confidence, star = (known[name].to_numpy() for name in ("confidence", "is_star"))
+    group = pd.factorize(known["frame"])[0] % FOLDS
+    result = np.full(len(known), np.nan)
     for held in (group == fold for fold in np.unique(group)):
         result[held] = fit(confidence[~held], star[~held]).apply(confidence[held])
     return result
@@ -247,26 +247,26 @@ def pair(rows: pd.DataFrame, calibration: Calibration | None, *, seed: int) -> t
     return before, after
 
 
-def compute(table: pd.DataFrame, dataset: str, method: str, seed: int, record: Mapping[str, Any]) -> dict[str, Score]:
+def compute(sample: Sample) -> dict[str, Score]:
     """Return the calibration errors and, on frames with galaxies, the rates at the chosen threshold.
 
-    Only of PNet, the others have no such confidence, and on simulated frames: a real catalogue is not complete. What
-    was fitted is the field `pnet.stars.confidence.KEY` of `record`.
+    Only of networks, the others have no such confidence, and on simulated frames: a real catalogue is not complete.
+    What was fitted is the field `pnet.stars.confidence.KEY` of the sample's record.
     """
-    if method != "pnet" or dataset not in scores.SIMULATED:
+    if not (sample.network and sample.simulated):
         return {}
-    fitted = of_card(record)
+    fitted = of_card(sample.record)
     found: dict[str, Score] = {}
-    for name, known in zip(("confidence", "probability"), pair(table, fitted, seed=seed), strict=True):
+    for name, known in zip(("confidence", "probability"), pair(sample.rows, fitted, seed=sample.seed), strict=True):
         if known is not None and (n := known.error.n):
             what = f"of the {'calibrated ' if name == 'probability' else ''}{name}"
             found[f"{name}_error"] = Score(known.error, f"expected calibration error {what}", limit=0.0)
             found[f"{name}_brier"] = Score(Estimate(known.brier, n=n), f"Brier score of the {name}")
-    if not found or dataset != "realistic" or fitted is None or fitted.threshold is None:
+    if not found or sample.dataset != "realistic" or fitted is None or fitted.threshold is None:
         return found
-    rates = contaminants.rates(table, fitted.threshold)
+    rates = detections.rates(sample.rows, fitted.threshold)
     at_chosen = f"confidence ≥ {fitted.threshold:g}, chosen on validation frames"
     found["threshold_chosen"] = Score(Estimate(fitted.threshold, n=fitted.n), "threshold chosen on validation frames")
     titles = {"recall": f"recall, {at_chosen}"}
-    titles |= {name: f"precision, {at_chosen}; {title}" for name, title in contaminants.PRECISIONS.items()}
+    titles |= {name: f"precision, {at_chosen}; {title}" for name, title in detections.PRECISIONS.items()}
     return found | {f"{name}_at_chosen": Score(rates[name], title, limit=1.0) for name, title in titles.items()}

@@ -8,10 +8,10 @@ import pandas as pd
 from pnet.common.seeds import derive
 from pnet.evaluation import confidence, detections, error_bars, photometry, positions, scores
 from pnet.evaluation.ledger import Entry, entries_of
-from pnet.evaluation.scores import Score
+from pnet.evaluation.scores import Sample, Score
 
-# Each takes (table, data set, method, seed, record) and gives nothing where a method or a data set lacks what it needs.
-GROUPS: dict[str, tuple[Callable[..., dict[str, Score]], ...]] = {
+# Each takes a sample and gives nothing where its method or its data set lacks what it needs.
+GROUPS: dict[str, tuple[Callable[[Sample], dict[str, Score]], ...]] = {
     "detection": (detections.compute,),
     "photometry": (photometry.compute,),
     "astrometry": (positions.astrometry,),
@@ -37,19 +37,16 @@ def compute(
     ----------
     table : DataFrame
         Measurement table (`measurements.COLUMNS`).
-    seed : int
-        Of the bootstrap intervals.
+    dataset, method, seed, record
+        See `scores.Sample`.
     groups : tuple of str
         Which of `GROUPS`.
-    record : mapping, optional
-        The JSON beside the measurements, of which ``engine``, what made the frames (`datasets.ENGINES`), and
-        ``confidence_calibration``, from the card of the detection net that measured, are used.
     """
-    chosen = scores.rows(table, dataset, method)
-    result: dict[str, Score] = {}
+    chosen, result = scores.rows(table, dataset, method), {}
     for group in groups if len(chosen) else ():
+        own = derive(seed, "bootstrap", dataset, method, group)
         for function in GROUPS[group]:
-            result |= function(chosen, dataset, method, derive(seed, "bootstrap", dataset, method, group), record or {})
+            result |= function(Sample(chosen, dataset, method, own, record or {}))
     return result
 
 

@@ -1,11 +1,11 @@
-"""Do the error bars hold for every star? Calibration of PNet's magnitudes, of all and by magnitude.
+"""Do the error bars hold for every star? Calibration of magnitudes, of all and by magnitude.
 
 The σ of these scores is ``mag_err`` as it is released, recalibrated. What other recalibrations would give
-(`studies.recalibrations`), and calibration by seeing and crowding (`studies.conditions`), are studies.
+(`studies.recalibrations`), and calibration by seeing and crowding (`studies.conditions`), are studies. Methods that are
+no networks have none of these scores.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -14,17 +14,18 @@ from pnet.common import metrics
 from pnet.common.metrics import Estimate
 from pnet.common.seeds import derive
 from pnet.evaluation import calibration_metrics, scores
-from pnet.evaluation.calibration_metrics import INVERSE_ROOT_PI
-from pnet.evaluation.scores import LEVELS, Score
+from pnet.evaluation.calibration_metrics import INVERSE_ROOT_PI, PIT_BINS
+from pnet.evaluation.scores import LEVELS, Sample, Score
 
 SMALLEST = 20  # stars of a group: below it the scatter is not even known to 16 %
 TOLERATED = (0.1, 1e-3)  # bias of a magnitude bin: share of the limit, mag
+NEEDED = ("truth_mag", "mag", "mag_err")
 Group = tuple[str, str, np.ndarray]
 
 
-def stars_of(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """Return PNet's matched stars with a magnitude and an error bar."""
-    return scores.matched(scores.select(table, dataset, "pnet"), "mag", "mag_err", "truth_mag")
+def stars_of(table: pd.DataFrame, dataset: str, method: str = "pnet") -> pd.DataFrame:
+    """Return a method's matched stars with a magnitude and an error bar."""
+    return scores.matched(scores.select(table, dataset, method), *NEEDED)
 
 
 def bins(stars: pd.DataFrame) -> list[Group]:
@@ -50,17 +51,16 @@ def by_group(stars: pd.DataFrame, groups: Iterable[Group], seed: int) -> dict[st
     return found
 
 
-def uncertainty(
-    table: pd.DataFrame, dataset: str, method: str, seed: int, record: Mapping[str, Any]
-) -> dict[str, Score]:
-    """Return the criteria of Table 2 and Figure 9 that need a σ; nothing for methods without error bars."""
-    if method != "pnet" or (stars := stars_of(table, dataset)).empty:
+def uncertainty(sample: Sample) -> dict[str, Score]:
+    """Return the criteria of Table 2 and Figure 9 that need a σ."""
+    if not sample.network or (stars := sample.stars(*NEEDED)).empty:
         return {}
-    truth, mean, sigma = _values(stars)
-    floor = metrics.miscalibration_floor(len(stars), seed=seed)
+    (truth, mean, sigma), seed = _values(stars), sample.seed
+    e_bar, ratio = metrics.bootstrap(np.mean, sigma, seed=seed), _ratio(sigma, truth - mean, seed)
+    floor = calibration_metrics.miscalibration_floor(len(stars), seed=seed)
     found = {
-        "e_bar": Score(_mean(sigma, seed), "Ē, mean σ", "mag", scores.mean_limit(stars, "mag", dataset)),
-        "e_bar_over_mae": Score(_ratio(sigma, truth - mean, seed), "Ē / MAE (1.25 where calibrated)"),
+        "e_bar": Score(e_bar, "Ē, mean σ", "mag", sample.mean_limit(stars, "mag")),
+        "e_bar_over_mae": Score(ratio, "Ē / MAE (1.25 where calibrated)"),
         "eta_sigma": Score(metrics.outliers_beyond_sigma(truth, mean, sigma), "η, |δ_mag| > σ_mag (31.7 % expected)"),
         "eta_literal": Score(metrics.outliers_literal(truth, mean, sigma), "η, |relative error| > σ_mag"),
         "miscalibration_area": Score(_area(truth, mean, sigma, seed), "miscalibration area", limit=floor),
@@ -71,30 +71,40 @@ def uncertainty(
     if len(parts) and (raw > 0).all():
         (truth, mean, _), when = _values(parts), "before recalibration"
         found |= {
-            "e_bar_raw": Score(_mean(raw, seed), f"Ē {when}", "mag"),
+            "e_bar_raw": Score(metrics.bootstrap(np.mean, raw, seed=seed), f"Ē {when}", "mag"),
             "e_bar_over_mae_raw": Score(_ratio(raw, truth - mean, seed), f"Ē / MAE {when}"),
             "miscalibration_area_raw": Score(_area(truth, mean, raw, seed), f"miscalibration area {when}"),
         }
     return found
 
 
-def calibration(
-    table: pd.DataFrame, dataset: str, method: str, seed: int, record: Mapping[str, Any]
-) -> dict[str, Score]:
-    """Return scores by short key: ``crps``, ``sharpness``, ``pit_chi2``, those of `by_group` and
-    ``bias_over_allowed.mag.17``.
+def calibration(sample: Sample) -> dict[str, Score]:
+    """Return ``crps``, ``sharpness``, ``pit_chi2``, the scores of `by_group` and ``bias_over_allowed.mag.17``.
 
-    Nothing for methods without error bars. Limits: the CRPS and the sharpness of perfect measurements, and the area
-    that perfect error bars have for as many stars.
+    Limits: the CRPS and the sharpness of perfect measurements, and the area that perfect error bars have for as many
+    stars.
     """
-    stars = stars_of(table, dataset) if method == "pnet" else table.iloc[:0]
-    if len(stars) < SMALLEST:
+    if not sample.network or len(stars := sample.stars(*NEEDED)) < SMALLEST:
         return {}
-    truth, mean, sigma = _values(stars)
+    (truth, mean, sigma), n, seed = _values(stars), len(stars), sample.seed
     # a catalogue is measured itself: the bound of one measurement does not hold for a difference, see `scores`
-    limit = stars["limit_mag"].to_numpy(dtype=float) if dataset in scores.SIMULATED else np.array([np.nan])
-    found = _whole(truth, mean, sigma, limit, seed) | by_group(stars, bins(stars), seed)
-    for key, label, member in bins(stars) if dataset in scores.SIMULATED else ():
+    limit = stars["limit_mag"].to_numpy(dtype=float) if sample.simulated else np.array([np.nan])
+    values, best = calibration_metrics.crps(truth, mean, sigma), INVERSE_ROOT_PI * limit
+    crps = metrics.bootstrap(np.mean, values, seed=seed)
+    sharp = metrics.bootstrap(calibration_metrics.sharpness, sigma, seed=seed)
+    sharpest = float(calibration_metrics.sharpness(limit))
+    found = {
+        "crps": Score(crps, "CRPS, mean", "mag", float(np.mean(best))),
+        "sharpness": Score(sharp, "sharpness, root of the mean σ²", "mag", sharpest),
+    }
+    if np.isfinite(best).all():
+        found["crps_over_limit"] = Score(_ratio(values, best, seed), "CRPS over that of a perfect measurement", "", 1.0)
+    if n >= 5 * PIT_BINS:
+        chi2, p = calibration_metrics.uniformity(calibration_metrics.pit(truth, mean, sigma))
+        found["pit_chi2"] = Score(Estimate(chi2, n=n), f"PIT in {PIT_BINS} bins: χ² per degree of freedom", "", 1.0)
+        found["pit_p"] = Score(Estimate(p, n=n), "PIT: probability of so large a χ² if σ is right")
+    found |= by_group(stars, bins(stars), seed)
+    for key, label, member in bins(stars) if sample.simulated else ():
         if member.sum() >= SMALLEST:
             # harmless is a tenth of the median limit, or 1 mmag where that is more
             allowed = max(TOLERATED[0] * float(np.median(limit[member])), TOLERATED[1])
@@ -104,10 +114,10 @@ def calibration(
     return found
 
 
-def refined(table: pd.DataFrame, dataset: str, method: str, seed: int, record: Mapping[str, Any]) -> dict[str, Score]:
+def refined(sample: Sample) -> dict[str, Score]:
     """Return the calibration of the magnitude of the refinement step: ``net_mag_pull.<bin>``, ``net_coverage_68``."""
-    stars = scores.matched(scores.select(table, dataset, method), "mag_net", "mag_net_err", "truth_mag")
-    stars = stars[stars["mag_net_err"] > 0]
+    stars = sample.stars("mag_net", "mag_net_err", "truth_mag")
+    stars = stars[stars["mag_net_err"] > 0] if len(stars) else stars
     if stars.empty:
         return {}
     label = "magnitude of the refinement step"
@@ -116,33 +126,13 @@ def refined(table: pd.DataFrame, dataset: str, method: str, seed: int, record: M
     def share(member: np.ndarray, level: float) -> Estimate:
         return metrics.coverage(truth[member], mean[member], sigma[member], level)
 
-    found = scores.pulls(stars, truth - mean, sigma, "net_mag_pull", label, seed)
-    return found | scores.coverage(stars, share, "net_coverage", f"{label}: share inside the {{}} interval")
+    found = sample.pulls(stars, truth - mean, sigma, "net_mag_pull", label)
+    return found | scores.coverage(stars, share, "net_coverage_{}", f"{label}: share inside the {{}} interval")
 
 
 def _values(stars: pd.DataFrame) -> list[np.ndarray]:
     """Return truth, measurement and its error, (N,) each, mag."""
-    return [stars[name].to_numpy(dtype=float) for name in ("truth_mag", "mag", "mag_err")]
-
-
-def _whole(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, limit: np.ndarray, seed: int) -> dict[str, Score]:
-    """CRPS, sharpness and PIT of all stars."""
-    values, n = calibration_metrics.crps(truth, mean, sigma), len(truth)
-    best = INVERSE_ROOT_PI * limit
-    sharp = metrics.bootstrap(calibration_metrics.sharpness, sigma, seed=seed)
-    sharpest = float(calibration_metrics.sharpness(limit))
-    found = {
-        "crps": Score(_mean(values, seed), "CRPS, mean", "mag", float(np.mean(best))),
-        "sharpness": Score(sharp, "sharpness, root of the mean σ²", "mag", sharpest),
-    }
-    if np.isfinite(best).all():
-        found["crps_over_limit"] = Score(_ratio(values, best, seed), "CRPS over that of a perfect measurement", "", 1.0)
-    bins = calibration_metrics.PIT_BINS
-    if n >= 5 * bins:
-        chi2, p = calibration_metrics.uniformity(calibration_metrics.pit(truth, mean, sigma))
-        found["pit_chi2"] = Score(Estimate(chi2, n=n), f"PIT in {bins} bins: χ² per degree of freedom", "", 1.0)
-        found["pit_p"] = Score(Estimate(p, n=n), "PIT: probability of so large a χ² if σ is right")
-    return found
+    return [stars[name].to_numpy(dtype=float) for name in NEEDED]
 
 
 def _scatter_and_coverage(
@@ -160,10 +150,6 @@ def _scatter_and_coverage(
     return found
 
 
-def _mean(values: np.ndarray, seed: int) -> Estimate:
-    return metrics.bootstrap(np.mean, values, seed=seed)
-
-
 def _ratio(values: np.ndarray, to: np.ndarray, seed: int) -> Estimate:
     """Mean of `values` over mean of the absolute values of `to`."""
     return metrics.bootstrap(
@@ -172,11 +158,10 @@ def _ratio(values: np.ndarray, to: np.ndarray, seed: int) -> Estimate:
 
 
 def _area(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, seed: int) -> Estimate:
-    """Miscalibration area with a bootstrap interval; the toolbox takes flat arrays only, hence the loop."""
-    value, n = metrics.miscalibration_area(truth, mean, sigma), truth.size
+    """Miscalibration area with the interval of a bootstrap that draws star by star."""
+    value, n = calibration_metrics.miscalibration_area(truth, mean, sigma), truth.size
     if n < 5:
         return Estimate(value, n=n)
     draws = np.random.default_rng(seed).integers(0, n, (200, n))
-    areas = [metrics.miscalibration_area(truth[i], mean[i], sigma[i]) for i in draws]
-    low, high = np.quantile(areas, [(1 - metrics.LEVEL) / 2, (1 + metrics.LEVEL) / 2])
-    return Estimate(value, float(low), float(high), n)
+    areas = [calibration_metrics.miscalibration_area(truth[i], mean[i], sigma[i]) for i in draws]
+    return Estimate(value, *metrics.central(areas), n)

@@ -4,14 +4,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pnet.common.errors import DataError, MissingError, PNetError
 from pnet.common.files import read_json
-from pnet.evaluation import contaminants
 from pnet.frame import Frame
 from pnet.sdss.catalogue import load_field
 from pnet.sdss.files import Report, fetch
@@ -21,6 +21,7 @@ from pnet.simulation.frame_file import read_frame
 from pnet.simulation.recipe import Recipe
 from pnet.sky import catalogue, limits
 
+CONTRAST = 2.5  # mag; on frames with faint stars a neighbour fainter by more, a tenth of the light, excludes no star
 PSFAt = Callable[[Frame, float, float], limits.EffectivePSF]  # of the frame, at (x, y) in px
 
 
@@ -63,18 +64,13 @@ class Source:
             yield read
 
 
-def read_simulated(path: str | os.PathLike) -> tuple[Frame, pd.DataFrame]:
-    """Read a simulated frame and mark the stars that count."""
+def read_simulated(path: str | os.PathLike, contrast: float = np.inf) -> tuple[Frame, pd.DataFrame]:
+    """Read a simulated frame and mark the stars that count, see `catalogue.mark_counted` for `contrast`."""
     frame, truth = read_frame(path)
-    return frame, catalogue.mark_counted(truth, frame)
+    return frame, catalogue.mark_counted(truth, frame, contrast=contrast)
 
 
-def read_realistic(path: str | os.PathLike) -> tuple[Frame, pd.DataFrame]:
-    """Read a simulated frame with galaxies and faint stars and mark the stars that count (`contaminants`)."""
-    frame, truth = read_frame(path)
-    return frame, contaminants.mark_counted(truth, frame)
-
-
+read_realistic = partial(read_simulated, contrast=CONTRAST)  # with galaxies and faint stars
 # Kind of field, split and reader. On validation frames recalibrations and thresholds are fitted.
 SIMULATED = {
     "simulation": (datasets.PAPER, "test", read_simulated),

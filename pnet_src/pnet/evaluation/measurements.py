@@ -22,11 +22,12 @@ from pnet.stars import weights
 
 DATASETS = ("simulation", "realistic", "validation", "sdss", "coadd")
 STUDIES = ("coadd", "repeat")  # which `python -m studies` measures
-METHODS = ("pnet", "sextractor", "sextractor_default", "sep", "psfex", "photutils")
+NETWORKS = ("pnet",)  # methods that are networks
+METHODS = (*NETWORKS, "sextractor", "sextractor_default", "sep", "psfex", "photutils")
 FLOOR = 0.01  # detections are recorded down to this confidence, so that every threshold can be studied later
-# Confidence from which on a method's detections count in tables: the paper's 0.3 for PNet; a classical
+# Confidence from which on a method's detections count in tables: the paper's 0.3 for networks; a classical
 # program has made its decision with its own detection threshold.
-THRESHOLDS = {"pnet": 0.3} | dict.fromkeys(METHODS[1:], 0.0)
+THRESHOLDS = dict.fromkeys(METHODS, 0.0) | dict.fromkeys(NETWORKS, 0.3)
 COLUMNS = (
     *("dataset", "frame", "method", "status"),
     *matching.TRUTH_COLUMNS,
@@ -68,7 +69,7 @@ def evaluate(
         for method, measurer in measurers.items():
             with naming(f"frame {frame.name}: {method} failed"):
                 detections = measurer(frame)
-                if method == "pnet" and "confidence" in detections:
+                if method in NETWORKS and "confidence" in detections:
                     detections = detections[detections["confidence"] >= FLOOR]
                 rows = matching.compare(truth, detections, frame.shape, mask=frame.mask)
             # sources come first, in the order of the truth; unmatched detections have no limit

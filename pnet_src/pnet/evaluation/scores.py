@@ -4,9 +4,9 @@ The scores themselves are by subject: `detections`, `photometry`, `positions`, `
 """
 
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import pandas as pd
 from pnet.common import metrics
 from pnet.common.errors import ConfigError
 from pnet.common.metrics import Estimate
-from pnet.evaluation.measurements import THRESHOLDS
+from pnet.evaluation.measurements import NETWORKS, THRESHOLDS
 from pnet.sky import matching, zero_point
 
 SIMULATED = ("simulation", "realistic", "validation")  # where the truth is the truth
@@ -40,6 +40,82 @@ class Score:
     limit: float = np.nan
 
 
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """What one method measured on one data set: all that a score may depend on.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        As from `rows`.
+    dataset, method : str
+        Of `measurements.DATASETS` and `measurements.METHODS`.
+    seed : int
+        Of the bootstrap intervals.
+    record : mapping
+        The JSON beside the measurements, of which ``engine``, what made the frames (`datasets.ENGINES`), and
+        ``confidence_calibration``, from the card of the detection net that measured, are used.
+    """
+
+    rows: pd.DataFrame
+    dataset: str
+    method: str
+    seed: int = 0
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def selected(self) -> pd.DataFrame:
+        """The rows as from `select`."""
+        return select(self.rows, self.dataset, self.method)
+
+    def stars(self, *needed: str) -> pd.DataFrame:
+        """Return the `matched` stars of `selected`."""
+        return matched(self.selected, *needed)
+
+    @property
+    def network(self) -> bool:
+        """Whether the method is a network, so that nothing is taken off its measurements but a zero point."""
+        return self.method in NETWORKS
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the truth is the truth."""
+        return self.dataset in SIMULATED
+
+    def mean_limit(self, stars: pd.DataFrame, quantity: str) -> float:
+        """Return the mean bound of stars, NaN where it does not bound the difference from the truth (`BOUNDED`)."""
+        return float(stars[f"limit_{quantity}"].mean()) if self.dataset in BOUNDED else np.nan
+
+    def over_limit(
+        self, stars: pd.DataFrame, delta: np.ndarray, quantity: str, label: str, key: str = "{}"
+    ) -> dict[str, Score]:
+        """Return scatter over the limit, robust and plain, and bias, per magnitude bin and pooled.
+
+        Only where the truth is the truth: SDSS catalogue values come from the same pixels as ours, so their noise is
+        shared and the bound does not apply to the difference. `delta`, (N,), are errors of the stars' `quantity`,
+        "mag", "x" or "y". Titles begin with the label; ``<quantity>_over_limit`` and the like fill the `key`, and the
+        bin follows.
+        """
+        if not self.simulated:
+            return {}
+        known = np.isfinite(stars[f"limit_{quantity}"]).to_numpy()
+        stars, delta, unit = stars[known], delta[known], "mag" if quantity == "mag" else "px"
+        bound, found = stars[f"limit_{quantity}"].to_numpy(), {}
+        for suffix, what in (("", "scatter"), ("_plain", "standard deviation")):
+            ratio = partial(metrics.scatter_over_limit, seed=self.seed, robust=not suffix)
+            name, title = key.format(f"{quantity}_over_limit{suffix}"), f"{label}: {what} / limit"
+            found |= by_bin(stars, lambda i, ratio=ratio: ratio(delta[i], bound[i]), name, title, limit=1.0)
+        name, title, more = key.format(f"{quantity}_bias"), f"{label}: median error", {"unit": unit, "limit": 0.0}
+        return found | by_bin(stars, lambda i: metrics.bias(delta[i], seed=self.seed), name, title, **more)
+
+    def pulls(
+        self, stars: pd.DataFrame, delta: np.ndarray, sigma: np.ndarray, key: str, label: str
+    ) -> dict[str, Score]:
+        """Return the standard deviation of error / σ per magnitude bin and pooled: ``<key>.<bin>``."""
+        title = f"{label}: standard deviation of error / σ"
+        return by_bin(stars, lambda i: metrics.pull(delta[i], sigma[i], seed=self.seed), key, title, limit=1.0)
+
+
 def rows(table: pd.DataFrame, dataset: str, method: str) -> pd.DataFrame:
     """Return the rows of one method on one data set."""
     return table[(table["dataset"] == dataset) & (table["method"] == method)]
@@ -59,11 +135,11 @@ def select(table: pd.DataFrame, dataset: str, method: str) -> pd.DataFrame:
     frame (SExtractor + PSFEx, photutils), so are its normalisation and its centre: then each frame's own offset is
     taken off if five of its stars or more are matched, else that of all frames. On SDSS every method's magnitudes get
     the photometric calibration of section 3.3.3, each star from the other reference stars of its frame, with a zero
-    point that is a polynomial in x and y (`mae_one_zero_point` tells what one for the whole frame gives). PNet's
-    positions, and its magnitudes on the simulation, stay as they are.
+    point that is a polynomial in x and y (`mae_one_zero_point` tells what one for the whole frame gives). A
+    network's positions, and its magnitudes on the simulation, stay as they are.
     """
     chosen = working(table, dataset, method)
-    if method != "pnet":
+    if method not in NETWORKS:
         chosen = remove_offset(chosen, per_frame=method in PER_FRAME)
     return calibrated(chosen) if dataset in CALIBRATED else chosen
 
@@ -141,11 +217,6 @@ def ranges() -> list[tuple[float, float, str]]:
     return bins + [(*pool, f"{pool[0]:g}-{pool[1]:g}") for pool in POOLS]
 
 
-def mean_limit(stars: pd.DataFrame, quantity: str, dataset: str) -> float:
-    """Return the mean bound of stars, NaN where it does not bound the difference from the truth (`BOUNDED`)."""
-    return float(stars[f"limit_{quantity}"].mean()) if dataset in BOUNDED else np.nan
-
-
 def within(stars: pd.DataFrame, low: float, high: float) -> np.ndarray:
     """Return which stars have low ≤ mag < high, by their true magnitude."""
     return stars["truth_mag"].between(low, high, inclusive="left").to_numpy()
@@ -166,49 +237,18 @@ def by_bin(
     }
 
 
-def over_limit(
-    stars: pd.DataFrame, delta: np.ndarray, quantity: str, key: str, label: str, dataset: str, seed: int, variant=""
-) -> dict[str, Score]:
-    """Return scatter over the limit, robust and plain, and bias, per magnitude bin and pooled.
-
-    Only where the truth is the truth: SDSS catalogue values come from the same pixels as ours, so their
-    noise is shared and the bound does not apply to the difference. `delta`, (N,), are errors of the stars' `quantity`,
-    "mag", "x" or "y". Keys are ``<key>_over_limit<variant>.<bin>`` and the like; titles begin with the label.
-    """
-    if dataset not in SIMULATED:
-        return {}
-    known = np.isfinite(stars[f"limit_{quantity}"]).to_numpy()
-    stars, delta, unit = stars[known], delta[known], "mag" if quantity == "mag" else "px"
-    bound, found = stars[f"limit_{quantity}"].to_numpy(), {}
-    for suffix, what in (("", "scatter"), ("_plain", "standard deviation")):
-        ratio = partial(metrics.scatter_over_limit, seed=seed, robust=not suffix)
-        name, title = f"{key}_over_limit{suffix}{variant}", f"{label}: {what} / limit"
-        found |= by_bin(stars, lambda i, ratio=ratio: ratio(delta[i], bound[i]), name, title, limit=1.0)
-    more = {"unit": unit, "limit": 0.0}
-    name, title = f"{key}_bias{variant}", f"{label}: median error"
-    return found | by_bin(stars, lambda i: metrics.bias(delta[i], seed=seed), name, title, **more)
-
-
-def pulls(
-    stars: pd.DataFrame, delta: np.ndarray, sigma: np.ndarray, key: str, label: str, seed: int
-) -> dict[str, Score]:
-    """Return the standard deviation of error / σ per magnitude bin and pooled: ``<key>.<bin>``."""
-    title = f"{label}: standard deviation of error / σ"
-    return by_bin(stars, lambda i: metrics.pull(delta[i], sigma[i], seed=seed), key, title, limit=1.0)
-
-
 def coverage(
-    stars: pd.DataFrame, share: Callable[[np.ndarray, float], Estimate], key: str, title: str, variant: str = ""
+    stars: pd.DataFrame, share: Callable[[np.ndarray, float], Estimate], key: str, title: str
 ) -> dict[str, Score]:
-    """Return the shares inside error bars of all, bright and faint stars: ``<key>_68<variant>.bright``.
+    """Return the shares inside error bars of all, bright and faint stars.
 
-    The estimate is ``share(member, level)`` of the mask of one of `HALVES` and one of `LEVELS`, which stands in the
-    title for ``{}``.
+    The estimate is ``share(member, level)`` of the mask of one of `HALVES` and one of `LEVELS`, which stands in the key
+    and the title for ``{}``: ``<key>.bright``.
     """
     found = {}
     for level, (name, (low, high)) in itertools.product(LEVELS, HALVES.items()):
         what = f"{title.format(f'{100 * level:.0f} %')}, {low:g} ≤ mag < {high:g}"
-        found[f"{key}_{100 * level:.0f}{variant}.{name}"] = Score(
+        found[f"{key.format(f'{100 * level:.0f}')}.{name}"] = Score(
             share(within(stars, low, high), level), what, limit=level
         )
     return found

@@ -20,13 +20,13 @@ def mark_counted(
     frame: Frame,
     *,
     magnitudes: tuple[float, float] = MAGNITUDES,
-    isolation: float = ISOLATION,
+    contrast: float = np.inf,
 ) -> pd.DataFrame:
     """Return a copy of `table` with a column ``counted``.
 
-    A source counts if it is a star within `magnitudes`, at least `EDGE` pixels from the edge, with no other row of
-    `table` within `isolation` pixels, on a pixel that is not masked: the three criteria of the paper's section 2.
-    Whatever does not count is excluded: a detection on it is neither true nor false.
+    A source counts if it is a star within `magnitudes`, at least `EDGE` pixels from the edge, `isolated` among the rows
+    of `table`, on a pixel that is not masked: the three criteria of the paper's section 2. Whatever does not count is
+    excluded: a detection on it is neither true nor false.
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ def mark_counted(
     frame : Frame
     magnitudes : (float, float)
         Inclusive range.
-    isolation : float
-        Pixels.
+    contrast : float
+        See `isolated`.
 
     Raises
     ------
@@ -45,12 +45,24 @@ def mark_counted(
     """
     require(table, COLUMNS, f"catalogue of {frame.name}")
     x, y, mag = (table[name].to_numpy(float) for name in ("x", "y", "mag"))
-    alone = np.ones(len(table), dtype=bool)
-    if len(table) > 1:
-        distance, _ = cKDTree(np.column_stack([x, y])).query(np.column_stack([x, y]), k=2)
-        alone = distance[:, 1] >= isolation
     counted = (table["kind"] == "star").to_numpy() & (mag >= magnitudes[0]) & (mag <= magnitudes[1])
+    alone = isolated(x, y, mag, contrast)
     return table.assign(counted=counted & alone & on_chip(x, y, frame.shape, frame.mask))
+
+
+def isolated(x: np.ndarray, y: np.ndarray, mag: np.ndarray, contrast: float = np.inf) -> np.ndarray:
+    """Return which sources have no neighbour nearer than `ISOLATION` px that counts against them, (N,) bool.
+
+    Every neighbour does, or those less than `contrast` mag fainter: then a bright star excludes its faint neighbour and
+    is not excluded by it. `x`, `y` and `mag` are (N,), in px and mag.
+    """
+    alone = np.ones(len(x), dtype=bool)
+    places = np.column_stack([x, y])
+    pairs = cKDTree(places).query_pairs(ISOLATION, output_type="ndarray") if len(x) else np.zeros((0, 2), int)
+    pairs = pairs[np.hypot(*(places[pairs[:, 0]] - places[pairs[:, 1]]).T) < ISOLATION]
+    for one, other in (pairs.T, pairs.T[::-1]):
+        alone[one[~(mag[other] >= mag[one] + contrast)]] = False
+    return alone
 
 
 def on_chip(x: np.ndarray, y: np.ndarray, shape: tuple[int, int], mask: np.ndarray | None) -> np.ndarray:

@@ -29,7 +29,7 @@ class Calibration:
         Detections it was fitted on, and how many of them are stars.
     slope, intercept : float
     threshold : float, optional
-        Confidence that was chosen for fields with galaxies, see `pnet.evaluation.contaminants.choose_threshold`.
+        Confidence that was chosen for fields with galaxies, see `pnet.evaluation.detections.choose_threshold`.
     data : str
         What it was fitted on.
     """

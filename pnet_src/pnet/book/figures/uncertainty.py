@@ -9,7 +9,7 @@ from pnet.book.figures import panels, style
 from pnet.book.names import DATASET_NAMES
 from pnet.common import metrics
 from pnet.common.seeds import derive
-from pnet.evaluation import scores
+from pnet.evaluation import calibration_metrics, scores
 
 BAND = 1.96  # σ of the 95 % interval
 
@@ -57,8 +57,8 @@ def _calibration(ax: Axes, truth: np.ndarray, mean: np.ndarray, sigma: np.ndarra
     if usable.any():
         expected, observed = toolbox.get_proportion_lists_vectorized(mean[usable], raw[usable], truth[usable])
         ax.plot(expected, observed, ":", color=style.COLOURS["sextractor"], label="before")
-    area = metrics.miscalibration_area(truth, mean, sigma)
-    floor = metrics.miscalibration_floor(len(truth), seed=seed)
+    area = calibration_metrics.miscalibration_area(truth, mean, sigma)
+    floor = calibration_metrics.miscalibration_floor(len(truth), seed=seed)
     text = f"{len(truth)} stars\nmiscalibration\narea {area:.3f}\n(perfect: {floor:.3f})"
     style.note(ax, text, "lower right", fontsize=9)
     ax.legend(loc="upper left", fontsize=9)
