@@ -345,21 +345,22 @@ class TestMirror:
     def test_the_step_leaves_a_record(self, manifest, folder, tmp_path, monkeypatch):
         monkeypatch.setenv("PNET_DATA", str(tmp_path / "data"))
         output, options = tmp_path / "build", {"mirror": folder, "progress": False}
+        record = output / files.RECORD
         (folder / FRAME.format(run=1)).rename(folder / "away")
         with pytest.raises(MissingError):
             files.download(output, str(manifest.source), **options)
-        record = files.download(output, str(manifest.source), optional=True, **options)
-        assert record["available"] is False and "not there" in record["reason"]
+        told = files.download(output, str(manifest.source), optional=True, **options)
+        assert told["available"] is False and "not there" in told["reason"]
         monkeypatch.setenv("SDSS_MIRROR", "/does/not/exist")
         files.forget_unavailable(output)
-        assert files.record_path(output).exists()
+        assert record.exists()
         monkeypatch.setenv("SDSS_MIRROR", str(folder))
         files.forget_unavailable(output)
-        assert not files.record_path(output).exists()
+        assert not record.exists()
         (folder / "away").rename(folder / FRAME.format(run=1))
         assert files.download(output, str(manifest.source), **options)["available"]
         files.forget_unavailable(output)
-        assert files.record_path(output).exists()
+        assert record.exists()
 
 
 class TestManifest:

@@ -27,6 +27,7 @@ with warnings.catch_warnings():  # pooch wants notebook widgets for progress bar
 
 SERVER = "https://data.sdss.org/sas"
 COMMAND = "pnet sdss-download"
+RECORD = "sdss/download.json"  # of `download`, in the folder of a profile
 RETRIES = 3  # after a cut connection, a timeout, wrong bytes or an error of the server
 TIMEOUT = 30.0  # s without a byte, until an attempt counts as failed
 SLOWEST = 2000.0  # bytes/s; below this on the average of TIMEOUT or more a connection counts as dead
@@ -57,16 +58,13 @@ class Report:
         return self.root / wanted.path if wanted is not None and wanted.path in have else None
 
     def __str__(self) -> str:
-        total = len(self.present) + len(self.downloaded) + len(self.missing)
-        origin = f" from {self.source}" if self.source else ""
-        text = (
-            f"{self.manifest.name}: {total} files, {len(self.present)} were there, "
-            f"{len(self.downloaded)} came{origin}, {len(self.missing)} missing"
-        )
-        for reason in dict.fromkeys(reason for _, reason in self.missing):
-            names = [
-                file.path + ("" if file.required else " (optional)") for file, why in self.missing if why == reason
-            ]
+        there, new, missing = len(self.present), len(self.downloaded), len(self.missing)
+        text = f"{self.manifest.name}: {there + new + missing} files, {there} were there, {new} came"
+        text += f"{f' from {self.source}' if self.source else ''}, {missing} missing"
+        by_reason: dict[str, list[str]] = {}
+        for file, reason in self.missing:
+            by_reason.setdefault(reason, []).append(file.path + ("" if file.required else " (optional)"))
+        for reason, names in by_reason.items():
             more = f" and {len(names) - 3} more" if len(names) > 4 else ""
             text += f"\n  {reason}: {', '.join(names[: 3 if more else 4])}{more}"
         return text
@@ -81,11 +79,11 @@ def find_source(mirror: str | os.PathLike | None = None) -> str | Path:
     ConfigError
         If the mirror is a folder that does not exist or is no ``sas`` tree.
     """
-    text = os.fspath(mirror) if mirror is not None else os.environ.get("SDSS_MIRROR", "")
-    if "://" in text and not text.startswith(("http://", "https://")):
-        raise ConfigError(f"SDSS_MIRROR is {text!r}; a URL must start with http:// or https://")
-    if not text or "://" in text:
+    text = os.environ.get("SDSS_MIRROR", "") if mirror is None else os.fspath(mirror)
+    if not text or text.startswith(("http://", "https://")):
         return text.rstrip("/") or SERVER
+    if "://" in text:
+        raise ConfigError(f"SDSS_MIRROR is {text!r}; a URL must start with http:// or https://")
     folder = find_folder(text, "SDSS_MIRROR")
     if not any(folder.glob("dr[0-9]*")):
         inside = "; it holds a folder named sas, take that" if (folder / "sas").is_dir() else ""
@@ -102,10 +100,9 @@ def find_folder(text: str, name: str) -> Path:
         If there is no such folder; `name` is the parameter that names it.
     """
     folder = Path(text).expanduser()
-    for candidate in (folder, paths.ROOT / folder):
-        if candidate.is_dir():
-            return candidate
-    raise ConfigError(f"{name} is {text!r}, and there is no such folder")
+    if not folder.is_dir() and not (folder := paths.ROOT / folder).is_dir():
+        raise ConfigError(f"{name} is {text!r}, and there is no such folder")
+    return folder
 
 
 def obstacle(mirror: str | os.PathLike | None = None, timeout: float = PATIENCE) -> str:
@@ -164,8 +161,7 @@ def fetch(
     root : path, optional
         ``paths.data_root() / "sdss"`` by default.
     mirror : path or str, optional
-        Folder or URL of a ``sas`` tree; ``SDSS_MIRROR``, else the SDSS server, by default. With a mirror nothing
-        else is asked.
+        See `find_source`; with a mirror nothing else is asked.
     roles, fields : iterable of str, optional
         Only these.
     progress : bool
@@ -194,10 +190,8 @@ def fetch(
 def _have(file: File, report: Report) -> bool:
     """Tell whether the file lies there whole; a file of unknown hash is locked when it does."""
     path = report.root / file.path
-    if not path.is_file():
-        return False
-    if file.sha256 is not None:
-        return sha256(path) == file.sha256
+    if not path.is_file() or file.sha256 is not None:
+        return path.is_file() and sha256(path) == file.sha256
     try:
         fits_file.open_fits(path)
     except DataError:
@@ -247,54 +241,29 @@ def _download(wanted: list[File], mirror: str | os.PathLike | None, report: Repo
                 report.manifest.lock(file, report.root / file.path)
 
 
-class _Watch:
-    """Stands in for pooch's progress bar and ends a download that trickles, which would never time out."""
-
-    total = 0
-
-    def __init__(self):
-        self.start, self.received = time.monotonic(), 0
-
-    def update(self, size: int) -> None:
-        self.received += size
-        seconds = time.monotonic() - self.start
-        if seconds > TIMEOUT and self.received < SLOWEST * seconds:
-            raise requests.Timeout
-
-    def reset(self) -> None:
-        """Nothing: pooch fills its bar up at the end."""
-
-    close = reset
-
-
-def _downloader() -> pooch.HTTPDownloader:
-    return pooch.HTTPDownloader(progressbar=_Watch(), chunk_size=CHUNK, timeout=TIMEOUT, headers=AGENT)
-
-
-def _get(url: str, output_file: str, store: pooch.Pooch) -> None:
+def _get(url: str, output_file: str, store: pooch.Pooch | None) -> None:
     """Download or copy for pooch; what is not there, and what is no FITS file, is told apart from a failure."""
-    try:
-        if "://" in url:
-            _downloader()(url, output_file, store)
-        else:
-            shutil.copyfile(url, output_file)
-    except requests.HTTPError as error:
-        if error.response.status_code in ABSENT:
-            raise FileNotFoundError(url) from error
-        raise
-    if store.registry[url.removeprefix(store.base_url)] is None:  # of unknown hash: it may be an error page
+    if "://" not in url:
+        shutil.copyfile(url, output_file)
+    else:
+        start = time.monotonic()
+        with requests.get(url, stream=True, timeout=TIMEOUT, headers=AGENT) as answer, open(output_file, "wb") as file:
+            if answer.status_code in ABSENT:
+                raise FileNotFoundError(url)
+            answer.raise_for_status()
+            for chunk in answer.iter_content(CHUNK):
+                file.write(chunk)
+                seconds = time.monotonic() - start
+                if seconds > TIMEOUT and file.tell() < SLOWEST * seconds:
+                    raise requests.Timeout  # what trickles would never time out
+    if store and store.registry[url.removeprefix(store.base_url)] is None:  # of unknown hash: it may be an error page
         fits_file.fits_from_bytes(Path(output_file).read_bytes(), Path(url).name)
 
 
 def retrieve(url: str, target: Path, digest: str) -> None:
     """Download one file from an address of its own to `target`, if its SHA-256 is `digest`; raise as pooch does."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    pooch.retrieve(url, f"sha256:{digest}", target.name, target.parent, downloader=_downloader())
-
-
-def record_path(output: str | os.PathLike) -> Path:
-    """Return the record that :func:`download` writes for a profile."""
-    return paths.folder_of(output) / "sdss" / "download.json"
+    pooch.retrieve(url, f"sha256:{digest}", target.name, target.parent, downloader=_get)
 
 
 def download(
@@ -305,21 +274,10 @@ def download(
     optional: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Fetch the files of a manifest; write and return what ``<output>/sdss/download.json`` tells.
+    """Fetch the files of a manifest (see `fetch`); write `RECORD` into `output`, the folder of a profile, and return
+    what it tells: ``available``, ``manifest``, ``reason`` (why not) and, where available, ``report``.
 
-    Parameters
-    ----------
-    output : path
-        Folder of the profile, as in ``build/standard``.
-    manifest, mirror, progress
-        As in :func:`fetch`.
-    optional : bool
-        Where files cannot be had, record why instead of raising: pages then show released results.
-
-    Returns
-    -------
-    dict
-        ``available``, ``manifest``, ``reason`` (why not) and, where available, ``report``.
+    With `optional` files that cannot be had are recorded instead of raised: pages then show released results.
     """
     record: dict[str, Any] = {"available": True, "manifest": manifest, "reason": ""}
     try:
@@ -328,12 +286,12 @@ def download(
         if not optional:
             raise
         record |= {"available": False, "reason": str(error)}
-    write_json(record_path(output), record)
+    write_json(paths.folder_of(output) / RECORD, record)
     return record
 
 
 def forget_unavailable(output: str | os.PathLike) -> None:
     """Delete the record that SDSS files could not be had if they can be had now, so that Snakemake runs the step."""
-    path = record_path(output)
+    path = paths.folder_of(output) / RECORD
     if path.is_file() and not read_json(path).get("available") and not obstacle(timeout=3.0):
         path.unlink()

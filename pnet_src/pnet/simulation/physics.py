@@ -74,19 +74,17 @@ def measure(frames: Iterable[tuple[Frame, pd.DataFrame]], recipe: Recipe) -> pd.
     stars, pixels = [], []
     for frame, truth in frames:
         light = far_light(frame, truth, recipe)
-        stars.append(_measure_stars(frame, truth, recipe, light))
+        stars += _measure_stars(frame, truth, recipe, light)
         pixels.append(_measure_sky(frame, truth, light))
-    stars = pd.concat(stars, ignore_index=True) if stars else pd.DataFrame()
-    pixels = pd.DataFrame(pixels)
-    if stars.empty or not pixels["n"].sum():
+    stars, pixels = pd.DataFrame(stars), pd.DataFrame(pixels)
+    if stars.empty or not (n := int(pixels["n"].sum())):
         raise DataError("the check needs at least one frame with an isolated star of 13.5–17.5 mag and with empty sky")
     rows = [("flux", "", *_mean(stars["flux"], np.hypot(stars["flux_error"], FLUX_FLOOR)), 1.0)]
     for axis in ("x", "y"):
-        shift, error = stars[axis].to_numpy(), stars[f"{axis}_error"].to_numpy()
+        shift, error = stars[axis], stars[f"{axis}_error"]
         rows.append((axis, "", *_mean(shift, np.hypot(error, POSITION_FLOOR)), 0.0))
         rows.append((f"{axis}_excess", "", *_excess(shift, error), 0.0))
     rows += [("profile", f"{inner}–{outer} px", *_ring(stars, inner)) for inner, outer in RINGS]
-    n = int(pixels["n"].sum())
     sky, error, variance = (pixels[name] * (pixels["n"] / n) for name in ("sky", "sky_error", "variance"))
     rows.append(("sky", "", sky.sum(), np.sqrt((error**2).sum()), n, 1.0))
     rows.append(("variance", "", variance.sum(), np.sqrt(2 / n), n, 1.0))
@@ -116,10 +114,10 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     return both[["quantity", "bin", "deviation_a", "deviation_b", "difference", "error", "tolerance", "unit", "ok"]]
 
 
-def _measure_stars(frame: Frame, truth: pd.DataFrame, recipe: Recipe, light: np.ndarray) -> pd.DataFrame:
+def _measure_stars(frame: Frame, truth: pd.DataFrame, recipe: Recipe, light: np.ndarray) -> list[dict[str, float]]:
     """Fit every isolated bright star of a frame at its true position; `light` is the frame's `far_light`.
 
-    The columns are seeing; flux (over truth), x and y (offset from truth, px) with ``_error``; for each of `RINGS` by
+    The keys are seeing; flux (over truth), x and y (offset from truth, px) with ``_error``; for each of `RINGS` by
     its inner radius share_r (light above the fitted background, over the true flux), model_r and noise_r.
     """
     spline, _, own = _star(_header(frame, "SEEING"), frame.pixel_scale, recipe.optics, recipe.aureole)
@@ -145,12 +143,11 @@ def _measure_stars(frame: Frame, truth: pd.DataFrame, recipe: Recipe, light: np.
         radius = np.hypot(offset + column - star.x, (offset + row - star.y)[:, None])
         for inner, outer in RINGS:
             ring = (radius >= inner) & (radius < outer)
-            noise = np.hypot(np.sqrt(variance[ring].sum()), ring.sum() * error[3])
             measured[f"share_{inner}"] = (data[ring] - background).sum() / star.flux
             measured[f"model_{inner}"] = profile[ring].sum()
-            measured[f"noise_{inner}"] = noise / star.flux
+            measured[f"noise_{inner}"] = np.hypot(np.sqrt(variance[ring].sum()), ring.sum() * error[3]) / star.flux
         rows.append(measured)
-    return pd.DataFrame(rows)
+    return rows
 
 
 def _measure_sky(frame: Frame, truth: pd.DataFrame, light: np.ndarray) -> dict[str, float]:
@@ -216,12 +213,12 @@ def radial_profile(frames: Iterable[tuple[Frame, pd.DataFrame]], recipe: Recipe)
         seeing (arcsec), radius (px, middle of the annulus), area (px), value, error, expected (light per pixel over
         the star's total), n (stars).
     """
-    found = [_measure_stars(frame, truth, recipe, far_light(frame, truth, recipe)) for frame, truth in frames]
-    stars = pd.concat(found, ignore_index=True) if found else pd.DataFrame()
-    if stars.empty:
+    stars, rows = [], []
+    for frame, truth in frames:
+        stars += _measure_stars(frame, truth, recipe, far_light(frame, truth, recipe))
+    if not stars:
         raise DataError("the frames hold no isolated unsaturated star of 13.5–17.5 mag")
-    rows = []
-    for seeing, group in stars.groupby("seeing"):
+    for seeing, group in pd.DataFrame(stars).groupby("seeing"):
         for inner, outer in RINGS:
             area = np.pi * (outer**2 - inner**2)
             value, error, n, model = _ring(group, inner)
@@ -259,7 +256,7 @@ def _mean(values, errors) -> tuple[float, float, int]:
     return mean, max(stated, seen) if len(values) > 1 else stated, len(values)
 
 
-def _excess(shifts: np.ndarray, errors: np.ndarray) -> tuple[float, float, int]:
+def _excess(shifts: pd.Series, errors: pd.Series) -> tuple[float, float, int]:
     """Return the scatter that the errors do not explain, its standard error and the number of values.
 
     The mean of shift² − error², weighted by what a single value tells (2 error⁴, with a floor), is a variance; its
