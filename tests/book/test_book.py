@@ -7,13 +7,13 @@ import nbformat
 import numpy as np
 import pytest
 from notebook_files import write_notebook
+from pixel_psf import pixel_psf
 
 from pnet.book import execute, notebooks, profiles, site, tables
 from pnet.common import paths
 from pnet.common.errors import DataError, MissingError
 from pnet.common.files import write_json
 from pnet.simulation.recipe import Conditions, Recipe
-from pnet.sky import psf
 
 ROOT = paths.ROOT
 
@@ -161,7 +161,7 @@ def test_table_of_the_limit_is_the_librarys():
     recipe = Recipe.load()
     noise = np.mean(recipe.read_noise)
     conditions = Conditions(tables.SEEING, recipe.sky_mag[0], recipe.gain[2], noise)
-    light = psf.pixel_psf(tables.SEEING, recipe.pixel_scale, 0.1, 0.2, 41)
+    light = pixel_psf(tables.SEEING, recipe.pixel_scale, 0.1, 0.2, 41)
     for magnitude, _, sigma in rows:
         flux = float(conditions.flux(float(magnitude)))
         information = (light**2 / (flux * light + conditions.sky + noise**2)).sum()

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from pixel_psf import pixel_psf
 
 from pnet.frame import Frame
 from pnet.sky import background
-from pnet.sky.psf import pixel_psf
 
 
 def frame_of(image, mask=None, gain=4.0):

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pixel_psf import pixel_psf
 
 from pnet.common.errors import ConfigError
 from pnet.frame import Frame
 from pnet.simulation.recipe import Recipe
-from pnet.sky.psf import pixel_psf
 from pnet.sky.stamps import gaussian_flux, gaussian_moments, gaussian_width
 from pnet.stars import cutouts, elbo, inputs, network, predict
 from pnet.training.stars import RenderedStamps

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pixel_psf import pixel_psf
 
 from pnet.frame import Frame
-from pnet.sky.psf import pixel_psf
 from pnet.stars import refine as refinement
 from pnet.stars.error_scale import ErrorScale, Scales
 from pnet.stars.network import BayesianPhotometryNet, refiner_config

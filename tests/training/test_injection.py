@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pixel_psf import pixel_psf
 
 from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.detection.network import STRIDE
 from pnet.detection.targets import make_targets
 from pnet.frame import Frame
 from pnet.simulation.recipe import Recipe
-from pnet.sky.psf import pixel_psf
 from pnet.sky.stamps import aperture_flux, gaussian_width
 from pnet.training import injection, real_sky
 from pnet.training.fields import add_stars

@@ -22,7 +22,7 @@ from pnet.evaluation import scores
 from pnet.evaluation.goals import Goal
 from pnet.evaluation.ledger import Entry, Ledger, paper_values
 from pnet.simulation import recipe
-from pnet.sky import limits, psf
+from pnet.sky import limits
 from pnet.stars import network as stars
 
 NO_VALUE = "–"
@@ -329,7 +329,7 @@ def limit(output: Path) -> str:
     fields = recipe.Recipe.load()
     noise = float(np.mean(fields.read_noise))
     conditions = recipe.Conditions(SEEING, fields.sky_mag[0], fields.gain[2], noise)
-    light = limits.EffectivePSF.from_function(lambda x, y, size: psf.pixel_psf(SEEING, fields.pixel_scale, x, y, size))
+    light = limits.simulated(SEEING, fields.pixel_scale)
     # averaged over where in a pixel the star lies
     phase = (np.arange(4) + 0.5) / 4
     x, y = (grid.ravel() for grid in np.meshgrid(phase, phase))

@@ -19,6 +19,7 @@ from pnet.evaluation import scores
 from pnet.evaluation.scores import Sample, Score
 from pnet.sky import limits
 
+SKYMAKER_ENGINES = ("frames", "skymaker")  # of `datasets.ENGINES`, those whose frames SkyMaker made
 RADII = (0.1, 0.15, 0.21)  # px; section 4.1 and Fig. 8
 POSITIONS = (  # key, suffix of columns, words
     ("{}", "", ""),
@@ -61,7 +62,7 @@ def error_bars(sample: Sample) -> dict[str, Score]:
         if stars.empty:
             continue
         variants = [(key, words, errors)]
-        if sample.simulated and sample.record.get("engine") in limits.SKYMAKER_ENGINES:
+        if sample.simulated and sample.record.get("engine") in SKYMAKER_ENGINES:
             places = {axis: limits.skymaker_displacement(stars[f"truth_{axis}"].to_numpy()) for axis in "xy"}
             moved = {axis: errors[axis] - places[axis] for axis in "xy"}
             variants.append((f"{key}_placed", f"{words}, about where SkyMaker put the light", moved))

@@ -20,7 +20,7 @@ from pnet.common.errors import DataError
 from pnet.frame import Frame
 from pnet.simulation import renderer
 from pnet.simulation.recipe import Conditions, Recipe
-from pnet.sky.psf import FIELD, OVERSAMPLING, Aureole, Optics, pixel_psf, psf_map
+from pnet.sky.psf import FIELD, OVERSAMPLING, Aureole, Optics, psf_map
 
 HALF = 20  # px; stamps are 41 px wide
 REACH = FIELD // 2 - 4  # px; as far as the PSF map goes
@@ -301,7 +301,9 @@ def _star(
     table = psf_map(seeing, pixel_scale, optics, aureole)
     middle, reach = table.shape[0] // 2, (HALF + 2) * OVERSAMPLING
     near, axis = slice(middle - reach, middle + reach + 1), np.arange(-reach, reach + 1) / OVERSAMPLING
-    whole = pixel_psf(seeing, pixel_scale, size=2 * REACH + 1, optics=optics, aureole=None)
+    reach = REACH * OVERSAMPLING
+    far = slice(middle - reach, middle + reach + 1, OVERSAMPLING)
+    whole = psf_map(seeing, pixel_scale, optics)[far, far]
     own = whole if aureole is None else signal.fftconvolve(whole, aureole.kernel(), mode="same")
     stamp = slice(REACH - HALF, REACH + HALF + 1)
     return RectBivariateSpline(axis, axis, table[near, near]), whole, own[stamp, stamp]

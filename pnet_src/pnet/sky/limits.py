@@ -8,8 +8,8 @@ the sky to some 0.04 electrons a pixel, which changes no limit by 0.1 %.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,22 +19,19 @@ from pnet.common.errors import DataError
 from pnet.frame import Frame
 from pnet.sky import background, psf
 
-PARAMETERS = ["limit_x", "limit_y", "limit_flux"]
 STAMP = 41  # px; at 1.8" seeing and 0.396"/px half a side is 4.5 FWHM, so that the sky is well measured in it
 OVERSAMPLING = 10  # sub-pixel phases per px; the bound between two of them changes by less than 0.1 %
 MAG_PER_RELATIVE_FLUX = 2.5 / np.log(10)  # 1.0857
-SKYMAKER_ENGINES = ("frames", "skymaker")  # of `datasets.ENGINES`, those whose frames SkyMaker made
 CHUNK = 256  # stars at a time: keeps the derivative stamps near 20 MB
 CELL = 256.0  # px; a PSF that varies over the frame is evaluated once per cell of this size
 
 
-@dataclass(frozen=True)
-class EffectivePSF:
+class EffectivePSF(NamedTuple):
     """The share of a star's light that a unit pixel gets, as a function of the pixel's offset from the star.
 
     Parameters
     ----------
-    samples : ndarray, (K, K)
+    samples : ndarray, (K, K), float64
         Value at offset ((column, row) − K // 2) / oversampling px; K odd. The samples at a distance of
         one pixel from each other sum to the share of light inside.
     oversampling : int
@@ -43,35 +40,6 @@ class EffectivePSF:
 
     samples: np.ndarray
     oversampling: int
-
-    def __post_init__(self):
-        samples = np.asarray(self.samples, dtype=float)
-        if samples.ndim != 2 or samples.shape[0] != samples.shape[1] or samples.shape[0] % 2 == 0:
-            raise DataError(f"samples have shape {samples.shape}, a square of an odd number of samples is needed")
-        if not np.isfinite(samples).all() or not samples.sum() > 0:
-            raise DataError("samples must be finite with a positive sum")
-        object.__setattr__(self, "samples", samples)
-
-    @classmethod
-    def from_function(cls, pixel_psf: Callable[[float, float, int], np.ndarray], size: int = STAMP) -> "EffectivePSF":
-        """Interleave stamps of a star at every sub-pixel phase.
-
-        Parameters
-        ----------
-        pixel_psf : callable
-            ``pixel_psf(x_offset, y_offset, size)`` returns the (size, size) stamp, pixel-integrated and
-            normalised to the star's total flux, of a star at (x_offset, y_offset) px from the centre of
-            the middle pixel; `size` is odd.
-        """
-        # one pixel more on each side, since the samples around the outermost pixels reach half a pixel further
-        wide = size + 2
-        samples = np.empty((wide * OVERSAMPLING, wide * OVERSAMPLING))
-        for row, column in np.ndindex(OVERSAMPLING, OVERSAMPLING):
-            samples[row::OVERSAMPLING, column::OVERSAMPLING] = pixel_psf(
-                -column / OVERSAMPLING, -row / OVERSAMPLING, wide
-            )
-        whole = 2 * (wide // 2) * OVERSAMPLING + 1  # about the middle pixel's first sample
-        return cls(samples[:whole, :whole], OVERSAMPLING)
 
     @classmethod
     def from_pixels(cls, stamp: np.ndarray) -> "EffectivePSF":
@@ -133,55 +101,49 @@ def bound(
     slope_y, slope_x = np.gradient(light.samples, 1 / light.oversampling, edge_order=2)
     table = np.stack([light.samples, slope_x, slope_y])
     framed = None if unusable is None else np.pad(unusable, 1, constant_values=True)  # nothing off the frame is usable
-    sigma = np.full((len(x), len(PARAMETERS)), np.nan)
-    for first in range(0, len(x), CHUNK):
-        some = slice(first, first + CHUNK)
-        sigma[some] = _bound_chunk(
-            light, table, x[some], y[some], flux[some], sky[some], read_noise, saturation, framed
-        )
-    limit = pd.DataFrame(sigma, columns=PARAMETERS)
+    size = min(STAMP, light.size)
+    reach = np.arange(size) - size // 2
+    sigma = np.full((len(x), 3), np.nan)
+    for start in range(0, len(x), CHUNK):
+        some = slice(start, start + CHUNK)
+        places = [(at[some, None], np.rint(at[some, None]).astype(int)) for at in (x, y)]
+        # offsets of the pixels from the star, in samples
+        first = len(light.samples) // 2 + light.oversampling * reach
+        across, down = (first - np.rint(light.oversampling * (at - pixel)).astype(int) for at, pixel in places)
+        stamps = table[:, down[:, :, None], across[:, None, :]]
+        value, slope_x, slope_y = stamps.reshape(3, -1, size**2)
+        expected = flux[some, None] * value + sky[some, None]
+        # a PSF from a survey may dip below zero in its wings; the variance may not
+        weight = 1 / np.maximum(expected + read_noise**2, 1e-3)
+        weight[expected >= saturation] = 0
+        if framed is not None:
+            columns, rows = (
+                np.clip(pixel + reach + 1, 0, side - 1)
+                for (_, pixel), side in zip(places, framed.shape[::-1], strict=True)
+            )
+            weight[framed[rows[:, :, None], columns[:, None, :]].reshape(weight.shape)] = 0
+        # moving the star by +dx moves every pixel by −dx in the star's frame
+        jacobian = np.stack([-flux[some, None] * slope_x, -flux[some, None] * slope_y, value], axis=1)
+        sigma[some] = _errors(np.einsum("npk,nk,nqk->npq", jacobian, weight, jacobian, optimize=True), weight)
+    limit = pd.DataFrame(sigma, columns=["limit_x", "limit_y", "limit_flux"])
     return limit.assign(limit_mag=MAG_PER_RELATIVE_FLUX * limit["limit_flux"] / flux)
 
 
-def _bound_chunk(light, table, x, y, flux, sky, read_noise, saturation, framed) -> np.ndarray:
-    """Return (n, 3) standard deviations of x, y, flux; `table` holds the PSF and its slopes in x and y."""
-    size = min(STAMP, light.size)
-    reach, (column, row) = np.arange(size) - size // 2, (np.rint(at).astype(int)[:, None] for at in (x, y))
-    # offset of pixel (column + reach) from the star, in samples
-    first = table.shape[-1] // 2 + light.oversampling * reach
-    sample_x, sample_y = (
-        first - np.rint(light.oversampling * (at[:, None] - pixel)).astype(int) for at, pixel in ((x, column), (y, row))
-    )
-    value, slope_x, slope_y = (layer[sample_y[:, :, None], sample_x[:, None, :]].reshape(len(x), -1) for layer in table)
-    expected = flux[:, None] * value + sky[:, None]
-    # a PSF from a survey may dip below zero in its wings; the variance may not
-    weight = 1 / np.maximum(expected + read_noise**2, 1e-3)
-    weight[expected >= saturation] = 0
-    if framed is not None:
-        height, width = framed.shape
-        near_y, near_x = np.clip(row + reach + 1, 0, height - 1), np.clip(column + reach + 1, 0, width - 1)
-        weight[framed[near_y[:, :, None], near_x[:, None, :]].reshape(len(x), -1)] = 0
-    # moving the star by +dx moves every pixel by −dx in the star's frame
-    jacobian = np.stack([-flux[:, None] * slope_x, -flux[:, None] * slope_y, value], axis=1)
-    fisher = np.einsum("npk,nk,nqk->npq", jacobian, weight, jacobian, optimize=True)
+def _errors(fisher: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return (N, 3) standard deviations from Fisher matrices (N, 3, 3); NaN where too few pixels have a weight."""
     # unit diagonal before inversion: the parameters' units differ by many powers of ten
     scale = np.sqrt(np.einsum("npp->np", fisher))
-    result = np.full((len(x), len(PARAMETERS)), np.nan)
-    good = ((weight > 0).sum(axis=1) > len(PARAMETERS)) & (scale > 0).all(axis=1)
-    if good.any():
-        norm = fisher[good] / (scale[good, :, None] * scale[good, None, :])
-        solvable = np.linalg.cond(norm) < 1e10
-        chosen = np.flatnonzero(good)[solvable]
-        result[chosen] = np.sqrt(np.einsum("npp->np", np.linalg.inv(norm[solvable]))) / scale[chosen]
+    result = np.full(scale.shape, np.nan)
+    chosen = np.flatnonzero(((weight > 0).sum(axis=1) > scale.shape[1]) & (scale > 0).all(axis=1))
+    norm = fisher[chosen] / (scale[chosen, :, None] * scale[chosen, None, :])
+    solvable = np.linalg.cond(norm) < 1e10
+    chosen = chosen[solvable]
+    result[chosen] = np.sqrt(np.einsum("npp->np", np.linalg.inv(norm[solvable]))) / scale[chosen]
     return result
 
 
 def frame_limits(
-    frame: Frame,
-    truth: pd.DataFrame,
-    psf_at: Callable[[Frame, float, float], EffectivePSF] | None = None,
-    *,
-    sky: np.ndarray | float | None = None,
+    frame: Frame, truth: pd.DataFrame, psf_at: Callable[[Frame, float, float], EffectivePSF] | None = None
 ) -> pd.DataFrame:
     """Return limit_x, limit_y (px) and limit_mag of each source of a frame, with `sky` (electrons per px).
 
@@ -191,11 +153,9 @@ def frame_limits(
         x, y (px) and flux (electrons). Sources off the frame or without a positive flux get NaN.
     psf_at : callable, optional
         ``psf_at(frame, x, y)``; by default `atmosphere` at the frame's seeing.
-    sky : ndarray (H, W) or float, optional
-        Electrons per pixel; estimated from the frame by default.
     """
-    psf_at = atmosphere if psf_at is None else psf_at
-    level = background.estimate(frame).level if sky is None else np.broadcast_to(sky, frame.shape)
+    psf_at = psf_at or atmosphere
+    level = background.estimate(frame).level
     height, width = frame.shape
     x, y, flux = (truth[name].to_numpy(dtype=float) for name in ("x", "y", "flux"))
     names = ["limit_x", "limit_y", "limit_mag"]
@@ -248,11 +208,12 @@ def atmosphere(frame: Frame, x: float = 0.0, y: float = 0.0) -> EffectivePSF:
     """PSF of a simulated frame, the same everywhere on it: long exposure at its seeing through the telescope."""
     if frame.seeing is None:
         raise DataError(f"frame {frame.name}: its seeing is not known; give psf_at")
-    return _atmosphere(round(float(frame.seeing), 4), float(frame.pixel_scale))
+    return simulated(round(float(frame.seeing), 4), float(frame.pixel_scale))
 
 
 @lru_cache(maxsize=64)
-def _atmosphere(seeing: float, pixel_scale: float) -> EffectivePSF:
+def simulated(seeing: float, pixel_scale: float) -> EffectivePSF:
+    """PSF of simulations at a seeing in arcsec, with arcsec per pixel."""
     table = psf.psf_map(seeing, pixel_scale, psf.Optics(), psf.Aureole())
     middle, reach = table.shape[0] // 2, (STAMP // 2 + 1) * psf.OVERSAMPLING
     near = slice(middle - reach, middle + reach + 1)

@@ -59,19 +59,14 @@ def match(
     x, y, confidence = flat(x=x, y=y, confidence=confidence)
     found = np.column_stack([x, y])
     taken_by = np.full(len(found), -1)
-    if len(sources) == 0 or len(found) == 0:
-        return taken_by
-    neighbours = cKDTree(sources).query_ball_point(found, radius)
+    pairs = cKDTree(found).sparse_distance_matrix(cKDTree(sources), radius, output_type="ndarray")
+    turn = np.argsort(np.argsort(-confidence, kind="stable"))
+    # the last key makes the choice between sources at the same distance independent of the tree's order
+    order = np.lexsort((pairs["j"], pairs["v"], turn[pairs["i"]]))
     free = np.ones(len(sources), dtype=bool)
-    for detection in np.argsort(-confidence, kind="stable"):
-        candidates = np.array([source for source in neighbours[detection] if free[source]], dtype=int)
-        if len(candidates) == 0:
-            continue
-        distance = np.hypot(*(sources[candidates] - found[detection]).T)
-        # lexsort makes the choice between sources at the same distance independent of the tree's order
-        nearest = candidates[np.lexsort((candidates, distance))[0]]
-        taken_by[detection] = nearest
-        free[nearest] = False
+    for detection, source in zip(pairs["i"][order], pairs["j"][order], strict=True):
+        if taken_by[detection] < 0 and free[source]:
+            taken_by[detection], free[source] = source, False
     return taken_by
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import scipy
 from scipy import fft
 
 from pnet.common.errors import ConfigError
@@ -138,40 +137,3 @@ def psf_map(
         psf = fft.irfft2(fft.rfft2(psf) * fft.rfft2(comb), s=(n, n))
     psf.setflags(write=False)  # it is cached
     return psf
-
-
-def pixel_psf(
-    seeing: float,
-    pixel_scale: float = 0.396,
-    x_offset: float = 0.0,
-    y_offset: float = 0.0,
-    size: int = 31,
-    *,
-    optics: Optics = Optics(),
-    aureole: Aureole | None = Aureole(),
-) -> np.ndarray:
-    """Return the light fractions of a (size, size) stamp of pixels around a star.
-
-    Parameters
-    ----------
-    seeing, pixel_scale, optics, aureole
-        As in `psf_map`.
-    x_offset, y_offset : float
-        Position of the star relative to the centre of the stamp's middle pixel in pixels.
-    size : int
-        Odd width of the stamp in pixels, at most 185.
-
-    Returns
-    -------
-    ndarray, (size, size)
-        Fractions of the star's total flux, indexed [y, x].
-    """
-    if size % 2 == 0 or not 1 <= size < FIELD - 6:
-        raise ConfigError(f"size is {size}, allowed are odd widths from 1 to {FIELD - 7}")
-    table = psf_map(float(seeing), pixel_scale, optics, aureole)
-    axis, centre = np.arange(size) - size // 2, FIELD * OVERSAMPLING // 2
-    rows, columns = ((axis - offset) * OVERSAMPLING + centre for offset in (y_offset, x_offset))
-    margin = 8  # the spline needs neighbours; the whole map would be slow to filter
-    lo, hi = int(min(rows[0], columns[0])) - margin, int(max(rows[-1], columns[-1])) + margin
-    grid = np.meshgrid(rows - lo, columns - lo, indexing="ij")
-    return scipy.ndimage.map_coordinates(table[lo:hi, lo:hi], grid, order=3, mode="nearest")
