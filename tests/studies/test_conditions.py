@@ -46,4 +46,4 @@ def test_entries_of_the_ledger(measured):
     entries = Ledger(conditions.entries(measured, "simulation", 1, {"seed": 1}, "live"))
     assert len(entries.find("simulation.pnet.miscalibration_area.crowding.*")) >= 2
     assert not entries.find("*.seeing.*"), "one seeing is no group"
-    assert all(entry.n >= 20 for entry in entries)
+    assert all(entry.n >= 20 for entry in entries.values())

@@ -31,7 +31,7 @@ def check(ledger: Path, reference: Path) -> tuple[list[str], int]:
     committed = Ledger.read(reference)
     common = {dataset: _on_same_frames(dataset, *folders) for dataset in measurements.DATASETS}
     problems, compared = [], 0
-    for entry in Ledger.read(ledger):
+    for entry in Ledger.read(ledger).values():
         known = (common.get(entry.key.partition(".")[0]) or committed).get(entry.key)
         if known is None or known.value is None or entry.value is None or entry.source != "live":
             continue

@@ -1,15 +1,26 @@
-"""What this project set out to reach beyond the paper (``data_manifests/goals.yml``), and what came of it."""
+"""What this project set out to reach beyond the paper (``data_manifests/goals.yml``), and what came of it.
 
+Goals, the paper and the pages (``data_manifests/ledger.yml``) also say which numbers of a run the ledger keeps.
+"""
+
+import fnmatch
+import itertools
 import math
 import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 
 from pnet.common import paths
 from pnet.common.errors import ConfigError, DataError
 from pnet.common.files import read_manifest
-from pnet.evaluation.ledger import Entry, Ledger
+from pnet.evaluation.ledger import Entry, Ledger, paper_values
 
 FILE = paths.MANIFESTS / "goals.yml"
+FAMILIES = paths.MANIFESTS / "ledger.yml"
+CLASSICAL = ("psfex", "sextractor")  # methods whose value for the key of a goal may stand beside PNet's
 REACHED, MET, MISSED, UNKNOWN = "reached", "met", "missed", "not measured"
 
 
@@ -118,3 +129,24 @@ def load(path: str | os.PathLike = FILE, chapter: str | None = None) -> list[Goa
     if chapter not in (None, *chapters):
         raise ConfigError(f"chapter is {chapter!r}, allowed are {', '.join(chapters)}")
     return [goal for goal in found if chapter in (None, goal.chapter)]
+
+
+@cache
+def families(path: Path = FAMILIES) -> Mapping[str, list[str]]:
+    """Return the patterns of keys that each page shows; MissingError or DataError if the file is no such one."""
+    try:
+        return {
+            page: [".".join(parts) for family in found for parts in itertools.product(*family)]
+            for page, found in read_manifest(path).items()
+        }
+    except (TypeError, AttributeError) as error:
+        raise DataError(f"{path}: no families of keys: {error}") from error
+
+
+def keep(ledger: Ledger) -> Ledger:
+    """Return the entries of a ledger that a page, a goal or the paper asks for."""
+    asked = set(paper_values())
+    for key in (key for goal in load() for key in goal.keys):
+        asked |= {key, *(key.replace(".pnet.", f".{method}.") for method in CLASSICAL)}
+    shown = re.compile("|".join(fnmatch.translate(pattern) for page in families().values() for pattern in page))
+    return Ledger(entry for key, entry in ledger.items() if key in asked or shown.match(key))

@@ -1,11 +1,10 @@
 """The ledger: every number of the book with its interval, the paper's value, the limit, and where it comes from."""
 
 import fnmatch
-import itertools
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -70,36 +69,21 @@ class Entry:
         object.__setattr__(self, "n", int(self.n))
 
 
-class Ledger:
-    """Entries by key, in the order they were added."""
+class Ledger(dict[str, Entry]):
+    """Entries by key, in the order they were added; made of entries."""
 
     def __init__(self, entries: Iterable[Entry] = ()):
-        self._entries: dict[str, Entry] = {}
+        super().__init__()
         self.add(*entries)
 
     def add(self, *entries: Entry) -> None:
         """Add entries; the same key twice with different content is an error."""
         for entry in entries:
-            if self._entries.setdefault(entry.key, entry) != entry:
+            if self.setdefault(entry.key, entry) != entry:
                 raise DataError(f"ledger: {entry.key} is given twice, with different content")
 
-    def __getitem__(self, key: str) -> Entry:
-        if key not in self._entries:
-            raise KeyError(f"ledger: no entry {key!r}")
-        return self._entries[key]
-
-    def get(self, key: str) -> Entry | None:
-        """Return an entry, or None."""
-        return self._entries.get(key)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._entries
-
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self._entries.values())
-
-    def __len__(self) -> int:
-        return len(self._entries)
+    def __missing__(self, key: str) -> Entry:
+        raise KeyError(f"ledger: no entry {key!r}")
 
     def value(self, key: str) -> float:
         """Return a value as a Python float; NaN where the key is missing or has none."""
@@ -108,23 +92,27 @@ class Ledger:
 
     def find(self, pattern: str) -> list[Entry]:
         """Return the entries whose key fits a shell pattern such as ``simulation.*.recall``."""
-        return [entry for entry in self if fnmatch.fnmatchcase(entry.key, pattern)]
+        return [self[key] for key in fnmatch.filter(self, pattern)]
 
     def write(self, path: str | os.PathLike) -> None:
         """Write as JSON, atomically: an entry a line, sorted by key, and each run's provenance once.
 
-        What an entry has no value for, or the usual one, is left out. Numbers keep 7 significant digits, ends of
-        intervals 4.
+        A run is named by its first entry's data set, with a number from the second on. What an entry has no value for,
+        or the usual one, is left out. Numbers keep 7 significant digits, ends of intervals 4.
         """
         runs: dict[str, Mapping[str, Any]] = {}
         lines, usual = {}, asdict(Entry("usual"))
-        for entry in sorted(self, key=lambda entry: entry.key):
+        for key, entry in sorted(self.items()):
             content = {name: value for name, value in asdict(entry).items() if name != "key" and value != usual[name]}
             for name in _DIGITS.keys() & content:
                 content[name] = float(f"{content[name]:.{_DIGITS[name]}g}")
             if entry.provenance:
-                content["provenance"] = _name_of_run(runs, entry.key.partition(".")[0], entry.provenance)
-            lines[entry.key] = content
+                if entry.provenance not in runs.values():
+                    stem = key.partition(".")[0]
+                    before = sum(name.partition("-")[0] == stem for name in runs)
+                    runs[f"{stem}-{before + 1}" if before else stem] = entry.provenance
+                content["provenance"] = next(name for name, known in runs.items() if known == entry.provenance)
+            lines[key] = content
         parts = (f'"{name}":{{\n{_lines(each)}\n}}' for name, each in (("provenance", runs), ("entries", lines)))
         with atomic_path(path) as temporary:
             temporary.write_text("{" + ",\n".join(parts) + "}\n")
@@ -141,23 +129,13 @@ class Ledger:
             )
         except FileNotFoundError as error:
             raise MissingError(f"{path}: no ledger here; `make book` writes it") from error
-        except (TypeError, KeyError, AttributeError, ConfigError, UnicodeDecodeError, ValueError) as error:
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise DataError(f"{path}: not a ledger: {error}") from error
 
     @classmethod
     def merge(cls, parts: Iterable["Ledger"]) -> "Ledger":
         """Return one ledger of several; a key in two of them must say the same."""
-        return cls(itertools.chain(*parts))
-
-
-def _name_of_run(runs: dict[str, Mapping[str, Any]], stem: str, provenance: Mapping[str, Any]) -> str:
-    """Return the name of a run in `runs`, to which it is added where it is new: its data set, with a number."""
-    name = next((name for name, known in runs.items() if known == provenance), None)
-    if name is None:
-        names = itertools.chain([stem], (f"{stem}-{n}" for n in itertools.count(2)))
-        name = next(name for name in names if name not in runs)
-        runs[name] = provenance
-    return name
+        return cls(entry for part in parts for entry in part.values())
 
 
 def _lines(items: Mapping[str, Any]) -> str:
@@ -185,13 +163,10 @@ def entries_of(
 
     `provenance` is the JSON beside the measurements; its command, commit, date, device, seed and data are kept.
     """
-    shared = {"source": source}
-    shared["provenance"] = {name: value for name, value in (provenance or {}).items() if name in _PROVENANCE}
+    kept = {name: value for name, value in (provenance or {}).items() if name in _PROVENANCE}
     entries = []
     for name, score in found.items():
-        key, estimate = f"{head}.{name}", score.estimate
-        known = {"paper": paper_values().get(key, {}).get("value"), "limit": score.limit, "title": score.title}
-        entries.append(
-            Entry(key, estimate.value, estimate.low, estimate.high, estimate.n, score.unit, **known, **shared)
-        )
+        key = f"{head}.{name}"
+        known = {"paper": paper_values().get(key, {}).get("value"), "limit": score.limit, **vars(score.estimate)}
+        entries.append(Entry(key, unit=score.unit, title=score.title, source=source, provenance=kept, **known))
     return entries
