@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from pnet.sdss.field import FieldId
 from pnet.simulation.datasets import make_dataset
 from pnet.simulation.frame_file import read_frame
 from pnet.simulation.recipe import Recipe
+from pnet.stars import weights
 from pnet.stars.network import CONFIGS as BPNN
 from pnet.stars.network import BayesianPhotometryNet, refiner_config
 
@@ -75,6 +77,42 @@ def test_the_detection_nets_own_word_stands_beside_the_refined_one(model, rng):
     assert (refined["x"] != refined["x_det"])[moved].all() and (refined["x"] == refined["x_det"])[~moved].all()
     own = {(x, y): mag for x, y, mag in plain["x_det", "y_det", "mag_det"]}
     assert all(own[x, y] == mag for x, y, mag in refined["x_det", "y_det", "mag_det"])
+
+
+@pytest.fixture
+def paper(tmp_path, monkeypatch):
+    """A set of weights of the paper's kind of networks, untrained and narrow."""
+    torch.manual_seed(3)
+    detection = PhotometryDetectionNet(replace(DETECTION["paper"], stem=16, channels=(16,) * 5, head=16))
+    torch.nn.init.constant_(detection.preheads[-1].heads["heatmap"][-1].bias, 0.0)
+    bpnn = BayesianPhotometryNet(replace(BPNN["paper"], blocks=(1, 1), widths=(4, 4), hidden=(8, 8, 8, 8)))
+    cards = {"detection": weights.save(detection, tmp_path / "net", kind="detection", card={})}
+    cards |= {"bpnn": weights.save(bpnn, tmp_path / "bpnn", kind="bpnn", card={})}
+    monkeypatch.setitem(weights.SETS, "paper", cards)
+    return cards
+
+
+def test_the_papers_networks_leave_empty_what_they_do_not_give(paper, rng, tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "read_image", lambda path: frame_of(noise((128, 128), rng)))
+    command = ["measure", "a.fits", "-o", str(tmp_path / "c.ecsv"), "--weights", "paper", "--confidence", "0.2"]
+    result = CliRunner().invoke(cli.app, command)
+    assert result.exit_code == 0, result.output
+    assert "x_err is empty: these networks have no refinement step" in result.output
+    table = Table.read(tmp_path / "c.ecsv")
+    assert len(table) and table.colnames == list(measure.COLUMNS) and not table.meta["refined"]
+    empty = [name for name in measure.COLUMNS if np.isnan(np.asarray(table[name], float)).all()]
+    assert empty == ["x_err", "y_err", "probability", "mag_net_err"]
+    for name, own in (("x", "x_det"), ("y", "y_det"), ("mag_net", "mag_det")):
+        np.testing.assert_array_equal(table[name], table[own])
+
+
+def test_sets_of_weights_are_checked(paper):
+    with pytest.raises(ConfigError, match="allowed are released, paper"):
+        measure.PNet.load("ours")
+    with pytest.raises(ConfigError, match="a set that has none"):
+        measure.PNet.load(refiner="paper")
+    net = measure.PNet.load(bpnn=paper["bpnn"], refiner="none", device="cpu")
+    assert net.refiner is None and net.bpnn.config.bare and net.detection.config.focal != "hard"
 
 
 def test_the_page_on_measuring_lists_every_column_and_every_flag():
@@ -194,7 +232,7 @@ def test_flipped_bits_are_an_error_that_names_the_file_or_go_unseen(kind, tmp_pa
 @pytest.mark.parametrize(("option", "refined"), [([], True), (["--no-refine"], False)])
 def test_the_command_refines_unless_told_otherwise(model, rng, tmp_path, monkeypatch, option, refined):
     monkeypatch.setattr(measure, "read_image", lambda path: frame_of(noise((64, 64), rng)))
-    monkeypatch.setattr(measure.PNet, "load", lambda *networks: model)
+    monkeypatch.setattr(measure.PNet, "load", lambda *sets, **networks: model)
     result = CliRunner().invoke(cli.app, ["measure", "a.fits", "-o", str(tmp_path / "c.ecsv"), *option])
     assert result.exit_code == 0, result.output
     assert Table.read(tmp_path / "c.ecsv").meta["refined"] is refined

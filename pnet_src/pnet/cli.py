@@ -27,7 +27,7 @@ Seed = Annotated[int, typer.Option(help="All random numbers follow from it.")]
 Manifest = Annotated[str, typer.Option(help="Name of a manifest in data_manifests/, or the path of one.")]
 Optional = Annotated[bool, typer.Option("--optional", help="Where data is missing, say so and go on.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
-Weights = Annotated[str, typer.Option(help="Weights of this network: 'released', a name or a card.")]
+Weights = Annotated[str, typer.Option(help="Weights of this network: a set, a name or a card.")]
 Profile = Annotated[str, typer.Option(help="smoke, standard, paper, or the path of a profile.")]
 Dataset = Literal["simulation", "realistic", "validation", "sdss"]
 Engine = Literal["auto", "frames", "skymaker", "renderer"]
@@ -90,9 +90,12 @@ def measure(
     image: Annotated[Path, typer.Argument(help="An SDSS frame, or a FITS file with an extension SCI.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Catalogue to write, .ecsv or .fits.")],
     confidence: Annotated[float, typer.Option(help="Least confidence of a detection, 0 to 1.")] = 0.3,
-    detection: Weights = "released",
-    refiner: Weights = "released",
-    bpnn: Weights = "released",
+    weights: Annotated[
+        str, typer.Option(help="released, or paper: the networks of the paper as written.")
+    ] = "released",
+    detection: Weights | None = None,
+    refiner: Weights | None = None,
+    bpnn: Weights | None = None,
     refine: Annotated[bool, typer.Option(help="Refine the detection net's positions and fluxes.")] = True,
     seed: Seed = 2023,
 ) -> None:
@@ -100,9 +103,12 @@ def measure(
     from pnet import measure as measuring
 
     frame = measuring.read_image(image)
-    catalogue = measuring.PNet.load(detection, refiner, bpnn).measure(frame, confidence, seed, refine=refine)
+    networks = measuring.PNet.load(weights, detection=detection, refiner=refiner, bpnn=bpnn)
+    catalogue = networks.measure(frame, confidence, seed, refine=refine)
     measuring.write_catalogue(catalogue, output)
     print(f"{len(catalogue)} stars in {output}")
+    for name, reason in catalogue.meta["empty"].items():
+        print(f"{name} is empty: {reason}")
 
 
 @app.command()

@@ -53,6 +53,7 @@ COLUMNS = {  # unit and what it is; "the refiner" is the refinement step of the 
     "mag_det": ("mag", "AB magnitude of the detection net's own flux, before the refiner"),
     "flags": ("", "sum of " + ", ".join(f"{bit}: {meaning}" for bit, meaning in FLAGS.items())),
 }
+NO_REFINER = ("x_err", "y_err", "mag_net_err")  # columns that only a refiner fills
 
 # In training the BPNN's stamps lie within 0.02 px (`pnet.training.stars.REFINED`) of the true place, however faint the
 # star. It believes the place that it is given: its positions repeat the refiner's, and its errors stay at 0.02 px where
@@ -72,34 +73,49 @@ class PNet:
     Parameters
     ----------
     detection, refiner, bpnn : nn.Module
+        The paper's networks have no refiner, None.
     cards : dict of str to dict
         What the weights are, by the names above.
     """
 
     detection: nn.Module
-    refiner: nn.Module
+    refiner: nn.Module | None
     bpnn: nn.Module
     cards: dict[str, dict[str, Any]]
 
     @classmethod
     def load(
         cls,
-        detection: str | os.PathLike = "released",
-        refiner: str | os.PathLike = "released",
-        bpnn: str | os.PathLike = "released",
+        together: str = "released",
+        *,
+        detection: str | os.PathLike | None = None,
+        refiner: str | os.PathLike | None = None,
+        bpnn: str | os.PathLike | None = None,
         device: str | None = None,
     ) -> "PNet":
-        """Load the networks; `detection`, `refiner` and `bpnn` name weights as in `pnet.stars.weights.resolve`.
+        """Load the networks of a set of `pnet.stars.weights.SETS`: 'released', or 'paper', the paper's as written.
 
-        `device` is 'cuda' where there is one unless told otherwise.
+        `detection`, `refiner` and `bpnn` name other weights in their place as in `pnet.stars.weights.resolve`; a
+        refiner may be 'none'. `device` is 'cuda' where there is one unless told otherwise.
+
+        Raises
+        ------
+        ConfigError, MissingError, DataError
+            If there is no such set, or weights are missing or damaged.
         """
+        if together not in weights.SETS:
+            raise ConfigError(f"weights is {together!r}, allowed are {', '.join(weights.SETS)}")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        own = {"detection": detection, "refiner": refiner, "bpnn": bpnn}
+        names = weights.SETS[together] | {kind: name for kind, name in own.items() if name is not None}
         # The networks of single stars are small and their stamps are cut on the CPU: they stay there.
         loaded = {
             kind: weights.load(kind, name, device if kind == "detection" else "cpu")
-            for kind, name in (("detection", detection), ("refiner", refiner), ("bpnn", bpnn))
+            for kind, name in names.items()
+            if str(name) != weights.NONE
         }
-        return cls(*(model for model, _ in loaded.values()), {kind: card for kind, (_, card) in loaded.items()})
+        models, cards = ({kind: pair[index] for kind, pair in loaded.items()} for index in (0, 1))
+        return cls(models["detection"], models.get("refiner"), models["bpnn"], cards)
 
     def measure(
         self,
@@ -120,15 +136,16 @@ class PNet:
         seed : int
             Of the Monte Carlo samples of the BPNN.
         refine : bool
-            Whether the refinement step corrects what the detection net found. Without it no star is refined (flag 8):
-            the positions are the detection net's own, and the BPNN gets its stamps at them.
+            Whether the refinement step corrects what the detection net found. Without it, or where there is none, no
+            star is refined (flag 8): the positions are the detection net's own, and the BPNN gets its stamps at them.
         bpnn_positions : bool
             Whether the columns `BPNN_POSITIONS` follow, which are not to be used as positions.
 
         Returns
         -------
         astropy.table.Table
-            Columns and units as in `COLUMNS`; no rows where there is no star.
+            Columns and units as in `COLUMNS`; no rows where there is no star. What the networks do not give is not a
+            number, and ``meta['empty']`` says why.
 
         Raises
         ------
@@ -140,11 +157,13 @@ class PNet:
         subtracted = background.subtracted(frame)
         found = detect_image(self.detection, *subtracted, max(confidence, 1e-6))
         found = found.assign(x_det=found["x"], y_det=found["y"], flux_det=found["flux"])
+        refine = refine and self.refiner is not None
         if refine:
             found = refinement.refine(self.refiner, frame, found, scales_of(self.cards["refiner"]), subtracted)
         else:
             found = refinement.unrefined(found)
-        prediction = predict(self.bpnn, frame_stamps(frame, found, subtracted), seed=seed)
+        stamps = frame_stamps(frame, found, subtracted, bare=self.bpnn.config.bare)
+        prediction = predict(self.bpnn, stamps, seed=seed)
         mag = prediction["mag"]
         scales = scales_of(self.cards["bpnn"])
         magnitude = frame.zero_point + mag.mean
@@ -164,6 +183,12 @@ class PNet:
             middle = np.floor(found[axis].to_numpy(float) + 0.5)
             values[f"{axis}_bpnn"] = middle + place.mean if place else np.full(len(found), np.nan)
             values[f"{axis}_bpnn_err"] = scales[axis](place.sigma) if place else np.full(len(found), np.nan)
+        empty = {}
+        if self.refiner is None:
+            empty = dict.fromkeys(NO_REFINER, "these networks have no refinement step, which alone gives this error")
+        if of_card(self.cards["detection"]) is None:
+            empty["probability"] = "the confidence of this detection net is not calibrated"
+        values |= dict.fromkeys(empty, np.full(len(found), np.nan))
         flags = self._flags(frame, found, self.bpnn.config.stamp)
         values["flags"] = flags + UNREFINED * ~found["refined"].to_numpy(bool)
         columns = COLUMNS | (BPNN_POSITIONS if bpnn_positions else {})
@@ -177,6 +202,7 @@ class PNet:
             "confidence": confidence,
             "seed": seed,
             "refined": refine,
+            "empty": empty,
             "pnet": pnet.__version__,
             **{f"{kind}_sha256": card["sha256"] for kind, card in self.cards.items()},
         }

@@ -134,7 +134,7 @@ def pnet_measurer(
     Its attribute ``provenance`` holds the device and the SHA-256 of the networks' weights, which are as for
     `pnet.measure.PNet.load`. Every frame derives its own seed of the Monte Carlo samples.
     """
-    model = PNet.load(detection, refiner, bpnn)
+    model = PNet.load(detection=detection, refiner=refiner, bpnn=bpnn)
 
     def measure(frame: Frame) -> pd.DataFrame:
         own = derive(seed, "measure", frame.name)

@@ -15,6 +15,9 @@ from pnet.detection.network import DetectionConfig, PhotometryDetectionNet
 from pnet.stars.network import BayesianPhotometryNet, BPNNConfig
 
 RELEASED = {"detection": "detection-compact", "refiner": "refiner-compact", "bpnn": "bpnn-compact"}
+# The networks that measure together; the paper's have no refinement step.
+SETS = {"released": RELEASED, "paper": {"detection": "detection-paper-narrow", "bpnn": "bpnn-paper"}}
+NONE = "none"  # the name of a refinement step that there is not
 NETWORKS: dict[str, tuple[type[nn.Module], type]] = {
     "detection": (PhotometryDetectionNet, DetectionConfig),
     "refiner": (BayesianPhotometryNet, BPNNConfig),
@@ -23,7 +26,7 @@ NETWORKS: dict[str, tuple[type[nn.Module], type]] = {
 
 
 def resolve(kind: str, weights: str | os.PathLike = "released") -> Path:
-    """Return the card that `weights` means: 'released', the name of a card in ``weights/``, or a path of a card.
+    """Return the card that `weights` means: a set of `SETS`, the name of a card in ``weights/``, or a path of a card.
 
     Raises
     ------
@@ -31,8 +34,11 @@ def resolve(kind: str, weights: str | os.PathLike = "released") -> Path:
     """
     if kind not in RELEASED:
         raise ConfigError(f"kind is {kind!r}, allowed are {sorted(RELEASED)}")
-    if str(weights) == "released":
-        weights = RELEASED[kind]
+    if str(weights) in SETS:
+        names = SETS[str(weights)]
+        if kind not in names:
+            raise ConfigError(f"{kind} is {weights!r}, a set that has none, only {' and '.join(names)}")
+        weights = names[kind]
     path = Path(weights)
     if path.suffix != ".json":
         path = WEIGHTS / f"{weights}.json"
