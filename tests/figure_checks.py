@@ -1,8 +1,40 @@
 """What every figure is checked for."""
 
+import matplotlib
+import pytest
+from PIL import Image
+
+from pnet.book.figures import style
+
 
 def panels(figure):
     return [ax for ax in figure.axes if ax.get_label() not in ("inset_axes", "<colorbar>")]
+
+
+def texts(figure):
+    return [text.get_text() for ax in panels(figure) for text in ax.texts]
+
+
+def check(draw, folder, apart=True):
+    """A figure is labelled, not empty, no text covers another (`apart`), and the same data give the same bytes."""
+    figure = draw()
+    assert "no measurements" not in texts(figure)
+    assert all(ax.get_title() and ax.get_xlabel() for ax in panels(figure))
+    if apart:
+        assert overlaps(figure) == []
+    first = style.save(draw(), folder / "a.png")
+    with matplotlib.rc_context({"font.size": 40, "axes.facecolor": "red"}):  # a user's own settings must not matter
+        second = style.save(draw(), folder / "b.png")
+    assert first.read_bytes() == second.read_bytes()
+    with Image.open(first) as image:
+        assert image.info["dpi"][0] == pytest.approx(200, abs=1) and image.width >= 1300
+        assert not {"Software", "Creation Time", "date"} & set(image.info)
+
+
+def check_empty(figure, folder):
+    """Where there is nothing to show a figure says so, and can be saved."""
+    assert "no measurements" in texts(figure)
+    style.save(figure, folder / "c.png")
 
 
 def overlaps(figure):

@@ -6,7 +6,7 @@ import pytest
 import sdss_files
 
 from pnet.book import shown
-from pnet.book.figures import selection as pictures
+from pnet.book.figures import frames as pictures
 from pnet.common import paths
 from pnet.common.errors import DataError, MissingError
 from pnet.sdss import selection

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pnet.book.names import DATASET_NAMES, METHOD_NAMES
+from pnet.book.figures.style import DATASET_NAMES, METHOD_NAMES
 from pnet.common import paths, provenance
 from pnet.common.errors import DataError
 from pnet.common.files import read_json

@@ -8,7 +8,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from scipy import stats
 
 from pnet.book.figures import panels, style
-from pnet.book.names import DATASET_NAMES
+from pnet.book.figures.style import DATASET_NAMES
 from pnet.common import metrics
 from pnet.common.seeds import derive
 from pnet.evaluation import calibration_metrics, scores

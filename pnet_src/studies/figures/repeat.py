@@ -31,9 +31,7 @@ def repeatability(table: pd.DataFrame, ledger: Ledger, pair: str = "stripe82") -
         _by_magnitude(axes[1, column], ledger, pair, quantity, unit)
         axes[1, column].set_xlabel("g / mag")
     axes[0, 0].set_xlim(13.9, 20.1)
-    handles, labels = axes[1, 0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    style.legend_below(figure, axes[1], ncols=3)
     return figure
 
 

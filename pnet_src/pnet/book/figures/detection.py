@@ -1,4 +1,4 @@
-"""Figure 6: precision and recall against the confidence threshold, and the precision-recall curve."""
+"""Precision and recall: Figure 6, fields with galaxies, and what a confidence is worth."""
 
 import numpy as np
 import pandas as pd
@@ -6,13 +6,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pnet.book.figures import panels, style
-from pnet.book.names import DATASET_NAMES, METHOD_NAMES
+from pnet.book.figures.style import DATASET_NAMES, METHOD_NAMES
 from pnet.common import metrics
+from pnet.common.metrics import Estimate
 from pnet.evaluation import scores
+from pnet.evaluation.confidence import Reliability
 from pnet.evaluation.measurements import THRESHOLDS
+from pnet.stars.confidence import Calibration
 
 STEPS = np.linspace(0.01, 0.99, 99)
-CUT = {"color": style.COLOURS["paper"], "linestyle": style.DASHED, "linewidth": 1.3}
+SERIES = (("as the network says", "purple", "o"), ("calibrated", "pnet", "s"))  # of a reliability diagram
 
 
 @style.styled
@@ -27,72 +30,140 @@ def figure_6(table: pd.DataFrame) -> Figure:
     """
     figure, axes = style.new(2, 2, height=6.6)
     for (above, below), dataset, letters in zip(axes.T, ("sdss", "simulation"), ("ac", "bd"), strict=True):
-        rows = scores.rows(table, dataset, "pnet")
-        titles = [f"({letter}) {DATASET_NAMES[dataset]}" for letter in letters]
-        if rows.empty:
-            style.empty(above, titles[0])
-            style.empty(below, titles[1])
-            continue
-        true, false, n = scores.curve_input(rows)
-        _sweep(above, true, false, n)
-        above.set_title(f"{titles[0]}, {n} stars")
-        if true.size + false.size == 0:
-            style.empty(below, titles[1], "no detections")
-            continue
-        area = _curve(below, true, false, n, scores.baseline_of(table, dataset), table[table["dataset"] == dataset])
-        below.set_title(f"{titles[1]}, AP {100 * area:.2f} %")
+        rows, baseline = scores.rows(table, dataset, "pnet"), scores.baseline_of(table, dataset)
+        classical = scores.working(table, dataset, baseline) if baseline else None
+        sweep(above, rows, title=f"({letters[0]}) {DATASET_NAMES[dataset]}")
+        curve(below, rows, classical, title=f"({letters[1]}) {DATASET_NAMES[dataset]}")
     return figure
 
 
-def _sweep(ax: Axes, true: np.ndarray, false: np.ndarray, n: int) -> None:
-    """Precision and recall against the threshold, with Wilson bands; confidences of right and wrong detections."""
+@style.panel
+def sweep(ax: Axes, rows: pd.DataFrame) -> str:
+    """Precision and recall of one method's rows against the threshold, with Wilson bands."""
+    true, false, n = scores.curve_input(rows)
     above = [(int((true >= step).sum()), int((false >= step).sum())) for step in STEPS]
-    both = ([metrics.precision(t, f) for t, f in above], [metrics.recall(t, n - t) for t, _ in above])
-    panels.sweep(ax, STEPS, *(np.array([(one.value, one.low, one.high) for one in rates]).T for rates in both))
-    ax.axvline(THRESHOLDS["pnet"], **CUT)
-    text = {"rotation": 90, "ha": "right", "va": "center", "fontsize": 9.5, "color": CUT["color"]}
+    precision = [metrics.precision(t, f) for t, f in above]
+    panels.sweep(ax, STEPS, precision, [metrics.recall(t, n - t) for t, _ in above])
+    panels.threshold(ax, THRESHOLDS["pnet"])
+    text = {"rotation": 90, "ha": "right", "va": "center", "fontsize": 9.5, "color": style.COLOURS["paper"]}
     ax.text(THRESHOLDS["pnet"] - 0.02, 0.5, f"threshold {THRESHOLDS['pnet']:g}", **text)
     ax.set_ylim(-0.02, 1.03)
     ax.legend(loc="lower left", bbox_to_anchor=(0.3, 0.0))
+    return f", {n} stars"
 
 
-def _curve(
-    ax: Axes, true: np.ndarray, false: np.ndarray, n: int, baseline: str | None, everything: pd.DataFrame
-) -> float:
-    """Precision against recall; the region that the threshold keeps in green; the corner enlarged. Return the AP."""
+@style.panel
+def curve(ax: Axes, rows: pd.DataFrame, classical: pd.DataFrame | None) -> str:
+    """Precision against recall; the region that the threshold keeps in green; the corner enlarged, with the point of a
+    baseline's rows."""
+    true, false, n = scores.curve_input(rows)
+    if true.size + false.size == 0:
+        style.empty(ax, "", "no detections")
+        return ""
     precision, recall, thresholds = metrics.precision_recall_curve(true, false, n)
-    kept = thresholds >= THRESHOLDS["pnet"]
+    held = int((thresholds >= THRESHOLDS["pnet"]).sum())
+    ends = [recall[held - 1] if held else recall[-1], precision.min()]
     # from a recall of 0, where the precision is that of the most confident detection
-    line = np.concatenate([[0], recall]), np.concatenate([precision[:1], precision])
+    x, y = np.concatenate([[0], recall]), np.concatenate([precision[:1], precision])
     inset = ax.inset_axes((0.3, 0.15, 0.58, 0.5))
-    worst = min(precision.min(), recall[kept][-1] if kept.any() else recall[-1])
+    point = {} if classical is None else dict(zip(("y", "x"), scores.rates(classical), strict=True))
+    if point and point["x"].n and point["y"].n:
+        ends += [point["x"].low, point["y"].low]
     for panel in (ax, inset):
-        panel.plot(*line, color=style.COLOURS["purple"])
-        if kept.any():
-            held = kept.sum() + 1
-            panel.fill_between(line[0][:held], 0, line[1][:held], color=style.COLOURS["truth"], alpha=0.3, linewidth=0)
-            for edge in (0, recall[kept][-1]):
-                panel.axvline(edge, **CUT)
-        if baseline:
-            worst = min(worst, _baseline_point(panel, everything, baseline))
-    if baseline:
+        panel.plot(x, y, color=style.COLOURS["purple"])
+        if held:
+            kept = slice(held + 1)
+            panel.fill_between(x[kept], 0, y[kept], color=style.COLOURS["truth"], alpha=0.3, linewidth=0)
+            for edge in (0, x[held]):
+                panels.threshold(panel, edge)
+        if len(ends) > 2:
+            method = classical["method"].iloc[0]
+            look = {"fmt": "D", "capsize": 0, "zorder": 4, "color": style.COLOURS[method]}
+            across = panels.intervals([point["x"]])[1]
+            panels.estimates(panel, [point["x"].value], [point["y"]], xerr=across, label=METHOD_NAMES[method], **look)
+    if classical is not None:
         ax.legend(loc="upper left", bbox_to_anchor=(0.04, 0.88))
     ax.set(xlim=(-0.02, 1.02), ylim=(0, 1.03), xlabel="recall", ylabel="precision")
     # the corner is enlarged until what matters fills it
-    low = max(0.0, min(0.98, np.floor((worst - 0.02) * 50) / 50))
-    ends = (low, 1 + 0.04 * (1 - low))
-    inset.set(xlim=ends, ylim=ends, xticks=[low, 1], yticks=[low, 1])
+    low = max(0.0, min(0.98, np.floor((min(ends) - 0.02) * 50) / 50))
+    corner = (low, 1 + 0.04 * (1 - low))
+    inset.set(xlim=corner, ylim=corner, xticks=[low, 1], yticks=[low, 1])
     inset.tick_params(labelsize=9)
     inset.set_title("upper right corner", fontsize=9, pad=3)
-    return metrics.average_precision(precision, recall)
+    return f", AP {100 * metrics.average_precision(precision, recall):.2f} %"
 
 
-def _baseline_point(ax: Axes, everything: pd.DataFrame, method: str) -> float:
-    """Mark where the baseline stands, with intervals; return the lower end of its two rates."""
-    dataset = everything["dataset"].iloc[0]
-    precision, recall = scores.rates(scores.working(everything, dataset, method))
-    if not (precision.n and recall.n):
-        return 1.0
-    point = {"fmt": "D", "capsize": 0, "zorder": 4, "color": style.COLOURS[method], "label": METHOD_NAMES[method]}
-    panels.estimates(ax, [recall.value], [precision], xerr=panels.intervals([recall])[1], **point)
-    return float(min(precision.low, recall.low))
+@style.styled
+def galaxies(table: pd.DataFrame, chosen: float | None, goals: tuple[float, float]) -> Figure:
+    """Draw precision and recall against the threshold on fields with galaxies.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `pnet.evaluation.detections.sweep`.
+    chosen : float, optional
+        Threshold chosen on validation frames.
+    goals : (float, float)
+        Wanted precision and recall.
+    """
+    figure, [[ax]] = style.new(1, 1, height=4.2)
+    if table.empty or table["precision"].isna().all():
+        style.empty(ax, "frames with galaxies")
+        return figure
+    panels.sweep(ax, table["threshold"], *(_estimates(table, name) for name in ("precision", "recall")))
+    for goal, colour in zip(goals, ("pnet", "purple"), strict=True):
+        ax.axhline(goal, color=style.COLOURS[colour], linestyle=":", linewidth=1.2, label=f"goal: {100 * goal:g} %")
+    # beyond 0.9 hardly anything is left, and what is left would flatten the rest
+    lowest = table.loc[table["threshold"] <= 0.9, ["precision_low", "recall_low"]].min().min()
+    bottom = max(0.0, np.floor(20 * lowest) / 20)
+    for position, text in ((0.3, "0.3"), (chosen, "chosen on\nvalidation frames")):
+        if position is not None:
+            panels.threshold(ax, position, linewidth=1.2)
+            ax.text(position + 0.01, bottom + 0.35 * (1 - bottom), text, fontsize=9, color=style.COLOURS["paper"])
+    ax.set(ylim=(bottom, 1 + 0.03 * (1 - bottom)), title="frames with galaxies and faint stars")
+    ax.legend(loc="lower left", fontsize=9, ncols=2)
+    return figure
+
+
+def _estimates(table: pd.DataFrame, name: str) -> list[Estimate]:
+    """Return a column with those of its interval, ``name_low`` and ``name_high``."""
+    return [Estimate(*row) for row in table[[name, f"{name}_low", f"{name}_high"]].to_numpy(float)]
+
+
+@style.styled
+def reliability(
+    pairs: dict[str, tuple[Reliability, Reliability | None]], calibration: Calibration | None = None
+) -> Figure:
+    """Draw one reliability diagram per data set, before and, where there is one, after the calibration.
+
+    Parameters
+    ----------
+    pairs : dict
+        Title → reliability of the confidence and of the probability made of it (None without a calibration).
+    calibration : Calibration, optional
+        Drawn as a line: the probability that it gives to each confidence.
+    """
+    figure, axes = style.new(1, max(len(pairs), 1), height=4.8, sharey=True)
+    if not pairs:
+        style.empty(axes[0, 0], "confidence")
+        return figure
+    for ax, (title, pair) in zip(axes[0], pairs.items(), strict=True):
+        ax.plot([0, 1], [0, 1], color=style.COLOURS["limit"], linewidth=1.2, label="what it should be")
+        if calibration is not None:
+            confidence = np.linspace(0.01, 0.999, 200)
+            line = {"linewidth": 1.4, "label": "the map fitted to validation frames"}
+            ax.plot(confidence, calibration.apply(confidence), ":", color=style.COLOURS["purple"], **line)
+        for result, (label, colour, marker) in zip(pair, SERIES, strict=True):
+            if result is not None and len(table := result.table):
+                look = {"color": style.COLOURS[colour], "fmt": marker, "linewidth": 0, "label": label}
+                panels.estimates(ax, table["mean"], _estimates(table, "share"), **look)
+                few = table[table["n"] < 5]  # bins of fewer than five detections are hollow
+                look = {"color": style.COLOURS[colour], "markerfacecolor": "white", "markersize": 5, "zorder": 3}
+                ax.plot(few["mean"], few["share"], marker, **look)
+        errors = " → ".join(f"{result.error.value:.3f}" for result in pair if result is not None)
+        n = int(pair[0].table["n"].sum())
+        ax.set_title(f"{title}\n{n} detections\ncalibration error {errors}", fontsize=10)
+        ax.set(xlim=(0, 1.02), ylim=(0, 1.03), xlabel="mean confidence or probability")
+    axes[0, 0].set_ylabel("share of stars")
+    style.legend_below(figure, axes, ncols=2)
+    return figure

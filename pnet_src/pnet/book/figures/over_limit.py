@@ -1,6 +1,6 @@
-"""Scatter in units of the Cramér-Rao limit by magnitude; of positions with what SkyMaker itself misplaces."""
+"""The Cramér-Rao limit: where in a star its information is, and the scatter of measurements in units of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -10,67 +10,80 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from pnet.book.figures import panels, style
 from pnet.evaluation import scores
-from pnet.evaluation.ledger import Ledger
+from pnet.evaluation.ledger import Entry, Ledger
 from pnet.sky import limits
 
 TICKS = (0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20, 30, 50, 100, 200, 500)
-
-
-def _panel(ax: Axes, ledger: Ledger, series: dict[str, tuple[str, str]], dashed: Sequence[str] = ()) -> bool:
-    """Draw scatter over the limit by magnitude, label → (key without the bin, colour), with intervals; return whether
-    there was anything to draw. 1 is the best that is possible."""
-    drawn = False
-    for number, (label, (key, colour)) in enumerate(series.items()):
-        entries = {low: ledger.get(f"{key}.{low:g}") for low in scores.BINS[:-1]}
-        found = {low: entry for low, entry in entries.items() if entry is not None and entry.value is not None}
-        if not found:
-            continue
-        drawn = True
-        # neighbouring series stand beside each other, so that their intervals can be told apart
-        centre = np.array(list(found)) + 0.5 + 0.11 * (number - (len(series) - 1) / 2)
-        line = {"marker": style.MARKERS[number % len(style.MARKERS)], "linestyle": "--" if label in dashed else "-"}
-        panels.estimates(ax, centre, list(found.values()), color=style.COLOURS[colour], label=label, **line)
-    if drawn:
-        ax.axhline(1, color=style.COLOURS["limit"], linewidth=1.4)
-        ax.set(xlim=(13, 20), yscale="log", xlabel="true magnitude")
-        _ticks(ax)
-    return drawn
-
-
-def _ticks(ax: Axes) -> None:
-    """Name the round ratios of a logarithmic axis as plain numbers, and whole magnitudes."""
-    bottom, top = ax.get_ylim()
-    ax.set_yticks([tick for tick in TICKS if bottom <= tick <= top])
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+COLOURS = {"bpnn_": "truth", "net_": "purple", "_placed": "purple"}  # by a part of the key; others have their method's
+GOALS = {"linestyle": "-", "linewidth": 1.6}, {"linestyle": "--", "linewidth": 1.2}
 
 
 @style.styled
-def scatter(ledger: Ledger, columns: dict[str, tuple[str, str]], title: str) -> Figure:
-    """Draw scatter over limit per magnitude bin, with intervals; 1 is the best that is possible.
+def scatter(
+    ledger: Ledger,
+    shown: Mapping[str, Mapping[str, str]],
+    goals: Mapping[str, float] | None = None,
+    floors: Mapping[str, list[tuple[float, float]]] | None = None,
+) -> Figure:
+    """Draw scatter over limit per magnitude bin, with intervals, in one panel or several; 1 is the best possible.
 
     Parameters
     ----------
-    ledger : Ledger
-        Holding ``simulation.<method>.<what>_over_limit.<bin>``.
-    columns : dict
-        Label → (method, what), for example ``{"PNet": ("pnet", "mag")}``.
-    title : str
-        What the scatter is of.
+    shown : mapping
+        Title of a panel → label → key without the bin, as ``simulation.pnet.mag_over_limit``; those that the ledger
+        lacks are left out.
+    goals : mapping, optional
+        Label → wanted value, at most two of them.
+    floors : mapping, optional
+        Title of a panel → `placement_floor`.
     """
-    figure, [[ax]] = style.new(1, 1, height=4.4)
-    series = {
-        label: (f"simulation.{method}.{what}_over_limit", "purple" if what.startswith("net_") else method)
-        for label, (method, what) in columns.items()
-    }
-    if not _panel(ax, ledger, series, dashed=[label for label, (_, what) in columns.items() if what == "y"]):
-        style.empty(ax, title)
-        return figure
-    ax.text(13.05, 1.0, "limit", va="bottom", fontsize=9.5)
-    ax.set(ylabel="scatter / limit", title=title)
-    ax.legend(loc="best")
+    figure, axes = style.new(1, len(shown), height=4.4 if len(shown) == 1 else 4.9, sharey=True)
+    for ax, (title, series) in zip(axes[0], shown.items(), strict=True):
+        found = {label: entries for label, key in series.items() if (entries := _bins(ledger, key))}
+        by_magnitude(ax, found, title=title)
+        if not found:
+            continue
+        if floor := (floors or {}).get(title):
+            line = {"linewidth": 1.5, "label": "limit and SkyMaker's own displacement"}
+            ax.plot(*np.array(floor).T, ":", color=style.COLOURS["limit"], **line)
+        for (label, goal), look in zip((goals or {}).items(), GOALS, strict=False):
+            ax.hlines(goal, 14, 20, color=style.COLOURS["truth"], label=f"{label}: {goal:g}", **look)
+        bottom, top = ax.get_ylim()
+        ax.set_yticks([tick for tick in TICKS if bottom <= tick <= top])
+        if len(shown) == 1:
+            ax.text(13.05, 1.0, "limit", va="bottom", fontsize=9.5)
+            ax.legend(loc="best")
+    axes[0, 0].set_ylabel("scatter / limit")
+    if len(shown) > 1:
+        style.legend_below(figure, axes, ncols=2, fontsize=8.5)
     return figure
+
+
+def _bins(ledger: Ledger, key: str) -> list[tuple[float, Entry]]:
+    """Return the middle of the magnitude bins for which a key has a value, with the entry."""
+    found = [(low + 0.5, ledger.get(f"{key}.{low:g}")) for low in scores.BINS[:-1]]
+    return [(middle, entry) for middle, entry in found if entry is not None and entry.value is not None]
+
+
+@style.panel
+def by_magnitude(ax: Axes, series: Mapping[str, list[tuple[float, Entry]]]) -> None:
+    """Draw entries by magnitude, label → (middle of the bin, entry); a colour's second line is dashed."""
+    used = set()
+    for number, (label, found) in enumerate(series.items()):
+        middle, entries = zip(*found, strict=True)
+        _, method, what = entries[0].key.split(".", 2)
+        colour = next((colour for part, colour in COLOURS.items() if part in what), method)
+        # neighbouring series stand beside each other, so that their intervals can be told apart
+        centre = np.array(middle) + 0.11 * (number - (len(series) - 1) / 2)
+        line = {"marker": style.MARKERS[number % len(style.MARKERS)], "linestyle": "--" if colour in used else "-"}
+        panels.estimates(ax, centre, entries, color=style.COLOURS[colour], label=label, **line)
+        used.add(colour)
+    ax.axhline(1, color=style.COLOURS["limit"], linewidth=1.4)
+    ax.set(xlim=(13, 20), yscale="log", xlabel="true magnitude")
+    # round ratios as plain numbers, and whole magnitudes
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def placement_floor(stars: pd.DataFrame, axis: str) -> list[tuple[float, float]]:
@@ -99,46 +112,20 @@ def placement_floor(stars: pd.DataFrame, axis: str) -> list[tuple[float, float]]
 
 
 @style.styled
-def positions(
-    ledger: Ledger,
-    series: dict[str, tuple[str, str, str]],
-    goals: tuple[float, float],
-    stars: pd.DataFrame | None = None,
-) -> Figure:
-    """Draw scatter over limit per magnitude bin in x (left) and y (right).
+def information(share: np.ndarray, parts: dict[str, np.ndarray]) -> Figure:
+    """Return a star's light by pixel beside what each pixel tells of its flux and position.
 
     Parameters
     ----------
-    ledger : Ledger
-        Holding ``simulation.<method>.<what>.<bin>``.
-    series : dict
-        Label → (method, what, colour), where ``{axis}`` in what is x or y: ``("pnet", "{axis}_over_limit", "pnet")``;
-        those that the ledger lacks are left out.
-    goals : (float, float)
-        For the pooled scatter and for every bin from 14 to 19.
-    stars : DataFrame, optional
-        Stars of frames that SkyMaker made, for `placement_floor`.
+    share : ndarray, (S, S)
+        Share of the star's light in each pixel.
+    parts : dict of str to ndarray, (S, S)
+        Terms of the sums over pixels in the Fisher matrix's diagonal, by what they tell of.
     """
-    figure, axes = style.new(1, 2, height=4.9, sharey=True)
-    pooled, every = goals
-    for ax, axis in zip(axes[0], "xy", strict=True):
-        keys = {
-            label: (f"simulation.{method}.{what.format(axis=axis)}", colour)
-            for label, (method, what, colour) in series.items()
-        }
-        if not _panel(ax, ledger, keys):
-            style.empty(ax, f"{axis} over the limit")
-            continue
-        if stars is not None and (floor := placement_floor(stars, axis)):
-            line = {"linewidth": 1.5, "label": "limit and SkyMaker's own displacement"}
-            ax.plot(*np.array(floor).T, ":", color=style.COLOURS["limit"], **line)
-        goal = {"xmin": 14, "xmax": 20, "color": style.COLOURS["truth"]}
-        ax.hlines(every, linewidth=1.6, label=f"goal for every bin: {every:g}", **goal)
-        ax.hlines(pooled, linewidth=1.2, linestyle="--", label=f"goal pooled over 14–20: {pooled:g}", **goal)
-        _ticks(ax)
-        ax.set_title(f"{axis}, simulated frames")
-    axes[0, 0].set_ylabel("scatter / limit")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8.5)
+    figure, axes = style.new(1, 1 + len(parts), height=2.6)
+    reach = share.shape[0] / 2
+    for ax, (title, values) in zip(axes[0], {"light": share, **parts}.items(), strict=True):
+        style.picture(ax, values / values.max(), extent=(-reach, reach, -reach, reach))
+        ax.set(title=title)
+        ax.label_outer()
     return figure

@@ -1,4 +1,5 @@
-"""How figures look, and how they are saved: the same data give the same bytes, legible on a phone."""
+"""How pages call and figures draw methods and data sets, how figures look, and how they are saved: the same data give
+the same bytes, legible on a phone."""
 
 import functools
 import os
@@ -13,6 +14,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pnet.common.files import atomic_path
+
+METHOD_NAMES = {
+    "pnet": "PNet",
+    "sextractor": "SExtractor",
+    "sextractor_default": "SExtractor, default settings",
+    "sep": "SEP",
+    "psfex": "SExtractor + PSFEx",
+    "photutils": "photutils PSF",
+}
+DATASET_NAMES = {"sdss": "SDSS", "simulation": "simulation"}
 
 DPI = 200  # twice a screen's density: a 6.6 inch figure is 1320 px wide
 WIDTH = 6.6  # inches; at a phone's 400 px the 11 pt text is still 9 px high
@@ -53,6 +64,7 @@ _THEME = {
         "legend.title_fontsize": 9.5,
         "legend.framealpha": 0.85,
         "legend.edgecolor": "none",
+        "image.origin": "lower",
         **{f"{axis}tick.{name}": size for axis in "xy" for name, size in _TICKS.items()},
     },
 }
@@ -67,6 +79,22 @@ def styled(draw: Callable) -> Callable:
             matplotlib.rcdefaults()
             sns.set_theme(**_THEME)
             return draw(*arguments, **options)
+
+    return wrapper
+
+
+def panel(draw: Callable[..., str | None]) -> Callable[..., None]:
+    """Make a panel of ``draw(ax, values, ...)``, which returns what the title says besides `title`, if anything.
+
+    Without values (arrays, a table, estimates) the panel says so.
+    """
+
+    @functools.wraps(draw)
+    def wrapper(ax: Axes, values, *arguments, title: str = "", **options) -> None:
+        if len(values):
+            ax.set_title(title + (draw(ax, values, *arguments, **options) or ""))
+        else:
+            empty(ax, title)
 
     return wrapper
 
@@ -96,6 +124,13 @@ def empty(ax: Axes, title: str, text: str = "no measurements") -> None:
     ax.grid(False)
 
 
+def picture(ax: Axes, image: np.ndarray, cmap: str = "viridis", unit: str = "px", **options) -> None:
+    """Draw an image, its first row below; `options` are those of `Axes.imshow`."""
+    ax.imshow(image, cmap=cmap, **options)
+    ax.set(xlabel=f"x / {unit}", ylabel=f"y / {unit}")
+    ax.grid(False)
+
+
 def note(ax: Axes, text: str, corner: str = "upper left", **options) -> None:
     """Write a remark into a corner of a panel, on a ground that keeps it legible over data."""
     vertical, horizontal = corner.split()
@@ -104,3 +139,10 @@ def note(ax: Axes, text: str, corner: str = "upper left", **options) -> None:
     ground = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 2.5}
     options = {"fontsize": 9.5, "transform": ax.transAxes, "bbox": ground, "zorder": 5} | options
     ax.text(x, y, text, ha=horizontal, va=va, **options)
+
+
+def legend_below(figure: Figure, axes: np.ndarray, **options) -> None:
+    """Put the legend of the panel with most entries below a figure."""
+    handles, labels = max((ax.get_legend_handles_labels() for ax in axes.flat), key=lambda found: len(found[1]))
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", **options)

@@ -1,4 +1,4 @@
-"""Figures of training: losses and validation by epoch, and what a network is asked to learn."""
+"""Figures of training: losses and validation by epoch, what a network is given and asked, and what it answers."""
 
 import numpy as np
 import pandas as pd
@@ -84,12 +84,10 @@ def target(batch: Batch) -> Figure:
     image = torch.asinh(batch.image[0] / batch.sigma[0]).numpy()
     heatmap = make_targets(batch, offset_reach=0).heatmap[0, 0].numpy()
     figure, [[left, right]] = style.new(1, 2, height=3.6)
-    left.imshow(image, cmap="gray_r", vmin=-1.5, vmax=6, origin="lower")
-    left.set(title="(I − sky)/σ, asinh", xlabel="x / px", ylabel="y / px")
-    right.imshow(heatmap, cmap="viridis", vmin=0, vmax=1, origin="lower")
-    right.set(title="heat map to learn", xlabel="x / cells", ylabel="y / cells")
-    left.grid(False)
-    right.grid(False)
+    style.picture(left, image, "gray_r", vmin=-1.5, vmax=6)
+    style.picture(right, heatmap, unit="cells", vmin=0, vmax=1)
+    left.set_title("(I − sky)/σ, asinh")
+    right.set_title("heat map to learn")
     return figure
 
 
@@ -103,9 +101,41 @@ def stamps(inputs: Inputs, flux: np.ndarray) -> Figure:
     figure, axes = style.new(3, 5, height=4.3)
     for column, star in zip(axes.T, chosen, strict=True):
         for ax, image in zip(column, inputs.images[star].numpy(), strict=False):
-            ax.imshow(image, cmap="viridis", origin="lower")
+            ax.imshow(image, cmap="viridis")
             ax.set(xticks=[], yticks=[])
         column[0].set_title(f"{flux[star]:.1e} e⁻", fontsize=9.5)
     for ax, name in zip(axes[:, 0], ("asinh", "shape", "residual"), strict=True):
         ax.set_ylabel(name)
+    return figure
+
+
+@style.styled
+def samples(mean: np.ndarray, sigma: np.ndarray, truth: float) -> Figure:
+    """Return what many draws of the weights say of one star, and how their answers become one error bar (Eq. 15).
+
+    Parameters
+    ----------
+    mean, sigma : ndarray, (T,)
+        Mean and standard deviation of the magnitude that each draw predicts, in mag.
+    truth : float
+        The true magnitude.
+    """
+    mean, sigma = np.asarray(mean, dtype=float), np.asarray(sigma, dtype=float)
+    aleatoric, epistemic = np.sqrt(np.mean(sigma**2)), np.std(mean)
+    total = np.hypot(aleatoric, epistemic)
+    figure, [[left, right]] = style.new(1, 2, height=3.4, width_ratios=(2.2, 1))
+    grid = np.linspace(-4 * total, 4 * total, 300)
+    each = np.exp(-(((grid[:, None] - (mean - truth)) / sigma) ** 2) / 2) / sigma
+    left.plot(1000 * grid, each, color=style.COLOURS["grey"], lw=0.5, alpha=0.5)
+    left.plot(1000 * grid, each.mean(axis=1), color=style.COLOURS["pnet"], label="all draws together")
+    left.axvline(0, color=style.COLOURS["truth"], linestyle="--", label="truth")
+    left.set(title=f"{len(mean)} draws of the weights, one star", xlabel="magnitude − truth / mmag", yticks=[])
+    left.legend(loc="upper right")
+    parts = {"aleatoric": (aleatoric, "sextractor"), "epistemic": (epistemic, "purple"), "together": (total, "pnet")}
+    for name, (value, colour) in parts.items():
+        bar = right.bar(name, 1000 * value, color=style.COLOURS[colour])
+        right.bar_label(bar, fmt="{:.1f}", fontsize=10)
+    right.set(title="σ / mmag", yticks=[], xlabel=" ")
+    right.tick_params(axis="x", rotation=30)
+    right.margins(y=0.15)
     return figure

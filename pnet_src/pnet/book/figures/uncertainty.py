@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pnet.book.figures import panels, style
-from pnet.book.names import DATASET_NAMES
+from pnet.book.figures.style import DATASET_NAMES
 from pnet.common import metrics
 from pnet.common.seeds import derive
 from pnet.evaluation import calibration_metrics, scores
@@ -29,30 +29,24 @@ def figure_9(table: pd.DataFrame, *, seed: int) -> Figure:
     figure, axes = style.new(2, 2, height=6.9)
     for row, letter, dataset in zip(axes, "ab", ("sdss", "simulation"), strict=True):
         stars = scores.matched(scores.select(table, dataset, "pnet"), "mag", "mag_err", "truth_mag")
-        truth, mean, sigma = stars[["truth_mag", "mag", "mag_err"]].to_numpy(float).T
-        if len(stars):
-            raw = np.hypot(stars["mag_aleatoric"], stars["mag_epistemic"]).to_numpy(float)
-            _calibration(row[0], truth, mean, sigma, raw, derive(seed, "floor", dataset))
-            _band(row[1], truth, mean, sigma)
-        for ax, what in zip(row, ("calibration", "95 % band"), strict=True):
-            title = f"({letter}) {DATASET_NAMES[dataset]}: {what}"
-            if stars.empty:
-                style.empty(ax, title)
-                continue
-            ax.set(title=title, aspect="auto")  # square whatever its limits: the toolbox fixes the data's ratio instead
-            ax.set_box_aspect(1)
+        title = f"({letter}) {DATASET_NAMES[dataset]}"
+        calibration(row[0], stars, derive(seed, "floor", dataset), title=f"{title}: calibration")
+        band(row[1], stars, title=f"{title}: 95 % band")
     return figure
 
 
-def _calibration(ax: Axes, truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, raw: np.ndarray, seed: int) -> None:
-    """Draw the observed against the predicted proportion with `sigma` and, dotted, as it was before (`raw`)."""
+@style.panel
+def calibration(ax: Axes, stars: pd.DataFrame, seed: int) -> None:
+    """Observed against predicted proportion of stars with the final σ and, dotted, with the network's own."""
     toolbox = metrics.toolbox()
+    truth, mean, sigma = stars[["truth_mag", "mag", "mag_err"]].to_numpy(float).T
     toolbox.plot_calibration(mean, sigma, truth, curve_label="recalibrated", ax=ax)
     for text in list(ax.texts):  # the toolbox rounds the area to two digits, which hides what we are after
         text.remove()
     ideal, curve = ax.get_lines()[:2]
     ideal.set(color=style.COLOURS["grey"], label="ideal")
     curve.set(color=style.COLOURS["pnet"])
+    raw = np.hypot(stars["mag_aleatoric"], stars["mag_epistemic"]).to_numpy(float)
     usable = np.isfinite(raw) & (raw > 0)
     if usable.any():
         expected, observed = toolbox.get_proportion_lists_vectorized(mean[usable], raw[usable], truth[usable])
@@ -63,15 +57,16 @@ def _calibration(ax: Axes, truth: np.ndarray, mean: np.ndarray, sigma: np.ndarra
     style.note(ax, text, "lower right", fontsize=9)
     ax.legend(loc="upper left", fontsize=9)
     ax.set(xlabel="predicted proportion in interval", ylabel="observed proportion in interval")
+    _square(ax)
 
 
-def _band(ax: Axes, truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray) -> None:
-    """Draw errors inside the predicted 95 % interval, stars ordered by their predicted uncertainty."""
-    order = np.argsort(sigma, kind="stable")
-    sigma, error = sigma[order], (truth - mean)[order]
+@style.panel
+def band(ax: Axes, stars: pd.DataFrame) -> None:
+    """Errors inside the predicted 95 % interval, stars ordered by their predicted uncertainty."""
+    stars = stars.sort_values("mag_err", kind="stable")
+    sigma, error = stars["mag_err"].to_numpy(float), (stars["truth_mag"] - stars["mag"]).to_numpy(float)
     n = len(error)
-    nothing, index = np.zeros(n), np.arange(n, dtype=float)
-    metrics.toolbox().plot_xy(nothing, sigma, error, index, num_stds_confidence_bound=BAND, ax=ax)
+    metrics.toolbox().plot_xy(np.zeros(n), sigma, error, np.arange(n), num_stds_confidence_bound=BAND, ax=ax)
     points, line = ax.get_lines()[:2]
     small = {"markersize": 2, "alpha": 0.5} if n > panels.MANY else {"markersize": 5, "alpha": 0.9}
     colour = style.COLOURS["sextractor"]
@@ -80,8 +75,15 @@ def _band(ax: Axes, truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray) -> N
     ax.get_legend().remove()
     reach = max(1.3 * BAND * float(sigma.max()), float(np.quantile(np.abs(error), 0.98)))
     beyond = int((np.abs(error) > reach).sum())
-    inside = metrics.rate(int((np.abs(error) <= BAND * sigma).sum()), n)
+    inside = metrics.share(np.abs(error) <= BAND * sigma)
     text = f"in the band: {100 * inside.value:.1f} %\n({100 * inside.low:.1f} … {100 * inside.high:.1f} %)"
     style.note(ax, text + (f"\n{beyond} beyond the frame" if beyond else ""), fontsize=9)
     ax.set(xlim=(-0.5, n - 0.5), ylim=(-reach, reach))
     ax.set(xlabel="star, by rising predicted σ", ylabel="true − predicted / mag")
+    _square(ax)
+
+
+def _square(ax: Axes) -> None:
+    """Make a panel square whatever its limits: the toolbox fixes the data's ratio instead."""
+    ax.set_aspect("auto")
+    ax.set_box_aspect(1)
