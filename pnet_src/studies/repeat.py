@@ -29,15 +29,8 @@ from studies import stripe82
 
 STRIPE82 = ("4192", "6377")  # runs of the two epochs
 OVERLAP = ("2989-5-22", "6752-5-48")  # fields of the standard manifest
-MEASURED = tuple(
-    name
-    for name in (*matching.MEASURED_COLUMNS, "limit_mag", "limit_x", "limit_y")
-    if name not in matching.LATER_COLUMNS
-)
-COLUMNS = (
-    *("pair", "frame", "reference", "reference_mag", "reference_mag_err", "counted"),
-    *(f"{name}_{epoch}" for epoch in (1, 2) for name in MEASURED),
-)
+MEASURED = ("x", "y", "mag", "x_err", "y_err", "mag_err", "limit_x", "limit_y", "limit_mag")
+COLUMNS = ("pair", "frame", "counted", *(f"{name}_{epoch}" for epoch in (1, 2) for name in MEASURED))
 CONFIDENCE = 0.3  # the paper's
 FIRST_MATCH = 4.0  # px; two celestial WCS of SDSS agree to a pixel or so
 FEWEST = 6  # common stars; an affine transformation has three parameters an axis
@@ -47,7 +40,7 @@ FEWEST = 6  # common stars; an affine transformation has three parameters an axi
 class Pair:
     """Two frames that share sky, each with its celestial WCS and ``meta["psf"]``, a PSFModel or None.
 
-    `reference` is a catalogue of stars: ra, dec (degrees), mag, mag_err. Where there is one, only its stars count.
+    `reference` is a catalogue of stars: ra, dec (degrees). Where there is one, only its stars count.
     """
 
     name: str
@@ -72,17 +65,16 @@ def overlap_pair(manifest: str = "sdss-standard") -> Pair:
 
 
 def measure(frame: Frame, measurer: measurements.Measurer) -> pd.DataFrame:
-    """Return a frame's detections with their limits and ``good``: isolated, off the edge and not masked.
+    """Return a frame's detections with their limits, `MEASURED`, and ``good``: isolated, off the edge and not masked.
 
-    ``measurer(frame)`` gives x, y, confidence, flux, mag and what else of `matching.MEASURED_COLUMNS` it has.
+    ``measurer(frame)`` gives x, y, confidence, flux, mag and what else of `MEASURED` it has.
     """
     found = measurer(frame)
     found = found[found["confidence"] >= CONFIDENCE].reset_index(drop=True)
-    bounds = limits.frame_limits(frame, found, _psf_at(frame)) if len(found) else pd.DataFrame()
-    found = found.reindex(columns=matching.MEASURED_COLUMNS).astype(float)
-    found = found.join(bounds.reindex(columns=["limit_mag", "limit_x", "limit_y"]))
+    bounds = limits.frame_limits(frame, found, _psf_at(frame)).drop(columns="sky")
     # every detection is a neighbour, and a star if it lies where a star may
     marked = catalogue.mark_counted(found.assign(kind="star"), frame, magnitudes=(-np.inf, np.inf))
+    found = found.join(bounds).reindex(columns=list(MEASURED)).astype(float)
     return found.assign(good=marked["counted"].to_numpy())
 
 
@@ -136,16 +128,14 @@ def pair_up(pair: Pair, first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFra
         names = f"{pair.first.name} and {pair.second.name}"
         raise DataError(f"frames {names}: {len(one)} common stars; {FEWEST} are needed")
     parts = [
-        table.loc[index, list(MEASURED)].reset_index(drop=True).add_suffix(f"_{epoch}")
+        table.loc[index].reset_index(drop=True).add_suffix(f"_{epoch}")
         for epoch, table, index in ((1, first, one), (2, second, two))
     ]
-    reference = {"reference": False, "reference_mag": np.nan, "reference_mag_err": np.nan}
-    names = f"{pair.first.name} + {pair.second.name}"
-    rows = pd.concat(parts, axis=1).assign(pair=pair.name, frame=names, **reference)
+    rows = pd.concat(parts, axis=1).assign(pair=pair.name, frame=f"{pair.first.name} + {pair.second.name}")
     seen = ((rows["mag_1"] + rows["mag_2"]) / 2).between(*catalogue.MAGNITUDES)
-    rows["counted"] = first.loc[one, "good"].to_numpy() & second.loc[two, "good"].to_numpy() & seen
+    rows["counted"] = rows["good_1"] & rows["good_2"] & seen
     if pair.reference is not None:
-        _add_reference(rows, pair)
+        rows["counted"] &= _in_reference(rows, pair)
     return rows[list(COLUMNS)]
 
 
@@ -159,20 +149,15 @@ def _mutual(first: np.ndarray, second: np.ndarray, radius: float) -> tuple[np.nd
     return one, index[one]
 
 
-def _add_reference(rows: pd.DataFrame, pair: Pair) -> None:
-    """Fill in the reference magnitudes of the stars that the catalogue holds; others no longer count."""
+def _in_reference(rows: pd.DataFrame, pair: Pair) -> np.ndarray:
+    """Return (N,) bool: which stars the pair's reference catalogue holds."""
     here = rows[["x_1", "y_1"]].to_numpy()
     known = pair.first.wcs.all_world2pix(pair.reference[["ra", "dec"]].to_numpy(), 0)
-    on = np.flatnonzero(((known > -10) & (known < np.array(pair.first.shape[::-1]) + 10)).all(axis=1))
-    known = known[on]
+    known = known[((known > -10) & (known < np.array(pair.first.shape[::-1]) + 10)).all(axis=1)]
     one, two = _mutual(here, known, FIRST_MATCH)
     if len(one) >= FEWEST:  # the WCS's own offset
         known = known + np.median(here[one] - known[two], axis=0)
-    one, two = _mutual(here, known, matching.RADIUS)
-    rows.loc[one, "reference"] = True
-    for name in ("mag", "mag_err"):
-        rows.loc[one, f"reference_{name}"] = pair.reference[name].to_numpy()[on[two]]
-    rows["counted"] &= rows["reference"]
+    return np.isin(np.arange(len(here)), _mutual(here, known, matching.RADIUS)[0])
 
 
 def run(

@@ -5,7 +5,8 @@ z is the difference over √(σ₁² + σ₂²). What the two frames disagree in
 the drift of the scan) is calibration and is taken off, each star's from the other stars.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,19 +19,11 @@ from pnet.common.seeds import derive
 from pnet.evaluation.ledger import Entry, entries_of
 from pnet.evaluation.scores import Score, ranges
 
-TITLES = {
-    "mag": "magnitude (BPNN)",
-    "mag_net": "magnitude (detection net)",
-    "x": "x (detection net)",
-    "y": "y (detection net)",
-    "x_bpnn": "x (BPNN)",
-    "y_bpnn": "y (BPNN)",
-}
+TITLES = {"mag": "magnitude (BPNN)", "x": "x (detection net)", "y": "y (detection net)"}
 TERMS = 3  # of the smooth difference, a plane: affine for positions, a zero point that drifts
 CLIP = 3.5  # scatters; what lies beyond (variable stars, proper motion) does not shape the smooth difference
 ROUNDS = 10  # of clipping, at most
 COVERED = 0.6826894921370859  # of a Gaussian within one σ
-ROBUST = metrics.robust_scatter
 
 
 def smooth_residual(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -113,6 +106,9 @@ def differences(table: pd.DataFrame, pair: str, quantity: str) -> pd.DataFrame:
 def compute(table: pd.DataFrame, *, seed: int) -> dict[str, Score]:
     """Return the scores of all pairs, by short key such as ``stripe82.mag_repeatability.14-20``.
 
+    ``repeatability`` is the scatter of one measurement, ``predicted`` the median error that was promised, ``z`` the
+    scatter of differences over their promised errors, ``coverage68`` the share of them within these.
+
     Parameters
     ----------
     table : DataFrame
@@ -121,71 +117,29 @@ def compute(table: pd.DataFrame, *, seed: int) -> dict[str, Score]:
         Of the bootstrap intervals.
     """
     found: dict[str, Score] = {}
-    for pair in table["pair"].unique():
-        for quantity in TITLES:
-            found |= dict(_scores(table, pair, quantity, derive(seed, "repeat", pair, quantity)))
-        found |= dict(_against_reference(table, pair, derive(seed, "repeat", pair, "reference")))
-        counted = table[(table["pair"] == pair) & table["counted"]]
-        offset = (counted["mag_2"] - counted["mag_1"]).dropna().to_numpy()
-        found[f"{pair}.zero_point"] = Score(
-            metrics.bias(offset, seed=seed), f"{pair}: median difference of the two epochs' magnitudes", "mag", 0.0
-        )
+    for pair, (quantity, title) in itertools.product(table["pair"].unique(), TITLES.items()):
+        own = derive(seed, "repeat", pair, quantity)
+        stars = differences(table, pair, quantity)
+        unit = "mag" if quantity == "mag" else "px"
+        for low, high, name in ranges():
+            part = stars[stars["mag"].between(low, high, inclusive="left")]
+            if len(part) < 3:
+                continue
+            limit, one = float(part["limit"].median() / np.sqrt(2)), part["delta"].to_numpy() / np.sqrt(2)
+            scatter = metrics.bootstrap(metrics.robust_scatter, one, seed=own)
+            scores = {"repeatability": Score(scatter, "scatter between epochs / √2", unit, limit)}
+            part = part[np.isfinite(part["sigma"]) & (part["sigma"] > 0)]
+            if len(part) >= 3:
+                z, sigma = (part["delta"] / part["sigma"]).to_numpy(), part["sigma"].to_numpy()
+                promised = metrics.bootstrap(np.median, sigma / np.sqrt(2), seed=own)
+                scores["predicted"] = Score(promised, "median error that was promised", unit, limit)
+                scores["z"] = Score(metrics.bootstrap(metrics.robust_scatter, z, seed=own), "scatter of z", "", 1.0)
+                held = metrics.share(np.abs(z) < 1)
+                scores["coverage68"] = Score(held, "differences within the promised 68 %", "", COVERED)
+            for what, score in scores.items():
+                score = replace(score, title=f"{score.title}, {pair}, {title}, {name} mag")
+                found[f"{pair}.{quantity}_{what}.{name}"] = score
     return found
-
-
-def _scores(table: pd.DataFrame, pair: str, quantity: str, seed: int) -> Iterator[tuple[str, Score]]:
-    """Yield repeatability, promised error and limit of one measurement by magnitude."""
-    stars = differences(table, pair, quantity)
-    unit = "mag" if quantity.startswith("mag") else "px"
-    for low, high, name in ranges():
-        part = stars[stars["mag"].between(low, high, inclusive="left")]
-        if len(part) < 3:
-            continue
-        where = f"{pair}, {TITLES[quantity]}, {name} mag"
-        limit, one = float(part["limit"].median() / np.sqrt(2)), part["delta"] / np.sqrt(2)
-        found = {"repeatability": _score(ROBUST, one, seed, "scatter between epochs / √2", unit, limit)}
-        bounded = part[np.isfinite(part["limit"]) & (part["limit"] > 0)]
-        if len(bounded) > 2:
-            ratio = bounded["delta"] / bounded["limit"]
-            found["over_limit"] = _score(ROBUST, ratio, seed, "scatter between epochs over the limit", "", 1.0)
-        part = part[np.isfinite(part["sigma"]) & (part["sigma"] > 0)]
-        if len(part) >= 3:
-            z = part["delta"] / part["sigma"]
-            promised = part["sigma"] / np.sqrt(2)
-            found["predicted"] = _score(np.median, promised, seed, "median error that was promised", unit, limit)
-            found["z"] = _score(ROBUST, z, seed, "scatter of z", "", 1.0)
-            found["z_std"] = _score(metrics.plain_scatter, z, seed, "standard deviation of z", "", 1.0)
-            held = metrics.rate(int((np.abs(z) < 1).sum()), len(z))
-            found["coverage68"] = Score(held, "differences within the promised 68 %", "", COVERED)
-        for what, score in found.items():
-            yield f"{pair}.{quantity}_{what}.{name}", replace(score, title=f"{score.title}, {where}")
-
-
-def _score(
-    statistic: Callable, values: pd.Series, seed: int, title: str, unit: str = "", limit: float | None = None
-) -> Score:
-    return Score(metrics.bootstrap(statistic, np.asarray(values, float), seed=seed), title, unit, limit)
-
-
-def _against_reference(table: pd.DataFrame, pair: str, seed: int) -> Iterator[tuple[str, Score]]:
-    """Each epoch against the reference catalogue, with the catalogue's own errors in quadrature."""
-    rows = table[(table["pair"] == pair) & table["counted"]].dropna(subset=["reference_mag", "reference_mag_err"])
-    for epoch in (1, 2):
-        part = rows.dropna(subset=[f"mag_{epoch}", f"mag_err_{epoch}"])
-        if len(part) < 6:
-            continue
-        raw = (part[f"mag_{epoch}"] - part["reference_mag"]).to_numpy()
-        delta = smooth_residual(raw, part[f"x_{epoch}"].to_numpy(), part[f"y_{epoch}"].to_numpy())
-        sigma = np.hypot(part[f"mag_err_{epoch}"], part["reference_mag_err"]).to_numpy()
-        where = f"{pair}, epoch {epoch} against the reference catalogue"
-        held = metrics.rate(int((np.abs(delta) < sigma).sum()), len(part))
-        found = {
-            "scatter": _score(ROBUST, delta, seed, f"scatter, {where}", "mag"),
-            "z": _score(ROBUST, delta / sigma, seed, f"scatter of z, {where}", "", 1.0),
-            "coverage68": Score(held, f"within 68 %, {where}", "", COVERED),
-            "offset": _score(np.median, raw, seed, f"median difference, {where}", "mag", 0.0),
-        }
-        yield from ((f"{pair}.reference{epoch}_{what}", score) for what, score in found.items())
 
 
 def entries(table: pd.DataFrame, record: Mapping[str, Any], source: str) -> list[Entry]:

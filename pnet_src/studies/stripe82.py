@@ -82,19 +82,16 @@ def fetch(roles: Iterable[str]) -> dict[str, Path]:
 
 
 def read_reference(path: str | os.PathLike) -> pd.DataFrame:
-    """Read the catalogue of Stripe 82 stars: ra, dec (degrees, 0 to 360), mag, mag_err (AB, of g).
+    """Read where the stars of the catalogue of Stripe 82 are: ra, dec (degrees, 0 to 360).
 
     Raises
     ------
     DataError
         If it is damaged or lacks a column.
     """
-    columns = ("ra", "dec", "g", "g_err")
-    table = read_columns(path, (*columns, "starnotgal"), "a reference catalogue of Stripe 82")
-    rows = pd.DataFrame({name: table[name].astype(float) for name in columns})
-    rows = rows.rename(columns={"g": "mag", "g_err": "mag_err"})
-    rows["ra"] %= 360
-    return rows[table["starnotgal"] == 1].reset_index(drop=True)
+    table = read_columns(path, ("ra", "dec", "starnotgal"), "a reference catalogue of Stripe 82")
+    star = table["starnotgal"] == 1
+    return pd.DataFrame({"ra": table["ra"][star].astype(float) % 360, "dec": table["dec"][star].astype(float)})
 
 
 def read_fpc(path: Path, psfield: Path, tsfield: Path, fpm: Path) -> Frame:

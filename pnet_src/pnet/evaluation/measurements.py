@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -115,11 +114,9 @@ def read(path: str | os.PathLike, columns: Iterable[str] = COLUMNS) -> tuple[pd.
     except (OSError, ValueError, AttributeError) as error:  # pyarrow's and json's errors are ValueErrors or OSErrors
         raise DataError(f"{path}: cannot be read: {error}") from error
     missing = [name for name in columns if name not in table.columns]
-    later = [name for name in missing if name in matching.LATER_COLUMNS]
-    if len(missing) > len(later):
-        missing = (name for name in missing if name not in later)
+    if missing:
         raise DataError(f"{path}: column(s) {', '.join(missing)} missing; measure again")
-    return table.assign(**dict.fromkeys(later, np.nan)), record
+    return table, record
 
 
 def pnet_measurer(

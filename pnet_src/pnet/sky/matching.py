@@ -16,7 +16,6 @@ MEASURED_COLUMNS = [
     "x", "y", "x_err", "y_err", "confidence", "flux", "mag", "mag_err", "mag_aleatoric", "mag_epistemic", "mag_net",
     "mag_net_err", "x_bpnn", "y_bpnn", "x_bpnn_err", "y_bpnn_err", "x_det", "y_det", "mag_det",
 ]  # fmt: skip
-LATER_COLUMNS = ("x_det", "y_det", "mag_det")  # of `MEASURED_COLUMNS`, which tables measured before them lack
 
 
 def match(
