@@ -115,7 +115,7 @@ def read_fpc(path: Path, psfield: Path, tsfield: Path, fpm: Path) -> Frame:
     Returns
     -------
     Frame
-        ``meta`` holds run, camcol, field, band, airmass, mjd, ``psf`` (PSFModel) and ``planes`` as
+        ``meta`` holds run, camcol, field, band, airmass, mjd and ``psf`` (PSFModel) as
         :func:`pnet.sdss.frame.read_frame`.
 
     Raises

@@ -6,11 +6,11 @@ Formats: the DR17 data model pages of ``frame`` and ``fpM``. Nanomaggies turn in
 import os
 import re
 import warnings
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
 from astropy.io import fits
 from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_scales
@@ -43,9 +43,8 @@ DARK_VARIANCE = {
 # Pixels whose value is not a measurement. SATUR is among them: the corrected frames hold an interpolated value there
 # (on 94-1-12 the median saturated pixel reads 2,783 counts beside unsaturated ones of 58,000), so nobody may measure
 # on it; that a *star* is saturated is a matter of the catalogue, which has a flag of its own for it. NOTCHECKED is
-# left out: the image is good there, only the catalogue is not complete.
+# left out: the image is good there, only the catalogue is not complete. The other types describe objects.
 UNUSABLE = ("INTERP", "SATUR", "CR", "GHOST")
-_KEPT = (*UNUSABLE, "NOTCHECKED")  # planes that a frame carries; the others describe objects, see read_mask
 
 
 def read_frame(
@@ -74,10 +73,8 @@ def read_frame(
     Returns
     -------
     Frame
-        Of the frame's size (1489×2048). ``meta`` holds run, camcol, field, band, airmass, exptime,
-        nmgy_per_count (c̃), dark_variance (counts²), gain_source, ``psf`` (the
-        :class:`~pnet.sdss.psf.PSFModel` or None) and ``planes``, the (H, W) planes INTERP, SATUR, CR, GHOST and
-        NOTCHECKED of the mask by name.
+        Of the frame's size (1489×2048). ``meta`` holds run, camcol, field, band, airmass, exptime, dark_variance
+        (counts²), gain_source and ``psf`` (the :class:`~pnet.sdss.psf.PSFModel` or None).
 
     Raises
     ------
@@ -109,7 +106,6 @@ def read_frame(
         model=model,
         airmass=_airmass(hdus),
         exptime=float(hdus[0].header.get("EXPTIME", "nan")),
-        nmgy_per_count=scale,
         gain_source="table" if model is None else "psField",
     )
 
@@ -143,7 +139,7 @@ def assemble(
         name=identity.name,
         image=image,
         variance=variance,
-        mask=np.any([np.zeros(image.shape, bool), *(planes[name] for name in UNUSABLE if planes)], axis=0),
+        mask=reduce(np.logical_or, planes.values(), np.zeros(image.shape, bool)),
         gain=gain,
         zero_point=zero_point,
         read_noise=gain * np.sqrt(dark_variance),
@@ -153,13 +149,7 @@ def assemble(
         # Saturated cores too: interpolated they are one smooth star, filled with one value a bar with a ring of peaks.
         # On 4192-4-300 and 6377-4-399 false detections around saturated patches fall from 16 to 5 thereby.
         interpolated=planes.get("INTERP"),
-        meta={
-            **vars(identity),
-            **meta,
-            "dark_variance": dark_variance,
-            "psf": model,
-            "planes": {name: plane for name, plane in planes.items() if name in _KEPT},
-        },
+        meta={**vars(identity), **meta, "dark_variance": dark_variance, "psf": model},
     )
 
 
@@ -186,8 +176,15 @@ def _frame_arrays(hdus: fits.HDUList, path: object) -> tuple[np.ndarray, np.ndar
             f"{path}: the sky of HDU 2 (ALLSKY {coarse.shape}, XINTERP {columns.shape}, YINTERP {rows.shape}) "
             f"does not fit an image of {image.shape}"
         )
-    sky = scipy.ndimage.map_coordinates(coarse, np.meshgrid(rows, columns, indexing="ij"), order=1, mode="nearest")
-    return image.astype(np.float64), calibration, sky
+    return image.astype(np.float64), calibration, _interpolate(_interpolate(coarse.T, columns).T, rows)
+
+
+def _interpolate(values: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Return (K, M) linearly between the rows of `values` (N, M) at `at` (K,), beyond the outer rows their values."""
+    at = np.clip(at, 0, len(values) - 1)
+    below = np.minimum(at.astype(int), len(values) - 2)
+    share = (at - below)[:, None]
+    return values[below] * (1 - share) + values[below + 1] * share
 
 
 def _table_gain(identity: FieldId) -> tuple[float, float]:
@@ -211,7 +208,7 @@ def _airmass(hdus: fits.HDUList) -> float:
 def read_mask(
     path: str | os.PathLike, *, identity: FieldId | None = None, shape: tuple[int, int] | None = None
 ) -> dict[str, np.ndarray]:
-    """Read an fpM file.
+    """Read which pixels an fpM file says to be `UNUSABLE`: its planes, (H, W) bool, by type.
 
     HDUs 1 to 10 list masks of one type each as runs of pixels, bytes of big-endian (row, first column, last column);
     the last HDU names the types (``S_MASK_INTERP`` is returned as ``INTERP``).
@@ -221,10 +218,6 @@ def read_mask(
     path : path
     identity, shape : FieldId, (int, int), optional
         The field that the mask must belong to, and the shape that it must have.
-
-    Returns
-    -------
-    dict of str to ndarray, (H, W) bool
 
     Raises
     ------
@@ -240,27 +233,26 @@ def read_mask(
             raise DataError(f"{path}: is the mask of band {named[1]}, the frame is {identity.name}")
     try:
         size = (int(header["MASKROWS"]), int(header["MASKCOLS"]))
-        names = {int(row["Value"]): str(row["attributeName"]).strip() for row in hdus[-1].data}
-        kinds = {value: name[7:] for value, name in sorted(names.items()) if name.startswith("S_MASK_")}
+        numbers = {str(row["attributeName"]).strip(): int(row["Value"]) for row in hdus[-1].data}
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: is no fpM mask: {error}") from error
     if shape is not None and size != tuple(shape):
         raise DataError(f"{path}: the mask is {size}, the image {tuple(shape)}")
-    missing = [name for name in UNUSABLE if name not in kinds.values()]
+    missing = [kind for kind in UNUSABLE if f"S_MASK_{kind}" not in numbers]
     if missing:
         raise DataError(f"{path}: lacks the mask types {', '.join(missing)}")
-    planes = {}
-    for value, kind in kinds.items():
-        table = hdus[value + 1].data if value + 1 < len(hdus) - 1 else None
+    planes = {kind: np.zeros(size, bool) for kind in UNUSABLE}
+    for kind, plane in planes.items():
+        number = numbers[f"S_MASK_{kind}"] + 1
+        table = hdus[number].data if number < len(hdus) - 1 else None
         if table is None:
             raise DataError(f"{path}: the HDU of mask type {kind} is missing")
-        planes[kind] = plane = np.zeros(size, bool)
         for spans in table["s"] if len(table) else ():
             spans = np.asarray(spans, dtype=np.uint8)
             if spans.size % 6:
                 raise DataError(f"{path}: mask type {kind} has a run of pixels cut short")
             for row, first, last in spans.view(">i2").reshape(-1, 3).tolist():
-                first += first == -1  # boxes around objects begin a pixel before them
+                first += first == -1  # some runs begin a pixel before the image
                 if not (0 <= row < size[0] and 0 <= first <= last < size[1]):
                     raise DataError(f"{path}: mask type {kind} leaves the image: row {row}, columns {first} to {last}")
                 plane[row, first : last + 1] = True
