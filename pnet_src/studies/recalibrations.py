@@ -3,7 +3,7 @@
 Four ways, all fitted on validation data and never on the data that are reported on:
 
 - "ratio": one factor for all σ, the one with the smallest miscalibration area (`pnet.stars.error_scale.best_ratio`);
-- "ratios": one factor for each bin of magnitude, as far as the bins really differ (`Ratios`);
+- "ratios": one factor for each bin of magnitude, as far as the bins really differ (`ratios`);
 - "isotonic": a rising map between nominal and observed proportion (Kuleshov et al. 2018; section 4.2 of the paper),
   which corrects the shape of the distribution too;
 - "conformal": the largest |truth − mean| / σ that validation stars of the same magnitude reach bounds the interval
@@ -17,8 +17,7 @@ Bins are of the *predicted* magnitude: the guarantee needs groups that are known
 import contextlib
 import io
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,9 +48,9 @@ MIN_BIN = 50  # stars of a bin: with fewer a conformal interval of one fit wande
 class Bins:
     """Bins of predicted magnitude that hold enough stars: inner `edges`, indices of `members`, and what was joined."""
 
-    edges: tuple[float, ...]
-    members: tuple[np.ndarray, ...]
-    notes: tuple[str, ...]
+    edges: tuple[float, ...] = ()
+    members: tuple[np.ndarray, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, mean: np.ndarray, edges: Sequence[float] = EDGES, smallest: int = MIN_BIN) -> "Bins":
@@ -75,94 +74,74 @@ class Bins:
 
 
 @dataclass(frozen=True)
-class Scaled(ABC):
+class Scaled:
     """A recalibration whose intervals are a factor times σ, which depends on the bin and on the level.
 
     Parameters
     ----------
+    factors : callable
+        ``factors(level)`` → (B,), each bin's half-width in units of σ of the interval of probability `level`, 0 to 1.
     edges : tuple of float
         Inner edges of the bins of predicted magnitude, rising; the first and the last bin are open.
-    values : tuple
-        What was fitted, one item a bin.
     notes : tuple of str
         Which of the wanted bins had too few stars and were joined.
     """
 
-    edges: tuple[float, ...]
-    values: tuple[Any, ...]
+    factors: Callable[[float], np.ndarray]
+    edges: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
-
-    @abstractmethod
-    def half_width(self, bins: np.ndarray, sigma: np.ndarray, level: float) -> np.ndarray:
-        """Return the half-width of the interval of probability `level` (0 to 1) for stars of these bins and σ."""
 
     def interval(self, mean: np.ndarray, sigma: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
         """Return lower and upper bound of the recalibrated central interval of probability `level`."""
-        half = self.half_width(np.searchsorted(self.edges, mean, side="right"), sigma, level)
+        half = self.factors(level)[np.searchsorted(self.edges, mean, side="right")] * sigma
         return mean - half, mean + half
 
     def proportions(self, mean: np.ndarray, sigma: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return expected and observed proportions, for a calibration curve; on the grid of uncertainty-toolbox."""
         expected = np.linspace(0, 1, 100)
-        bins, error = np.searchsorted(self.edges, mean, side="right"), np.abs(truth - mean)
-        inner = [float(np.mean(error <= self.half_width(bins, sigma, level))) for level in expected[1:-1]]
+        bins, score = np.searchsorted(self.edges, mean, side="right"), np.abs(truth - mean) / sigma
+        inner = [float(np.mean(score <= self.factors(level)[bins])) for level in expected[1:-1]]
         return expected, np.array([0.0, *inner, 1.0])
 
 
-class Ratios(Scaled):
-    """One factor on σ for each bin of predicted magnitude, or a single one."""
-
-    @classmethod
-    def fit(cls, mean: np.ndarray, sigma: np.ndarray, truth: np.ndarray, bins: Bins) -> "Ratios":
-        """Fit every bin's ratio to validation stars and draw them together as far as their noise explains how they
-        differ.
-
-        A random-effects mean (DerSimonian & Laird 1986), with each bin's posterior mean: where validation shows no need
-        for more than one ratio, all are the same, and a bin of few stars never strays far.
-        """
-        logs = np.log([best_ratio(mean[i], sigma[i], truth[i]) for i in bins.members])
-        weight = np.array([len(i) for i in bins.members], dtype=float)  # the variance of ln(ratio) is about 1/n
-        centre = np.average(logs, weights=weight)
-        excess = np.sum(weight * (logs - centre) ** 2) - (len(logs) - 1)
-        scale = weight.sum() - np.sum(weight**2) / weight.sum()
-        # how much ln(ratio) truly differs between bins
-        variance = max(0.0, float(excess / scale)) if scale > 0 else 0.0
-        if variance > 0:
-            total = 1 / (variance + 1 / weight)
-            centre = np.average(logs, weights=total)
-            logs = (weight * logs + centre / variance) / (weight + 1 / variance)
-        else:
-            logs = np.full(len(logs), np.log(best_ratio(mean, sigma, truth)))
-        return cls(bins.edges, tuple(np.exp(logs).tolist()), bins.notes)
-
-    def half_width(self, bins: np.ndarray, sigma: np.ndarray, level: float) -> np.ndarray:
-        """Return that of a Gaussian of the recalibrated σ."""
-        return stats.norm.ppf(0.5 + level / 2) * (np.array(self.values)[bins] * sigma)
+def scaled(*ratios: float, bins: Bins = Bins()) -> Scaled:
+    """Return a recalibration by one factor on σ for each of the bins, or a single one."""
+    return Scaled(lambda level: stats.norm.ppf(0.5 + level / 2) * np.array(ratios), bins.edges, bins.notes)
 
 
-class Conformal(Scaled):
-    """Split-conformal intervals; the values are validation stars' |truth − mean| / σ, rising, one array a bin."""
+def ratios(mean: np.ndarray, sigma: np.ndarray, truth: np.ndarray, bins: Bins) -> Scaled:
+    """Fit every bin's ratio to validation stars and draw them together as far as their noise explains how they differ.
 
-    @classmethod
-    def fit(cls, mean: np.ndarray, sigma: np.ndarray, truth: np.ndarray, bins: Bins) -> "Conformal":
-        """Sort the scores of validation stars into their bins."""
-        score = np.abs(truth - mean) / sigma
-        return cls(bins.edges, tuple(np.sort(score[i]) for i in bins.members), bins.notes)
+    A random-effects mean (DerSimonian & Laird 1986), with each bin's posterior mean: where validation shows no need
+    for more than one ratio, all are the same, and a bin of few stars never strays far.
+    """
+    logs = np.log([best_ratio(mean[i], sigma[i], truth[i]) for i in bins.members])
+    weight = np.array([len(i) for i in bins.members], dtype=float)  # the variance of ln(ratio) is about 1/n
+    excess = np.sum(weight * (logs - np.average(logs, weights=weight)) ** 2) - (len(logs) - 1)
+    scale = weight.sum() - np.sum(weight**2) / weight.sum()
+    # how much ln(ratio) truly differs between bins
+    variance = max(0.0, float(excess / scale)) if scale > 0 else 0.0
+    if variance > 0:
+        centre = np.average(logs, weights=1 / (variance + 1 / weight))
+        logs = (weight * logs + centre / variance) / (weight + 1 / variance)
+    else:
+        logs = np.full(len(logs), np.log(best_ratio(mean, sigma, truth)))
+    return scaled(*np.exp(logs), bins=bins)
 
-    def factors(self, level: float) -> np.ndarray:
-        """Return each bin's half-width in units of σ: the ⌈(n + 1) level⌉-th smallest score.
 
-        Infinite where n is too small for the level: below 19 stars nothing shorter is sure to hold 95 %.
-        """
-        found = []
-        for scores in self.values:
-            rank = math.ceil((len(scores) + 1) * level - 1e-9)  # 19 · 0.95 is not quite an integer to a computer
-            found.append(scores[rank - 1] if rank <= len(scores) else math.inf)
-        return np.array(found)
+def conformal(mean: np.ndarray, sigma: np.ndarray, truth: np.ndarray, bins: Bins) -> Scaled:
+    """Return split-conformal intervals: a bin's factor is the ⌈(n + 1) level⌉-th smallest |truth − mean| / σ of its n
+    validation stars.
 
-    def half_width(self, bins: np.ndarray, sigma: np.ndarray, level: float) -> np.ndarray:
-        """Return that of `factors`."""
-        return self.factors(level)[bins] * sigma
+    Infinite where n is too small for the level: below 19 stars nothing shorter is sure to hold 95 %.
+    """
+    found = [np.sort(np.append((np.abs(truth - mean) / sigma)[i], np.inf)) for i in bins.members]
+
+    def factors(level: float) -> np.ndarray:
+        # n + 1 values with the infinite one; 20 · 0.95 is not quite an integer to a computer
+        return np.array([scores[math.ceil(len(scores) * level - 1e-9) - 1] for scores in found])
+
+    return Scaled(factors, bins.edges, bins.notes)
 
 
 @dataclass(frozen=True)
@@ -207,11 +186,11 @@ def fit(rows: pd.DataFrame, data: str) -> dict[str, Scaled | Isotonic]:
         mean, sigma, truth = checked(*_known(rows)[1:])
         bins = Bins.of(mean)
         return {
-            "raw": Ratios((), (1.0,)),
-            "ratio": Ratios((), (best_ratio(mean, sigma, truth),)),
-            "ratios": Ratios.fit(mean, sigma, truth, bins),
+            "raw": scaled(1.0),
+            "ratio": scaled(best_ratio(mean, sigma, truth)),
+            "ratios": ratios(mean, sigma, truth, bins),
             "isotonic": Isotonic.fit(mean, sigma, truth),
-            "conformal": Conformal.fit(mean, sigma, truth, bins),
+            "conformal": conformal(mean, sigma, truth, bins),
         }
     except DataError as error:
         raise DataError(f"validation stars of {data}: {error}") from error
@@ -229,24 +208,20 @@ def compare(fitted: Mapping[str, Scaled | Isotonic], rows: pd.DataFrame, seed: i
         return {}
     bins = [group for group in error_bars.bins(rows) if group[2].sum() >= error_bars.SMALLEST]
     groups = [("", "", np.ones(len(rows), bool)), *((f".{key}", f", {label}", member) for key, label, member in bins)]
+    area_of = metrics.toolbox().metrics_calibration.miscalibration_area_from_proportions
+    floor = calibration_metrics.perfect(len(rows), seed=seed).value
     result: dict[str, Score] = {}
     for name, title in METHODS.items():
-        how = fitted[name]
-        for level in error_bars.LEVELS:
-            low, high = how.interval(mean, sigma, level)
-            inside = (low <= truth) & (truth <= high)
-            text = f"share inside the {100 * level:.0f} % interval, {title}"
+        intervals = {level: fitted[name].interval(mean, sigma, level) for level in error_bars.LEVELS}
+        for level, (low, high) in intervals.items():
+            inside, text = (low <= truth) & (truth <= high), f"share inside the {100 * level:.0f} % interval, {title}"
             for key, label, member in groups:
-                share = metrics.rate(int(inside[member].sum()), int(member.sum()))
-                result[f"coverage_{100 * level:.0f}.{name}{key}"] = Score(share, text + label, limit=level)
-        low, high = how.interval(mean, sigma, error_bars.LEVELS[0])
+                score = Score(metrics.share(inside[member]), text + label, limit=level)
+                result[f"coverage_{100 * level:.0f}.{name}{key}"] = score
+        low, high = intervals[error_bars.LEVELS[0]]
         half = metrics.bootstrap(np.mean, (high - low) / 2, seed=seed)
         result[f"half_width_68.{name}"] = Score(half, f"mean half-width of the 68 % interval, {title}", "mag")
-        area = metrics.toolbox().metrics_calibration.miscalibration_area_from_proportions(
-            *how.proportions(mean, sigma, truth)
-        )
-        area = Estimate(float(area), n=len(rows))
-        floor = calibration_metrics.perfect(len(rows), seed=seed).value
+        area = Estimate(float(area_of(*fitted[name].proportions(mean, sigma, truth))), n=len(rows))
         result[f"miscalibration_area.{name}"] = Score(area, f"miscalibration area, {title}", limit=floor)
     return result
 

@@ -8,7 +8,9 @@ from scipy import stats
 from pnet.common.errors import DataError
 from pnet.evaluation import calibration_metrics, error_bars
 from studies import recalibrations
-from studies.recalibrations import Bins, Conformal, Isotonic, Ratios
+from studies.recalibrations import Bins, Isotonic, scaled
+
+ONE_SIGMA = 0.6826894921370859  # of a Gaussian within one σ
 
 
 def drawn(rng, n, noise=None):
@@ -65,7 +67,7 @@ def test_too_few_validation_stars_are_named_and_the_worst_bin_is(rows, compared)
 
 def test_isotonic_corrects_the_shape_where_one_factor_cannot(rng):
     validation, other = drawn(rng, 6000), drawn(rng, 6000)
-    isotonic, ratio = Isotonic.fit(*validation), Ratios((), (1.15,))
+    isotonic, ratio = Isotonic.fit(*validation), scaled(1.15)
     areas = []
     for found in (ratio, isotonic):
         expected, observed = found.proportions(*other)
@@ -77,7 +79,7 @@ def test_isotonic_corrects_the_shape_where_one_factor_cannot(rng):
 
 def conformal(rng, n):
     """A conformal recalibration of n validation stars whose errors follow Student's t with 2 degrees of freedom."""
-    return Conformal((), (np.sort(np.abs(rng.standard_t(2, n))),))
+    return recalibrations.conformal(np.zeros(n), np.ones(n), rng.standard_t(2, n), Bins(members=(np.arange(n),)))
 
 
 @pytest.mark.parametrize(("n", "level"), [(19, 0.95), (60, 0.68), (101, 0.9)])
@@ -97,13 +99,13 @@ def test_conformal_covers_every_magnitude_where_one_ratio_does_not(rng):
         return np.where(mean < 15, 5 * rng.standard_normal(len(mean)), rng.standard_t(2, len(mean)))
 
     validation, other = drawn(rng, 7000, noise), drawn(rng, 14_000, noise)
-    found = Conformal.fit(*validation, Bins.of(validation[0]))
-    assert (len(found.values), found.notes) == (7, ())
+    found = recalibrations.conformal(*validation, Bins.of(validation[0]))
+    assert (len(found.edges), found.notes) == (6, ())
     for level in (0.68, 0.95):
         share = by_magnitude(other[0], inside(found, *other, level))
         # binomial noise of 2,000 stars and the beta law of 1,000 validation stars
         assert np.abs(share - level).max() < 4 * np.sqrt(level * (1 - level) * (1 / 2000 + 1 / 1000))
-    one = Ratios((), (recalibrations.best_ratio(*validation),))
+    one = scaled(recalibrations.best_ratio(*validation))
     assert by_magnitude(other[0], inside(one, *other, 0.68))[0] < 0.4
     expected, observed = found.proportions(*other)
     assert np.abs(expected - observed).max() < 0.02 and (observed[0], observed[-1]) == (0, 1)
@@ -114,21 +116,22 @@ def test_ratios_by_magnitude_follow_a_need_and_only_a_need(rng):
         return drawn(rng, n, lambda mean: np.where(mean < 15, bright, 1.5) * rng.standard_normal(n))
 
     def fit(validation, **options):
-        return Ratios.fit(*validation, Bins.of(validation[0], **options))
+        return recalibrations.ratios(*validation, Bins.of(validation[0], **options))
 
     found = fit(draw(7000, 3.0))
-    assert found.values == pytest.approx([3, 3, 1.5, 1.5, 1.5, 1.5, 1.5], rel=0.1)
+    assert found.factors(ONE_SIGMA) == pytest.approx([3, 3, 1.5, 1.5, 1.5, 1.5, 1.5], rel=0.1)
     mean, sigma, truth = draw(14_000, 3.0)
     assert by_magnitude(mean, inside(found, mean, sigma, truth, 0.95)) == pytest.approx([0.95] * 7, abs=0.03)
     # without a need the bins' own noise (7 % each) must not become seven ratios
-    assert np.median([np.std(np.log(fit(draw(1400, 1.5)).values)) for _ in range(10)]) < 0.02
+    assert np.median([np.std(np.log(fit(draw(1400, 1.5)).factors(ONE_SIGMA))) for _ in range(10)]) < 0.02
     assert fit(draw(1400, 1.5), edges=(13, 20)).edges == ()
 
 
 def test_small_bins_are_joined_and_that_is_said(rng):
     mean = np.repeat([13.5, 14.5, 15.5, 16.5], [5, 30, 60, 200])
-    found = Conformal.fit(mean, np.ones(295), mean + rng.standard_normal(295), Bins.of(mean, range(13, 18)))
-    assert found.edges == (16.0,) and [len(values) for values in found.values] == [95, 200]
+    bins = Bins.of(mean, range(13, 18))
+    found = recalibrations.conformal(mean, np.ones(295), mean + rng.standard_normal(295), bins)
+    assert found.edges == (16.0,) and [len(members) for members in bins.members] == [95, 200]
     assert len(found.notes) == 2 and "13–14 (5 stars) and 14–15 (30 stars) joined" in found.notes[0]
     # what lies beyond the outer edges belongs to the outer bins
     low, high = found.interval(np.array([5.0, 13.5, 25.0]), np.ones(3), 0.9)
