@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
-from pnet.book.tables import METHOD_NAMES, NO_VALUE, by_magnitude, number, percent, with_interval
+from pnet.book.tables import METHOD_NAMES, NO_VALUE, by_magnitude, text
 from pnet.evaluation import scores
 from pnet.evaluation.ledger import Ledger
 from pnet.sky import matching
@@ -40,10 +40,10 @@ def detection(ledger: Ledger, datasets: Iterable[str] = ("simulation", "sdss", "
     for dataset, (method, name) in itertools.product(datasets, METHOD_NAMES.items()):
         head = f"{dataset}.{method}"
         if recall := ledger.get(f"{head}.recall"):
-            precision = with_interval(ledger.get(f"{head}.precision"), "percent")
+            precision = text(ledger.get(f"{head}.precision"), "percent")
             row = {"data": DATASETS[dataset], "method": name, "precision (95 %)": precision}
-            row |= {"recall (95 %)": with_interval(recall, "percent")}
-            row |= {"AP": percent(ledger.value(f"{head}.ap")) if method == "pnet" else NO_VALUE}
+            row |= {"recall (95 %)": text(recall, "percent")}
+            row |= {"AP": text(ledger.value(f"{head}.ap"), "percent") if method == "pnet" else NO_VALUE}
             rows.append(row | {"stars": str(recall.n)})
     return pd.DataFrame(rows)
 
@@ -56,9 +56,9 @@ def realistic(ledger: Ledger) -> pd.DataFrame:
     for (method, name), suffix in itertools.product(METHOD_NAMES.items(), ("", "_at_chosen")):
         head = f"realistic.{method}"
         if recall := ledger.get(f"{head}.recall{suffix}"):
-            row = {"method": name + labels.get((method, suffix), ""), "recall (95 %)": with_interval(recall, "percent")}
-            row |= {"precision (95 %)": with_interval(ledger.get(f"{head}.precision{suffix}"), "percent")}
-            row |= {word: percent(ledger.value(f"{head}.{kind}{suffix}")) for word, kind in STRICTER.items()}
+            row = {"method": name + labels.get((method, suffix), ""), "recall (95 %)": text(recall, "percent")}
+            row |= {"precision (95 %)": text(ledger.get(f"{head}.precision{suffix}"), "percent")}
+            row |= {word: text(ledger.value(f"{head}.{kind}{suffix}"), "percent") for word, kind in STRICTER.items()}
             rows.append(row | {"stars": str(recall.n)})
     return pd.DataFrame(rows)
 
@@ -76,7 +76,7 @@ def ellipses(ledger: Ledger, dataset: str = "simulation") -> pd.DataFrame:
             if not any(key in ledger for key in keys.values()):
                 continue
             row = {"positions": label, "about the": about}
-            rows.append(row | {heading: with_interval(ledger.get(key), "percent") for heading, key in keys.items()})
+            rows.append(row | {heading: text(ledger.get(key), "percent") for heading, key in keys.items()})
     table = pd.DataFrame(rows)
     # on frames of the renderer the light is where the list says, and a column of one word says nothing
     return table.drop(columns="about the") if len(table) and table["about the"].nunique() == 1 else table
@@ -103,8 +103,8 @@ def confidence(ledger: Ledger, datasets: Iterable[str] = scores.SIMULATED) -> pd
         for name, label in (("confidence", "as the network says"), ("probability", "calibrated")):
             if error := ledger.get(f"{dataset}.pnet.{name}_error"):
                 row = {"data": DATASETS.get(dataset, dataset), "": label}
-                row |= {"expected calibration error (95 %)": with_interval(error)}
-                row |= {"Brier score": number(ledger.value(f"{dataset}.pnet.{name}_brier"))}
+                row |= {"expected calibration error (95 %)": text(error)}
+                row |= {"Brier score": text(ledger.value(f"{dataset}.pnet.{name}_brier"))}
                 rows.append(row | {"detections": str(error.n)})
     return pd.DataFrame(rows)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from pnet.book.tables import NO_VALUE, number, with_interval
+from pnet.book.tables import NO_VALUE, text
 from pnet.evaluation import calibration_metrics, scores
 from pnet.evaluation.ledger import Entry, Ledger
 from studies.detection_tables import DATASETS
@@ -40,7 +40,7 @@ def quality(ledger: Ledger, datasets: tuple[str, ...] = ("simulation", "realisti
         scatter, area = (found[row][0] for row in ("standard deviation of error / σ", "miscalibration area"))
         if scatter is not None:
             columns[DATASETS[dataset]] = {row: _scaled(entry, unit) for row, (entry, unit) in found.items()} | {
-                "perfect error bars would have": number(area.limit) if area else NO_VALUE,
+                "perfect error bars would have": text(area.limit) if area else NO_VALUE,
                 "stars": str(scatter.n),
             }
     table = pd.DataFrame(columns)
@@ -50,9 +50,9 @@ def quality(ledger: Ledger, datasets: tuple[str, ...] = ("simulation", "realisti
 def _scaled(entry: Entry | None, unit: int) -> str:
     """Return a value with interval, in percent for a `unit` of 0, else times `unit`."""
     if entry is None or entry.value is None or unit == 0:
-        return with_interval(entry, "percent")
+        return text(entry, "percent")
     low, high = (None if end is None else unit * end for end in (entry.low, entry.high))
-    return with_interval(Entry(entry.key, unit * entry.value, low, high, entry.n))
+    return text(Entry(entry.key, unit * entry.value, low, high, entry.n))
 
 
 def sdss(ledger: Ledger) -> pd.DataFrame:
@@ -86,9 +86,9 @@ def epochs(ledger: Ledger, quantities: Iterable[str]) -> pd.DataFrame:
                 continue
             row = {"frames": label, "": quantity, "mag": f"{low:g}–{high:g}", "stars": str(scatter.n)}
             row |= {f"scatter / √2 / {unit}": _scaled(scatter, scale), f"promised / {unit}": _scaled(promised, scale)}
-            row[f"limit / {unit}"] = number(None if scatter.limit is None else scale * scatter.limit)
-            row["robust scatter of difference / σ"] = with_interval(z)
-            rows.append(row | {"within the promised 68 %": with_interval(held, "percent")})
+            row[f"limit / {unit}"] = text(None if scatter.limit is None else scale * scatter.limit)
+            row["robust scatter of difference / σ"] = text(z)
+            rows.append(row | {"within the promised 68 %": text(held, "percent")})
     return pd.DataFrame(rows)
 
 

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from pnet.book.tables import number, percent
+from pnet.book.tables import text
 from pnet.common import metrics
 from pnet.common.errors import DataError
 from pnet.common.metrics import Estimate
@@ -239,8 +239,8 @@ def table(compared: Mapping[str, Score]) -> pd.DataFrame:
             bins = {key.rpartition(".")[2]: score for key, score in compared.items() if key.startswith(f"{what}.mag.")}
             if bins:
                 mag, worst = max(bins.items(), key=lambda item: abs(item[1].estimate.value - item[1].limit))
-                row[f"{100 * level:.0f} %, worst bin"] = f"{percent(worst.estimate.value, 1)} at {mag} mag"
-        row["area"] = number(compared[f"miscalibration_area.{name}"].estimate.value)
-        row["half of the 68 % interval / mmag"] = number(1000 * compared[f"half_width_68.{name}"].estimate.value)
+                row[f"{100 * level:.0f} %, worst bin"] = f"{text(worst.estimate.value, 'percent', 1)} at {mag} mag"
+        row["area"] = text(compared[f"miscalibration_area.{name}"].estimate.value)
+        row["half of the 68 % interval / mmag"] = text(1000 * compared[f"half_width_68.{name}"].estimate.value)
         rows.append(row)
     return pd.DataFrame(rows)

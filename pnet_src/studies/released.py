@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pnet.book import shown
-from pnet.book.tables import NO_VALUE, number, percent, to_html
+from pnet.book.tables import NO_VALUE, text, to_html
 from pnet.common import paths
 from pnet.common.errors import DataError
 from pnet.common.files import read_json
@@ -54,7 +54,7 @@ def table(content: dict[str, Any]) -> pd.DataFrame:
 def _cell(value: float | str | None, share: bool) -> str:
     if value is None or isinstance(value, str | int):
         return str(value or NO_VALUE) if value != 0 else "0"
-    return percent(value) if share else number(value)
+    return text(value, "percent") if share else text(value)
 
 
 def show(name: str) -> str:

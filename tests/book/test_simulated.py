@@ -48,8 +48,3 @@ def test_comparison_is_live_with_skymaker_and_released_without(run, tmp_path, mo
     (tmp_path / "results/simulation/engines.csv").write_text('quantity,bin\n"flux')
     with pytest.raises(DataError, match="engines.csv or .json is damaged"):
         simulated.engines(frames, record, output, recipe, 1)
-
-
-def test_tolerances_are_stated_with_reasons():
-    table = simulated.tolerances()
-    assert (table["tolerance"] > 0).all() and (table["reason"].str.len() > 4).all()

@@ -14,7 +14,7 @@ from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.evaluation import detections, goals, ledger, scores
 from pnet.evaluation.entries import compute, entries_from_measurements
 from pnet.evaluation.ledger import Entry, Ledger
-from pnet.sky import matching, zero_point
+from pnet.sky import zero_point
 
 
 @pytest.fixture(scope="module")
@@ -241,12 +241,12 @@ def test_bad_entries_and_files(tmp_path):
 
 
 def test_numbers_as_a_reader_wants_them():
-    assert tables.number(6.047e-4, 4) == "6.047 × 10⁻⁴"
-    assert tables.number(0.0102) == "0.0102" and tables.number(7.223) == "7.22" and tables.number(0) == "0.00"
-    assert tables.number(None) == tables.number(math.nan) == tables.percent(None) == "–"
-    assert tables.with_interval(Entry("a", 0.00102, 0.0009, 0.0011)) == "1.02 (0.90 … 1.10) × 10⁻³"
-    assert tables.with_interval(Entry("a", -0.5, -0.6, 0.1)) == "−0.500 (−0.600 … 0.100)"
-    assert tables.with_interval(Entry("a", 0.5, 0.4, 0.6), "percent") == "50.00 (40.00 … 60.00) %"
+    assert tables.text(6.047e-4, digits=4) == "6.047 × 10⁻⁴"
+    assert tables.text(0.0102) == "0.0102" and tables.text(7.223) == "7.22" and tables.text(0) == "0.00"
+    assert tables.text(None) == tables.text(math.nan) == tables.text(None, "percent") == "–"
+    assert tables.text(Entry("a", 0.00102, 0.0009, 0.0011)) == "1.02 (0.90 … 1.10) × 10⁻³"
+    assert tables.text(Entry("a", -0.5, -0.6, 0.1)) == "−0.500 (−0.600 … 0.100)"
+    assert tables.text(Entry("a", 0.5, 0.4, 0.6), "percent") == "50.00 (40.00 … 60.00) %"
 
 
 def test_tables_1_and_2(entries):
@@ -297,10 +297,3 @@ def test_scorecard_and_html(entries):
     ratios = tables.over_limit(entries, series)
     assert ratios.columns.tolist() == ["mag", "PNet", "PNet (plain)"]
     assert ratios["mag"].tolist()[-2:] == ["14–20", "15–19"]
-
-
-def test_table_of_matching_radii(measured):
-    rows = scores.rows(measured, "simulation", "pnet")
-    shown = tables.by_radius([("simulation", r, *scores.rates(matching.rematch(rows, r))) for r in (0.01, 2.0)])
-    assert shown["radius / px"].tolist() == ["0.01", "2"]
-    assert float(shown["recall (95 %)"][0].split()[0]) < float(shown["recall (95 %)"][1].split()[0])

@@ -62,6 +62,7 @@ def row(table, quantity, number=0):
 def test_the_renderer_passes(measured):
     assert measured["ok"].all(), measured.to_string()
     assert set(measured["quantity"]) == set(physics.TOLERANCES)
+    assert all(allowed > 0 and len(reason) > 4 for allowed, _, reason in physics.TOLERANCES.values())
     # and it passes because it is right, not because nothing was measured
     assert row(measured, "flux")["n"] >= 90
     assert (measured["error"] <= measured["tolerance"]).all(), measured.to_string()

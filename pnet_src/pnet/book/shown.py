@@ -1,5 +1,6 @@
 """What a page shows: a result of this run, or the released one. Decided and worded here, for every page."""
 
+import contextlib
 import html
 import os
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from pnet.common.errors import MissingError
 from pnet.evaluation import ledger, measurements
 from pnet.evaluation.entries import GROUPS, entries_from_measurements
 from pnet.evaluation.frames import simulated
-from pnet.sdss import selection
+from pnet.sdss import files, selection
 
 ORIGINS = LIVE, RELEASED, MISSING = "live", "released", "missing"
 EVALUATE = "python -m pnet evaluate --dataset {name} --output {output}"
@@ -59,22 +60,16 @@ def find(
     output : path
         Folder of the run.
     read : callable
-        Path → content and record; raises MissingError where the file is not there.
+        Path → content and record; raises FileNotFoundError (MissingError is one) where the file is not there.
 
     Returns
     -------
-    content
-        None where there is neither.
-    dict
-        Record of how it was made.
-    {"live", "released", "missing"}
-        Where it is from.
+    content, record, {"live", "released", "missing"}
+        What was found, None where there is neither; how it was made; and where it is from.
     """
     for origin, folder in ((LIVE, paths.folder_of(output)), (RELEASED, paths.RESULTS)):
-        try:
+        with contextlib.suppress(FileNotFoundError):
             return (*read(folder / file), origin)
-        except MissingError:
-            continue
     return None, {}, MISSING
 
 
@@ -119,59 +114,44 @@ def notice(
 
 @dataclass(frozen=True)
 class Measurements:
-    """Measurements of all data sets in one table, and where each comes from.
+    """Measurements of several data sets, and where each comes from."""
 
-    Parameters
-    ----------
-    table : DataFrame
-        `measurements.COLUMNS`.
-    origin : dict of str to str
-        Data set → "live", "released" or "missing".
-    provenance : dict of str to dict
-        Data set → the JSON beside its table.
-    output : str
-        Folder of the run, for the commands in notices.
-    """
-
-    table: pd.DataFrame
-    origin: dict[str, str]
-    provenance: dict[str, dict[str, Any]]
-    output: str
+    table: pd.DataFrame  # `measurements.COLUMNS`, of all data sets
+    origin: dict[str, str]  # data set → "live", "released" or "missing"
+    provenance: dict[str, dict[str, Any]]  # data set → the JSON beside its table
+    output: str  # folder of the run, for the commands in notices
 
     def entries(
         self, *, seed: int, groups: tuple[str, ...] = GROUPS, datasets: tuple[str, ...] | None = None
     ) -> list[ledger.Entry]:
         """Return the ledger entries of every data set, or of `datasets`, each with its own source and provenance."""
         found = []
-        for dataset, origin in self.origin.items():
-            if origin == MISSING or (datasets is not None and dataset not in datasets):
-                continue
-            where = {"source": origin, "provenance": self.provenance[dataset], "groups": groups}
-            found += entries_from_measurements(self.table[self.table["dataset"] == dataset], seed=seed, **where)
+        for dataset, rows in self.table.groupby("dataset", sort=False):
+            if datasets is None or dataset in datasets:
+                where = {"source": self.origin[dataset], "provenance": self.provenance[dataset]}
+                found += entries_from_measurements(rows, seed=seed, groups=groups, **where)
         return found
 
     def notice(self) -> str:
         """Return HTML that says what was measured where, one box per data set."""
-        boxes = ((name, origin, self.provenance[name]) for name, origin in self.origin.items())
-        return "\n".join(notice(*box, output=self.output, details=_measured(box[2])) for box in boxes)
-
-
-def _measured(record: Mapping[str, Any]) -> str:
-    """Return what was measured with what, in words."""
-    n = len(record.get("frames", []))
-    text = f"{n} frame{'s' if n != 1 else ''}" if n else ""
-    if record.get("engine") in ENGINES:
-        text += f", {ENGINES[record['engine']]}"
-    return text + (f". Baseline: {record['baseline']}" if record.get("baseline") else "")
+        boxes = []
+        for name, origin in self.origin.items():
+            record = self.provenance[name]
+            frames, engine, baseline = (record.get(key) for key in ("frames", "engine", "baseline"))
+            text = f"{len(frames)} frame{'s' if len(frames) != 1 else ''}" if frames else ""
+            text += f", {ENGINES[engine]}" if engine in ENGINES else ""
+            text += f". Baseline: {baseline}" if baseline else ""
+            boxes.append(notice(name, origin, record, output=self.output, details=text))
+        return "\n".join(boxes)
 
 
 def load(output: str | os.PathLike, datasets: tuple[str, ...] = PAPER) -> Measurements:
     """Return the measurements of the run in `output`, with the released ones for those of `datasets` it lacks."""
     found = {name: find(f"measurements/{name}.parquet", output, measurements.read) for name in datasets}
-    tables = [table for table, _, _ in found.values() if table is not None]
-    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(measurements.COLUMNS))
-    origin, records = ({name: one[i] for name, one in found.items()} for i in (2, 1))
-    return Measurements(table, origin, records, Path(output).as_posix())
+    tables, records, origins = ({name: one[i] for name, one in found.items()} for i in range(3))
+    whole = [table for table in tables.values() if table is not None]
+    table = pd.concat(whole, ignore_index=True) if whole else pd.DataFrame(columns=list(measurements.COLUMNS))
+    return Measurements(table, origins, records, Path(output).as_posix())
 
 
 def test_frame(output: str | os.PathLike, *, seed: int) -> Path:
@@ -203,14 +183,11 @@ def sdss_selection(manifest: str, output: str | os.PathLike, *, seed: int = 0) -
 
     Only a missing file or network leads to the released ones. A damaged file is an error, as for `find`.
     """
-    reason = ""
+    origin, reason = LIVE, ""
     try:
         found = selection.make(manifest, output, seed=seed)
     except MissingError as error:
+        origin, reason = RELEASED, files.obstacle() or str(error).splitlines()[0]
         found = selection.read(paths.RESULTS / "sdss")
-        lines = [line.strip() for line in str(error).splitlines()]
-        untried = [line for line in lines if line.startswith("not tried: ")]
-        reason = untried[0].removeprefix("not tried: ").rsplit(": ", 1)[0] if untried else lines[0]
-    origin = RELEASED if found.report is None else LIVE
     details = f"Manifest {found.record['manifest']}"
     return found, notice("selection", origin, found.record, details=details, reason=reason)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from pnet.book import shown
 from pnet.common import paths, provenance
-from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.common.errors import ConfigError, DataError
 from pnet.common.files import atomic_path, read_json, write_json
 from pnet.common.seeds import derive
 from pnet.frame import Frame
@@ -103,18 +103,10 @@ def engines(
 
 
 def _read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    if not path.is_file():
-        raise MissingError(f"{path} does not exist")
     try:
         return pd.read_csv(path, keep_default_na=False), read_json(path.with_suffix(".json"))
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise DataError(f"{path} or .json is damaged: {error}") from error
-
-
-def tolerances() -> pd.DataFrame:
-    """Return the stated tolerances of the check: quantity, tolerance, unit, reason."""
-    rows = [(name, *row) for name, row in physics.TOLERANCES.items()]
-    return pd.DataFrame(rows, columns=["quantity", "tolerance", "unit", "reason"])
 
 
 def in_words(table: pd.DataFrame) -> pd.DataFrame:

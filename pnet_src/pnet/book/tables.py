@@ -5,6 +5,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,14 @@ from pnet.common.files import read_json
 from pnet.common.metrics import Estimate
 from pnet.detection import network as detection
 from pnet.evaluation import scores
-from pnet.evaluation.goals import Goal
+from pnet.evaluation.goals import CLASSICAL, Goal
 from pnet.evaluation.ledger import Entry, Ledger, paper_values
 from pnet.simulation import recipe
 from pnet.sky import limits
 from pnet.stars import network as stars
 
 NO_VALUE = "–"
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 CONFIGURATIONS = ("paper", "compact")  # of the networks that chapters 03 and 04 build
 SEEING = 1.4  # arcsec, the middle of the recipe's range; for `limit`
 HIGHER_IS_BETTER = ("precision", "recall", "ap", "within")
@@ -42,52 +44,39 @@ _TABLE_2 = (
 )
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """Return a value with significant digits, as 2.1 × 10⁻³ below 0.01; – for none."""
-    return _numbers([value], digits)
+def text(what: Entry | Estimate | float | None, style: str = "number", digits: int | None = None) -> str:
+    """Return a number as tables show it, an entry or estimate with its interval, ``value (low … high)``; – for none.
 
-
-def _numbers(values: list[float | None], digits: int) -> str:
-    """Return ``first`` or ``first (second … third)``, all with the decimals and power of ten of the first."""
-    first = values[0]
-    if first is None or not math.isfinite(first):
+    Parameters
+    ----------
+    style : {"number", "percent"}
+        Significant digits, as 2.1 × 10⁻³ below 0.01; or a fraction of one as a percentage.
+    digits : int, optional
+        Significant ones of a number, by default 3, or decimals of a percentage, by default 2.
+    """
+    value, *ends = (what.value, what.low, what.high) if isinstance(what, Entry | Estimate) else (what,)
+    if value is None or not math.isfinite(value):
         return NO_VALUE
-    exponent = math.floor(math.log10(abs(first))) if first else 0
-    scientific = exponent < -2
-    decimals = max(0, digits - 1 - (0 if scientific else exponent))
-    texts = [f"{value / 10 ** (exponent if scientific else 0):.{decimals}f}".replace("-", "−") for value in values]
-    power = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return _joined(texts) + (f" × 10{power}" if scientific else "")
+    values = [value] if None in ends else [value, *ends]
+    if style == "percent":
+        texts, unit = [f"{100 * value:.{2 if digits is None else digits}f}" for value in values], " %"
+    else:
+        exponent = math.floor(math.log10(abs(value))) if value else 0
+        power = exponent if exponent < -2 else 0
+        decimals = max(0, (digits or 3) - 1 - exponent + power)
+        texts = [f"{value / 10**power:.{decimals}f}" for value in values]
+        unit = " × 10" + str(power).translate(SUPERSCRIPTS) if power else ""
+    interval = f" ({' … '.join(texts[1:])})" if texts[1:] else ""
+    return (texts[0] + interval).replace("-", "−") + unit
 
 
-def percent(value: float | None, digits: int = 2) -> str:
-    """Return a fraction of one as a percentage; – for none."""
-    return NO_VALUE if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %"
-
-
-def _styled(value: float | None, style: str, digits: int = 3) -> str:
-    return percent(value) if style == "percent" else number(value, digits)
-
-
-def with_interval(entry: Entry | Estimate | None, style: str = "number") -> str:
-    """Return ``value (low … high)``, or the value alone where there is no interval; – for no entry."""
-    if entry is None or entry.value is None:
+def _paper(key: str, style: str, decimals: int = 2) -> str:
+    """Return the paper's value of a key as it would print it, a percentage with `decimals`."""
+    if key not in paper_values():
         return NO_VALUE
-    values = [entry.value] if entry.low is None or entry.high is None else [entry.value, entry.low, entry.high]
-    return f"{_joined([f'{100 * value:.2f}' for value in values])} %" if style == "percent" else _numbers(values, 3)
-
-
-def _joined(texts: list[str]) -> str:
-    return texts[0] + (f" ({' … '.join(texts[1:])})" if texts[1:] else "")
-
-
-def _paper(key: str, style: str) -> str:
-    """Return the paper's value of a key as it would print it."""
-    item = paper_values().get(key)
-    if item is None:
-        return NO_VALUE
-    text = _styled(item["value"], style, 4)
-    return f"> {text}" if item["relation"] == ">" else text
+    item = paper_values()[key]
+    bound = "> " if item["relation"] == ">" else ""
+    return bound + text(item["value"], style, decimals if style == "percent" else 4)
 
 
 def table_1(ledger: Ledger) -> pd.DataFrame:
@@ -100,9 +89,9 @@ def table_1(ledger: Ledger) -> pd.DataFrame:
             continue
         row = {"data": DATASET_NAMES[dataset], "method": METHOD_NAMES[method]}
         for name in ("precision", "recall"):
-            row[f"{name} (95 %)"] = with_interval(ledger.get(keys[name]), "percent")
+            row[f"{name} (95 %)"] = text(ledger.get(keys[name]), "percent")
             row[f"paper's {name}"] = _paper(keys[name], "percent")
-        row |= {"AP": percent(ledger.value(keys["ap"])), "paper's AP": _paper(keys["ap"], "percent")}
+        row |= {"AP": text(ledger.value(keys["ap"]), "percent"), "paper's AP": _paper(keys["ap"], "percent")}
         rows.append(row | {"stars": _stars(ledger.get(keys["recall"]))})
     return pd.DataFrame(rows)
 
@@ -118,8 +107,8 @@ def table_2(ledger: Ledger) -> pd.DataFrame:
         ours, theirs = f"{label}, ours (95 %)", f"{label}, paper"
         for row, (_, name, style) in zip(rows, _TABLE_2, strict=False):
             key = f"{dataset}.pnet.{name}"
-            row[ours] = with_interval(ledger.get(key), style)
-            row[theirs] = percent(paper_values()[key]["value"], 4) if style == "percent" else _paper(key, "")
+            row[ours] = text(ledger.get(key), style)
+            row[theirs] = _paper(key, style, 4)
         rows[-1][ours] = _stars(ledger.get(f"{dataset}.pnet.mae"))
         rows[-1][theirs] = f"{paper_values()['paper.targets']['value']} in all"
     return pd.DataFrame(rows)
@@ -148,8 +137,8 @@ def scorecard(ledger: Ledger, keys: Iterable[str]) -> pd.DataFrame:
         style = "percent" if name.removeprefix("net_").startswith(FRACTIONS) else "number"
         row = {"data, method": f"{DATASET_NAMES.get(dataset, dataset)}, {METHOD_NAMES.get(method, method)}"}
         row["what"] = entry.title + (f" / {entry.unit}" if entry.unit else "")
-        row |= {"ours (95 %)": with_interval(entry, style), "paper": _paper(entry.key, style)}
-        row |= {"vs paper": verdict(entry), "limit": _styled(entry.limit, style)}
+        row |= {"ours (95 %)": text(entry, style), "paper": _paper(entry.key, style)}
+        row |= {"vs paper": verdict(entry), "limit": text(entry.limit, style)}
         rows.append(row | {"n": str(entry.n), "source": entry.source})
     card = pd.DataFrame(rows)
     # a column that says "live" in every row would only make the table wider
@@ -167,7 +156,7 @@ def by_magnitude(ledger: Ledger, columns: dict[str, str]) -> pd.DataFrame:
     for low, high, name in scores.ranges():
         found = {heading: ledger.get(f"{key}.{name}") for heading, key in columns.items()}
         if any(found.values()):
-            rows.append({"mag": f"{low:g}–{high:g}"} | {heading: with_interval(one) for heading, one in found.items()})
+            rows.append({"mag": f"{low:g}–{high:g}"} | {heading: text(one) for heading, one in found.items()})
     return pd.DataFrame(rows)
 
 
@@ -191,15 +180,15 @@ def goals(ledger: Ledger, wanted: Iterable[Goal]) -> pd.DataFrame:
         entry, verdict_ = goal.decide(ledger)
         key = goal.key if entry is None else entry.key
         known = ledger.get(key)
-        other = NO_VALUE
-        for method in ("sextractor", "psfex"):  # the last that was run, the better one, stands beside ours
-            theirs = ledger.get(key.replace(".pnet.", f".{method}.")) if ".pnet." in key else None
-            if theirs is not None and theirs.value is not None:
-                other = f"{_styled(goal.value(theirs).value, goal.style)}, {METHOD_NAMES[method]}"
+        # the better one of those that were run stands beside ours
+        others = {method: ledger.get(key.replace(".pnet.", f".{method}.")) for method in CLASSICAL if ".pnet." in key}
+        run = ((method, theirs) for method, theirs in others.items() if theirs is not None and theirs.value is not None)
+        method, theirs = next(run, (None, None))
+        other = NO_VALUE if theirs is None else f"{text(goal.value(theirs).value, goal.style)}, {METHOD_NAMES[method]}"
         bin_ = f" (worst: {key.rpartition('.')[2]})" if goal.bins and entry is not None else ""
         limit = 1.0 if goal.relative else known.limit if known else None
-        row = {"goal": goal.what + bin_, "wanted": goal.wanted, "ours (95 %)": with_interval(entry, goal.style)}
-        row |= {"": verdict_, "limit": _styled(limit, goal.style), "classical": other}
+        row = {"goal": goal.what + bin_, "wanted": goal.wanted, "ours (95 %)": text(entry, goal.style)}
+        row |= {"": verdict_, "limit": text(limit, goal.style), "classical": other}
         rows.append(row | {"paper": _paper(key, goal.style), "n": _stars(entry)})
     return pd.DataFrame(rows)
 
@@ -212,72 +201,48 @@ def to_html(table: pd.DataFrame) -> str:
     if table.empty:
         return "<p>Nothing was measured.</p>"
     styler = table.style.hide(axis="index").format(_cell).format_index(_cell, axis=1)
-    text = styler.to_html(exclude_styles=True).replace("<table>", '<table class="dataframe">')
-    return f'<div class="pnet-table">\n{text}</div>\n'
+    body = styler.to_html(exclude_styles=True).replace("<table>", '<table class="dataframe">')
+    return f'<div class="pnet-table">\n{body}</div>\n'
 
 
 def _cell(value: object) -> str:
-    text = html.escape(str(value))
-    text = _INTERVAL.sub(lambda found: f"{found[2] or ''}<br><small>{found[1]}</small>", text)
-    return text.replace(" %", "&nbsp;%").replace(" × 10", "&nbsp;×&nbsp;10")
-
-
-def by_radius(rows: Iterable[tuple[str, float, Estimate, Estimate]]) -> pd.DataFrame:
-    """Precision and recall for several matching radii; rows of data set, radius in px, precision, recall."""
-    return pd.DataFrame(
-        (DATASET_NAMES[dataset], f"{radius:g}", with_interval(precision, "percent"), with_interval(recall, "percent"))
-        for dataset, radius, precision, recall in rows
-        if recall.n
-    ).rename(columns=dict(enumerate(("data", "radius / px", "precision (95 %)", "recall (95 %)"))))
+    cell = _INTERVAL.sub(lambda found: f"{found[2] or ''}<br><small>{found[1]}</small>", html.escape(str(value)))
+    return cell.replace(" %", "&nbsp;%").replace(" × 10", "&nbsp;×&nbsp;10")
 
 
 def network_parts(kind: str) -> pd.DataFrame:
-    """Return the parts of the networks that chapters 03 and 04 build, one column a configuration.
+    """Return the settings and the number of weights of each part of the networks that chapters 03 and 04 build.
+
+    One column a configuration.
 
     Parameters
     ----------
     kind : {"detection", "bpnn"}
     """
-    describe = {"detection": _detection_parts, "bpnn": _bpnn_parts}[kind]
-    return pd.DataFrame({name: describe(name) for name in CONFIGURATIONS}).rename_axis("part").reset_index()
+    configs, build = {
+        "detection": (detection.CONFIGS, detection.PhotometryDetectionNet),
+        "bpnn": (stars.CONFIGS, stars.BayesianPhotometryNet),
+    }[kind]
+    columns = {}
+    for name in CONFIGURATIONS:
+        with torch.device("meta"):  # shapes without memory: the paper's nets have tens of millions of weights
+            model = build(configs[name])
+        settings = {setting.replace("_", " "): _setting(value) for setting, value in asdict(configs[name]).items()}
+        parts = {f"weights of {part}": _weights(module) for part, module in model.named_children()}
+        columns[name] = settings | parts | {"all weights": _weights(model)}
+    return pd.DataFrame(columns).rename_axis("part").reset_index()
 
 
-def _detection_parts(name: str) -> dict[str, str]:
-    config = detection.CONFIGS[name]
-    with torch.device("meta"):  # shapes without memory: the paper's net has tens of millions of weights
-        model = detection.PhotometryDetectionNet(config)
-    hourglasses = _weights(model.hourglasses, model.features, model.merges)
-    return {
-        "input": config.inputs,
-        "Downsample": f"7×7 → {config.stem}, residual → {config.channels[0]}: {_weights(model.downsample)}",
-        "Extractor": f"{config.stacks} hourglasses {'-'.join(map(str, config.channels))}: {hourglasses}",
-        "PreHeads": f"4 heads × {config.stacks} stacks, {config.head} channels: {_weights(model.preheads)}",
-        "flux head": {"log": "ln flux", "correction": "ln of flux over aperture flux"}[config.flux],
-        "all weights": _weights(model),
-    }
+def _setting(value: object) -> str:
+    """Return a field of a configuration as text."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _bpnn_parts(name: str) -> dict[str, str]:
-    config = stars.CONFIGS[name]
-    model = stars.BayesianPhotometryNet(config)
-    outputs = 2 * len(config.targets)  # mean and ln σ of each
-    widths = zip(config.blocks, config.widths, strict=True)
-    blocks = ", ".join(f"{n} × {width * stars.EXPANSION}" for n, width in widths)
-    return {
-        "stamp": f"{config.stamp} × {config.stamp} px",
-        "Feature Extraction Layer": f"bottleneck blocks {blocks}: {_weights(model.stem, model.stages)}",
-        "frame's PSF and classical measurements": "given" if config.context else "not given",
-        "Bayesian Layer (flipout)": f"{'-'.join(map(str, (*config.hidden, outputs)))}: {_weights(model.head)}",
-        "prior of a weight": f"N(0, {config.prior_sigma:g})",
-        "magnitude": {"magnitude": "from nothing", "correction": "corrects an aperture's"}[config.target],
-        "targets": ", ".join(config.targets),
-        "all weights": _weights(model),
-    }
-
-
-def _weights(*modules: nn.Module) -> str:
-    """Return the number of trained values in modules, as text."""
-    return f"{sum(parameter.numel() for module in modules for parameter in module.parameters()):,}"
+def _weights(module: nn.Module) -> str:
+    """Return the number of trained values in a module, as text."""
+    return f"{sum(parameter.numel() for parameter in module.parameters()):,}"
 
 
 def run_times(output: Path) -> str:
