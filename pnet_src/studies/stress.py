@@ -6,7 +6,7 @@ for what the condition adds, and the BPNN measures them there: this is about its
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from tqdm import tqdm
 from pnet.common import metrics, paths, provenance
 from pnet.common.files import write_json
 from pnet.common.seeds import derive
-from pnet.evaluation import calibration_metrics
 from pnet.evaluation.frames import simulated
 from pnet.frame import Frame
 from pnet.simulation import renderer
@@ -32,7 +31,7 @@ from pnet.stars import weights
 from pnet.stars.cutouts import frame_stamps
 from pnet.stars.error_scale import scales_of
 from pnet.stars.predict import predict
-from studies.novelty import Flag, Measured
+from studies.novelty import Flag
 
 FRAMES = 6  # of each condition, 64 stars each
 CELL = 64  # px of sky for each star
@@ -146,7 +145,7 @@ CONDITIONS = {
 
 def measure(
     model: nn.Module, card: dict[str, Any], frame: Frame, stars: pd.DataFrame, *, seed: int, bound: bool = True
-) -> Measured:
+) -> pd.DataFrame:
     """Measure stars of a frame at their true positions.
 
     Parameters
@@ -157,12 +156,20 @@ def measure(
         ``x``, ``y`` (px), ``mag``, ``flux`` (electrons): the truth.
     bound : bool
         Compute the Cramér-Rao limit; NaN otherwise.
+
+    Returns
+    -------
+    DataFrame
+        error (truth − mean), sigma (recalibrated), aleatoric, epistemic, ratio (of these two), limit, mean; in
+        magnitudes.
     """
     stars = stars.reset_index(drop=True)
     found = predict(model, frame_stamps(frame, stars), seed=seed)["mag"]
-    limit = limits.frame_limits(frame, stars)["limit_mag"].to_numpy() if bound else np.full(len(stars), np.nan)
-    mean, sigma = frame.zero_point + found.mean, scales_of(card)["mag"].ratio * found.sigma
-    return Measured(stars["mag"].to_numpy(float) - mean, sigma, found.aleatoric, found.epistemic, limit, mean)
+    mean, parts = frame.zero_point + found.mean, {"aleatoric": found.aleatoric, "epistemic": found.epistemic}
+    sigma = scales_of(card)["mag"].ratio * found.sigma
+    table = pd.DataFrame({"error": stars["mag"].to_numpy(float) - mean, "sigma": sigma, **parts, "mean": mean})
+    limit = limits.frame_limits(frame, stars)["limit_mag"] if bound else np.nan
+    return table.assign(ratio=table["epistemic"] / table["aleatoric"], limit=limit)
 
 
 def make_frame(condition: Condition, number: int, seed: int) -> tuple[Frame, pd.DataFrame]:
@@ -184,43 +191,37 @@ def make_frame(condition: Condition, number: int, seed: int) -> tuple[Frame, pd.
         return read_frame(path)
 
 
-def row(name: str, title: str, stars: Measured, validation: Measured, flag: Flag, by_sigma: Flag) -> dict[str, Any]:
+def row(
+    name: str, title: str, stars: pd.DataFrame, validation: pd.DataFrame, rules: Mapping[str, Flag]
+) -> dict[str, Any]:
     """Return one row of the study: what the error bars of a condition are worth, and whether its stars are noticed.
 
     The AUC is the probability that a star of the condition has a larger novelty than a validation star (Mann & Whitney
-    1947): 0.5 cannot tell them apart. `by_sigma` judges by the whole uncertainty in place of the epistemic share.
+    1947): 0.5 cannot tell them apart. `rules` judge by the columns of `measure` that they are named after: ``ratio``
+    and ``sigma``, the whole uncertainty in place of the epistemic share.
     """
-    n, right = len(stars.error), np.zeros(len(stars.error))
-    z = metrics.standardised(stars.error, right, stars.sigma)
-    limit = np.isfinite(stars.limit)
-    (novelty, auc), (wide, auc_sigma) = (_told(rule, stars, validation) for rule in (flag, by_sigma))
-    flagged = metrics.rate(int((novelty > flag.threshold).sum()), n)
+    z, bounded = stars["error"] / stars["sigma"], stars[np.isfinite(stars["limit"])]
     numbers = {
-        "aleatoric": np.mean(stars.aleatoric),
-        "epistemic": np.mean(stars.epistemic),
-        "error": np.mean(np.abs(stars.error)),
-        "z_scatter": metrics.plain_scatter(z),
-        "z_scatter_robust": metrics.robust_scatter(z),
-        "epistemic_over_aleatoric": np.median(stars.ratio),
-        "crps": np.mean(calibration_metrics.crps(stars.error, right, stars.sigma)),
-        "flagged": flagged.value,
-        "flagged_low": flagged.low,
-        "flagged_high": flagged.high,
-        "auc": auc,
-        "flagged_sigma": np.mean(wide > by_sigma.threshold),
-        "auc_sigma": auc_sigma,
+        "aleatoric": stars["aleatoric"].mean(),
+        "epistemic": stars["epistemic"].mean(),
+        "error": stars["error"].abs().mean(),
+        "z_scatter": metrics.plain_scatter(z.to_numpy()),
+        "z_scatter_robust": metrics.robust_scatter(z.to_numpy()),
+        "epistemic_over_aleatoric": stars["ratio"].median(),
     }
-    if limit.any():
-        numbers["aleatoric_over_limit"] = np.median(stars.aleatoric[limit] / stars.limit[limit])
-        numbers["error_over_limit"] = metrics.robust_scatter(stars.error[limit] / stars.limit[limit])
-    found = {"name": name, "title": title, "n": n, "quantiles": np.quantile(novelty, SHOWN).tolist()}
+    if len(bounded):
+        numbers["aleatoric_over_limit"] = (bounded["aleatoric"] / bounded["limit"]).median()
+        numbers["error_over_limit"] = metrics.robust_scatter((bounded["error"] / bounded["limit"]).to_numpy())
+    found = {"name": name, "title": title, "n": len(stars)}
+    for (quantity, rule), suffix in zip(rules.items(), ("", "_sigma"), strict=True):
+        novelty, usual = (rule.novelty(each["mean"], each[quantity]) for each in (stars, validation))
+        flagged = metrics.share(novelty > rule.threshold)
+        numbers[f"flagged{suffix}"] = flagged.value
+        numbers[f"auc{suffix}"] = stats.mannwhitneyu(novelty, usual).statistic / (len(novelty) * len(usual))
+        if quantity == "ratio":
+            numbers |= {"flagged_low": flagged.low, "flagged_high": flagged.high}
+            found["quantiles"] = np.quantile(novelty, SHOWN).tolist()
     return dict.fromkeys(COLUMNS) | found | {key: float(value) for key, value in numbers.items()}
-
-
-def _told(rule: Flag, stars: Measured, validation: Measured) -> tuple[np.ndarray, float]:
-    """Return the stars' novelty and its AUC against validation stars."""
-    novelty, usual = rule.novelty(stars), rule.novelty(validation)
-    return novelty, float(stats.mannwhitneyu(novelty, usual).statistic / (len(novelty) * len(usual)))
 
 
 def run(output: str | os.PathLike, *, validation: int | None, seed: int, command: str, progress: bool = True) -> Path:
@@ -253,18 +254,18 @@ def run(output: str | os.PathLike, *, validation: int | None, seed: int, command
         # neighbours' light is taken out with all stars of the frame at hand, as in a measurement
         found = measure(model, card, frame, truth, seed=derive(seed, "validation", frame.name), bound=False)
         known.append(found[truth["counted"].to_numpy(bool)])
-    usual = Measured.joined(known)
-    flags = Flag.fit(usual), Flag.fit(usual, quantity="sigma")
-    rows = [row("validation", "validation frames", usual, usual, *flags)]
+    usual = pd.concat(known, ignore_index=True)
+    rules = {quantity: Flag.fit(usual["mean"], usual[quantity]) for quantity in ("ratio", "sigma")}
+    rows = [row("validation", "validation frames", usual, usual, rules)]
     for name, condition in tqdm(CONDITIONS.items(), desc="conditions", disable=not progress):
         parts = []
         for number in range(FRAMES):
             frame, stars = make_frame(condition, number, seed)
             parts.append(measure(model, card, frame, stars, seed=derive(seed, name, number), bound=condition.bound))
-        rows.append(row(name, condition.title, Measured.joined(parts), usual, *flags))
+        rows.append(row(name, condition.title, pd.concat(parts, ignore_index=True), usual, rules))
     details = {"engine": source.details["engine"], "weights": {"bpnn": card["sha256"]}}
     details |= {"frames_per_condition": FRAMES, "validation_frames": len(source.items)}
     record = provenance.record(command, seed, "cpu", **details)
     path = paths.RESULTS / "studies" / "stress.json"
-    write_json(path, {"provenance": record, "columns": COLUMNS, "rows": rows, "flag": asdict(flags[0])})
+    write_json(path, {"provenance": record, "columns": COLUMNS, "rows": rows, "flag": asdict(rules["ratio"])})
     return path
