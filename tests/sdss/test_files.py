@@ -390,7 +390,7 @@ class TestManifest:
         "change, words",
         [
             ({"fields": None}, "a list named fields"),
-            ({"colour": "red"}, "unknown keys colour"),
+            ({"colour": "red"}, "argument 'colour'"),
             ({"fields": [{"run": 1, "camcol": 1, "field": 1, "files": [], "camera": 3}]}, "camera"),
             ({"fields": [{"run": 0, "camcol": 1, "field": 1, "files": []}]}, "run is 0"),
             ({"fields": [{"run": 1, "camcol": 1, "field": 1, "files": [], "split": "exam"}]}, "split is 'exam'"),

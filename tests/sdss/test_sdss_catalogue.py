@@ -48,7 +48,6 @@ def test_position_flux_and_identity(tmp_path, frame):
     assert row.flux == pytest.approx(NMGY / 0.0037 * 3.845, rel=1e-5), "nanomaggies / (nanomaggies per count) × gain"
     assert frame.magnitude(row.flux) == pytest.approx(row.mag)
     assert row.counted and row.reason == "" and row.kind == "star"
-    assert (row.run, row.camcol, row.field) == (1234, 3, 56)
     assert row.objid == "1237600123400560000"
     assert (row.ra, row.dec, row.psfmag_err) == pytest.approx((150.0, 2.0, 0.02))
 

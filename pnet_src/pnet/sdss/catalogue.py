@@ -6,7 +6,6 @@ zero point (Eq. 1 of the paper).
 """
 
 import os
-from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -62,7 +61,7 @@ def select(photoobj_path: str | os.PathLike, frame: Frame) -> pd.DataFrame:
     DataFrame
         x, y (px from 0), mag, flux (electrons; PSF flux for stars, cmodel for galaxies; mag is NaN where the flux is
         not positive), kind, counted, reason (a key of `REASONS`, "" for a star that counts, "magnitude" for one
-        outside the range, "galaxy"), clean, run, camcol, field, objid, psfmag_err, ra, dec (degrees).
+        outside the range, "galaxy"), clean, objid, psfmag_err, ra, dec (degrees).
 
     Raises
     ------
@@ -79,13 +78,9 @@ def select(photoobj_path: str | os.PathLike, frame: Frame) -> pd.DataFrame:
     band = BANDS.index(frame.meta["band"])
     own = {name: values[:, band] for name, values in native.items() if values.ndim == 2}  # of the frame's band
     flags = own["FLAGS"].astype(np.int64)
-
-    def flag(bits: int) -> np.ndarray:
-        return (flags & bits) != 0
-
-    bright = (native["OBJC_FLAGS"].astype(np.int64) & BRIGHT) != 0
-    detected = (native["NCHILD"] == 0) & ~bright & flag(BINNED1 | BINNED2 | BINNED4)
-    clean = flag(BINNED1) & ~flag(SATUR | EDGE | PEAKCENTER | NOTCHECKED)
+    bright = native["OBJC_FLAGS"].astype(np.int64) & BRIGHT != 0
+    detected = (native["NCHILD"] == 0) & ~bright & (flags & (BINNED1 | BINNED2 | BINNED4) != 0)
+    clean = flags & (BINNED1 | SATUR | EDGE | PEAKCENTER | NOTCHECKED) == BINNED1
     if (native["MODE"] == PRIMARY).any():
         clean &= (native["MODE"] == PRIMARY) & (native["CLEAN"] == 1)
     star = native["OBJC_TYPE"] == STAR
@@ -101,7 +96,6 @@ def select(photoobj_path: str | os.PathLike, frame: Frame) -> pd.DataFrame:
             "flux": electrons,
             "kind": np.where(star, "star", "galaxy"),
             "clean": clean,
-            **{key: frame.meta[key] for key in ("run", "camcol", "field")},
             "objid": [str(value).strip() for value in native["OBJID"]],
             "psfmag_err": own["PSFMAGERR"].astype(float),
             "ra": native["RA"].astype(float),
@@ -166,12 +160,3 @@ def load_field(report: Report, name: str) -> tuple[Frame, pd.DataFrame | None]:
         raise DataError(f"field {name}: its frame in g was not downloaded; `pnet sdss-download` gets it")
     frame = read_frame(path, psfield, fpm)
     return frame, None if photoobj is None else select(photoobj, frame)
-
-
-def load_fields(report: Report, *, catalogued: bool = True) -> Iterator[tuple[Frame, pd.DataFrame | None]]:
-    """Yield (frame, truth) of the downloaded fields of the manifest, one at a time; with `catalogued` False also those
-    without a catalogue, whose truth is None."""
-    for entry in report.manifest.fields:
-        needed = ("frame-g", "photoObj") if catalogued else ("frame-g",)
-        if all(report.path(entry.name, role) is not None for role in needed):
-            yield load_field(report, entry.name)

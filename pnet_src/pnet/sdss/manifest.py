@@ -46,17 +46,14 @@ class File:
     path: str  # below sas/ of the Science Archive Server
     bytes: int | None = None
     sha256: str | None = None  # None until it was downloaded once
-    required: bool = (
-        True  # not what the project can do without: psField and fpM, whose paths on the server are inferred
-    )
+    required: bool = True  # but for psField and fpM, whose paths on the server are inferred: the project can do without
     url: str | None = None  # of a public copy of what the server does not hold in this form
 
     def __post_init__(self):
         parts = PurePosixPath(self.path)
         if not self.path or parts.is_absolute() or ".." in parts.parts or "\\" in self.path:
-            raise ConfigError(
-                f"path of {self.role} is {self.path!r}; it must be a relative path below sas/ without '..'"
-            )
+            wanted = "it must be a relative path below sas/ without '..'"
+            raise ConfigError(f"path of {self.role} is {self.path!r}; {wanted}")
         if self.sha256 is not None and not _HASH.fullmatch(str(self.sha256)):
             raise ConfigError(f"{self.path}: sha256 is {self.sha256!r}; it must be 64 hexadecimal digits")
         if self.bytes is not None and not (isinstance(self.bytes, int) and self.bytes > 0):
@@ -76,8 +73,8 @@ class Field:
     note: str = ""
 
     def __post_init__(self):
-        for key, value in (("run", self.run), ("camcol", self.camcol), ("field", self.field)):
-            if not isinstance(value, int) or value < 1:
+        for key in ("run", "camcol", "field"):
+            if not isinstance(value := getattr(self, key), int) or value < 1:
                 raise ConfigError(f"field {self.name}: {key} is {value!r}; it must be a positive integer")
         if self.split not in SPLITS:
             raise ConfigError(f"field {self.name}: split is {self.split!r}; allowed: {', '.join(SPLITS)}")
@@ -144,9 +141,6 @@ class Manifest:
         content = read_manifest(path)
         if not isinstance(content, dict) or not isinstance(content.get("fields"), list):
             raise ConfigError(f"manifest {path}: needs keys name, rule and a list named fields")
-        unknown = sorted(set(map(str, content)) - {"name", "rule", "release", "rerun", "query", "fields"})
-        if unknown:
-            raise ConfigError(f"manifest {path}: unknown keys {', '.join(unknown)}")
         try:
             files = [tuple(File(**file) for file in entry.get("files", ())) for entry in content["fields"]]
             fields = tuple(Field(**entry | {"files": own}) for entry, own in zip(content["fields"], files, strict=True))
@@ -166,13 +160,10 @@ class Manifest:
         path = Path(path)
         content = {"name": self.name, "release": self.release, "rerun": self.rerun, "rule": self.rule}
         content |= {"query": self.query} if self.query else {}
-        content["fields"] = [
-            {**_given(entry), "files": [_given(file) for file in entry.files]} for entry in self.fields
-        ]
+        content["fields"] = [_given(entry) | {"files": [_given(file) for file in entry.files]} for entry in self.fields]
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000, default_flow_style=None)
         with atomic_path(path) as temporary:
-            temporary.write_text(
-                yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000, default_flow_style=None)
-            )
+            temporary.write_text(text)
         self.source = path
         return path
 

@@ -14,6 +14,7 @@ from pnet.common import paths
 from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.sdss.field import FieldId
 from pnet.sdss.manifest import Field, File, Manifest
+from pnet.sky.catalogue import require
 
 RELEASE = 17
 COLUMNS = ("run", "camcol", "field", "ra", "dec")
@@ -72,15 +73,13 @@ def build_manifest(
     """Choose fields and write their manifest; hashes are locked when the files are downloaded first.
 
     The rule is in `SQL` and `RULE` of this module and goes into the manifest word for word. It depends on nothing but
-    the database's answer: the same answer, in any order of rows, gives the same manifest.
+    the database's answer: the same answer, in any order of rows, gives the same manifest. The paper does not say how
+    many fields it used. 94-1-12 holds 66 stars that count, so 300 fields hold about 20,000.
 
     Parameters
     ----------
-    n_fields : int
-        The paper does not say how many it used. 94-1-12 holds 66 stars that count, so 300 fields hold about 20,000.
     output : path, optional
         ``data_manifests/<name>.yml`` by default.
-    name, band : str
     overwrite : bool
         Replace an existing manifest.
 
@@ -107,18 +106,12 @@ def build_manifest(
 
 def _checked(table: pd.DataFrame) -> pd.DataFrame:
     """Return the candidates sorted, without repetitions; raise DataError if the table is not as expected."""
-    missing = [column for column in COLUMNS if column not in table]
-    if missing:
-        raise DataError(
-            f"the database's answer lacks {', '.join(missing)}; it has {', '.join(map(str, table.columns))}"
-        )
+    require(table, COLUMNS, "the database's answer")
     table = table[list(COLUMNS)].apply(pd.to_numeric, errors="coerce")
-    if table.isna().any().any() or np.isinf(table.to_numpy(dtype=float)).any():
+    if not np.isfinite(table.to_numpy(dtype=float)).all():
         raise DataError("the database's answer holds values that are not numbers")
-    if not (table["camcol"].between(1, 6).all() and (table[["run", "field"]] > 0).all().all()):
-        raise DataError(
-            "the database's answer holds camera columns outside 1–6 or runs or fields that are not positive"
-        )
+    if not (table["camcol"].between(1, 6).all() and (table[["run", "field"]] > 0).all(axis=None)):
+        raise DataError("the database's answer: camera columns are 1 to 6, runs and fields positive; it holds others")
     key = ["run", "camcol", "field"]
     return table.astype(dict.fromkeys(key, int)).drop_duplicates(key).sort_values(key, ignore_index=True)
 
@@ -156,13 +149,10 @@ def choose(candidates: pd.DataFrame, n_fields: int) -> pd.DataFrame:
 
 def _field(run: int, camcol: int, field: int, band: str) -> Field:
     """Return a field with its files, none of whose hashes is known yet."""
-    identity = FieldId(run, camcol, field, band)
-    last = int(_digest(f"split-{run}"), 16) % 10
+    where, last = FieldId(run, camcol, field, band).server_path, int(_digest(f"split-{run}"), 16) % 10
     files = (
-        File(f"frame-{band}", identity.server_path("frame")),
-        File("photoObj", identity.server_path("photoObj")),
-        File("psField", identity.server_path("psField"), required=False),
-        File(f"fpM-{band}", identity.server_path("fpM"), required=False),
+        *(File(f"frame-{band}", where("frame")), File("photoObj", where("photoObj"))),
+        *(File("psField", where("psField"), required=False), File(f"fpM-{band}", where("fpM"), required=False)),
     )
     split = "test" if last < 2 else "val" if last == 2 else "train"
     return Field(run, camcol, field, files, split=split, group=f"run-{run}")

@@ -17,7 +17,7 @@ from pnet.common import metrics, provenance
 from pnet.common.errors import DataError, MissingError
 from pnet.common.files import atomic_path, read_json, sha256, write_json
 from pnet.frame import Frame
-from pnet.sdss.catalogue import load_fields
+from pnet.sdss.catalogue import load_field
 from pnet.sdss.files import COMMAND, Report, fetch
 from pnet.sdss.manifest import Manifest
 from pnet.sky import background, zero_point
@@ -56,11 +56,13 @@ def make(manifest: Manifest | str, output: str | os.PathLike, *, seed: int = 0) 
     """
     report = fetch(manifest, progress=False)
     tables, frames = [], []
-    for frame, table in load_fields(report, catalogued=False):
+    for entry in report.manifest.fields:
+        if report.path(entry.name, "frame-g") is None:
+            continue
+        frame, table = load_field(report, entry.name)
         stars = None if table is None else int(table["counted"].sum())
         check = check_zero_point(frame, table) if (stars or 0) >= zero_point.MINIMUM else None
-        split = report.manifest.field(frame.name.rsplit("-", 1)[0]).split
-        frames.append(describe(frame) | {"split": split, "stars": stars, "zero_point_check": check})
+        frames.append(describe(frame) | {"split": entry.split, "stars": stars, "zero_point_check": check})
         if table is not None:
             tables.append(table.assign(frame=frame.name)[list(COLUMNS)])
     if not tables:
@@ -70,15 +72,9 @@ def make(manifest: Manifest | str, output: str | os.PathLike, *, seed: int = 0) 
     (folder / RECORD).unlink(missing_ok=True)
     with atomic_path(folder / TABLE) as temporary:
         table.to_parquet(temporary, index=False, compression="zstd")
-    record = provenance.record(
-        command=COMMAND,
-        seed=seed,
-        device="cpu",
-        manifest=report.manifest.name,
-        frames=frames,
-        missing=[{"path": file.path, "reason": reason} for file, reason in report.missing],
-        sha256=sha256(folder / TABLE),
-    )
+    details = {"manifest": report.manifest.name, "frames": frames, "sha256": sha256(folder / TABLE)}
+    details["missing"] = [{"path": file.path, "reason": reason} for file, reason in report.missing]
+    record = provenance.record(COMMAND, seed, "cpu", **details)
     write_json(folder / RECORD, record)  # last, with the hash of the table: without it the table is not whole
     return Selection(table, record, report)
 
