@@ -14,6 +14,7 @@ from pnet.common.files import read_json
 from pnet.evaluation import check, measurements
 from pnet.evaluation.ledger import Entry, Ledger
 from pnet.simulation import datasets
+from pnet.stars.weights import RELEASED
 
 runner = CliRunner()
 COMMANDS = (
@@ -108,7 +109,7 @@ def test_download_that_may_fail_says_why(root, monkeypatch):
 
 def test_evaluate_hands_its_options_on(root, monkeypatch):
     calls = []
-    known = set(inspect.signature(measurements.run).parameters)
+    known = {*inspect.signature(measurements.run).parameters, *RELEASED}
     monkeypatch.setattr(measurements, "run", lambda *names, **options: calls.append((names, options)) or {})
     words = ["evaluate", "--dataset", "simulation", "-O", "build/x", "--frames", "3", "--method", "pnet"]
     assert runner.invoke(cli.app, words).exit_code == 0

@@ -22,7 +22,7 @@ from pnet.common import provenance
 from pnet.common.errors import ConfigError, MissingError
 from pnet.common.files import atomic_path
 from pnet.evaluation.baselines import CLASSES, SETTINGS, settings
-from pnet.evaluation.frames import read_simulated
+from pnet.evaluation.frames import naming, read_simulated
 from pnet.frame import Frame
 from pnet.sky import matching
 
@@ -138,7 +138,8 @@ def _counts(name: str, file: Path, grid: Mapping[str, Sequence[float]]) -> Itera
         cut = setting.pop(CUT, 0)
         key = tuple(setting.values())
         if key not in found:
-            found[key] = replace(CLASSES[name](), **setting)(frame)
+            with naming(f"frame {frame.name}"):
+                found[key] = replace(CLASSES[name](), **setting)(frame)
         # as the method itself does: without CLASS_STAR a cut above 0 keeps nothing
         kept = found[key][found[key][CUT_COLUMN] >= cut] if cut else found[key]
         yield values, _count(truth, kept, frame)

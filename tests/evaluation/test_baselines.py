@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from conftest import needs_program
 
-from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.common.errors import ConfigError, DataError, MissingError, PNetError
 from pnet.evaluation import baselines, measurements, scores
 from pnet.evaluation.baselines import common, photutils_psf
 from pnet.evaluation.frames import Source, read_simulated
@@ -45,7 +45,7 @@ def field(rng, n=20, shape=(200, 300), mask=None, seeing=1.4):
 def test_finds_and_measures_every_star(method, rng):
     frame, truth = field(rng)
     found = method()(frame)
-    assert {"x", "y", "confidence", "flux", "mag", "mag_err", "snr", "flags"} <= set(found.columns)
+    assert {"x", "y", "confidence", "flux", "mag", "mag_err"} <= set(found.columns)
     rows = matching.compare(truth, found, frame.shape)
     assert (rows["status"] == "matched").sum() == len(truth)
     assert (rows["status"] == "false").sum() == 0
@@ -55,7 +55,7 @@ def test_finds_and_measures_every_star(method, rng):
     assert -0.02 < error.median() < 0.1  # apertures lose a little light
     assert error.std() < 0.05
     assert found["confidence"].between(0, 1).all()
-    assert np.corrcoef(found["confidence"].rank(), found["snr"].rank())[0, 1] == pytest.approx(1)
+    assert np.corrcoef(found["confidence"].rank(), found["mag_err"].rank())[0, 1] == pytest.approx(-1)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -164,8 +164,9 @@ def test_a_failing_program_names_the_frame(monkeypatch, rng, tmp_path):
     program.write_text("#!/bin/sh\necho bad luck >&2\nexit 3\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DataError, match=r"frame field: SExtractor: sex failed \(3\): bad luck"):
-        baselines.SExtractor()(field(rng)[0])
+    source = Source(["field"], lambda _: field(rng))
+    with pytest.raises(PNetError, match=r"frame field: sextractor failed: SExtractor: sex failed \(3\): bad luck"):
+        measurements.evaluate(source, {"sextractor": baselines.SExtractor()}, "simulation")
 
 
 def test_confidence_rises_from_0_and_is_half_at_5_sigma():
@@ -197,7 +198,7 @@ def test_each_frame_has_an_offset_of_its_own():
 
 
 def test_named_and_chosen_methods():
-    chosen = baselines.chosen(("pnet", "photutils", "sep", "sep"))
+    chosen = baselines.chosen(("photutils", "sep", "sep"))
     assert list(chosen) == ["photutils", "sep"] and all(name == method.name for name, method in chosen.items())
     assert chosen["sep"].threshold == baselines.settings("sextractor")["threshold"], "the same algorithm"
     default = baselines.named("sextractor_default")

@@ -24,9 +24,13 @@ def drawn(rng, n=20000, slope=0.6, intercept=1.5):
     return values, rng.random(n) < truth, truth
 
 
+def known(values, star, frame="a"):
+    return pd.DataFrame({"frame": frame, "confidence": values, "is_star": np.array(star, bool)})
+
+
 def test_the_map_that_made_the_data_is_found_and_survives_a_card(rng):
     values, star, truth = drawn(rng)
-    fitted = confidence.fit(values, star, threshold=0.62, data="30 frames")
+    fitted = confidence.fit(known(values, star), threshold=0.62, data="30 frames")
     assert fitted.slope == pytest.approx(0.6, abs=0.05) and fitted.intercept == pytest.approx(1.5, abs=0.06)
     assert fitted.n == 20000 and fitted.n_stars == star.sum()
     assert np.abs(fitted.apply(values) - truth).max() < 0.02
@@ -40,7 +44,7 @@ def test_the_map_that_made_the_data_is_found_and_survives_a_card(rng):
 def test_the_diagram_equals_counts_by_hand():
     values = np.array([0.05, 0.05, 0.55, 0.55, 0.95, 0.95, 0.95, 1.0])
     star = np.array([0, 1, 1, 1, 1, 1, 1, 1])
-    result = confidence.reliability(values, star, seed=1)
+    result = confidence.reliability(known(values, star), seed=1)
     assert result.table["n"].tolist() == [2, 2, 4]
     assert result.table["share"].tolist() == [0.5, 1.0, 1.0]
     assert result.table["mean"].tolist() == pytest.approx([0.05, 0.55, 0.9625])
@@ -52,11 +56,10 @@ def test_the_diagram_equals_counts_by_hand():
 
 def test_a_probability_that_is_right_has_a_small_error_and_a_wrong_one_has_not(rng):
     values, star, truth = drawn(rng, 5000)
-    right = confidence.reliability(truth, star, seed=1, edges=np.linspace(0, 1, 11))
-    wrong = confidence.reliability(values, star, seed=1)
+    right = confidence.reliability(known(truth, star), seed=1, edges=confidence.WHOLE)
+    wrong = confidence.reliability(known(values, star), seed=1)
     assert right.error.value < 0.02 < 0.2 < wrong.error.value
-    detections = pd.DataFrame({"confidence": values, "is_star": star, "frame": rng.integers(0, 20, 5000)})
-    after = confidence.cross_validated(detections)
+    after = confidence.cross_validated(known(values, star, rng.integers(0, 20, 5000)))
     assert np.isfinite(after).all() and np.abs(after - truth).max() < 0.06
 
 
@@ -64,20 +67,19 @@ def test_fates_of_detections():
     rows = pd.DataFrame({"frame": "a", "confidence": [0.9, 0.8, 0.7, 0.005, 0.6, np.nan]})
     rows["x"], rows["y"] = [50.0, 60, 70, 80, 3, np.nan], [50.0, 60, 70, 80, 50, np.nan]
     rows["truth_kind"] = ["star", "galaxy", None, "star", "star", "star"]
-    known = confidence.label(rows)
+    found = confidence.label(rows)
     # below the floor, in the border and not found are left out; on nothing is no star
-    assert known["confidence"].tolist() == [0.9, 0.8, 0.7]
-    assert known["is_star"].tolist() == [True, False, False]
+    assert found["confidence"].tolist() == [0.9, 0.8, 0.7]
+    assert found["is_star"].tolist() == [True, False, False]
 
 
 def test_what_cannot_be_calibrated_is_said():
     for values, star, message in (
         ([0.5] * 40, [1] * 40, "10 others"),
         ([0.9] * 20 + [0.1] * 20, [0] * 20 + [1] * 20, "falls"),
-        ([0.5, np.nan], [1, 0], "confidence"),
     ):
         with pytest.raises(DataError, match=message):
-            confidence.fit(np.array(values), np.array(star))
+            confidence.fit(known(values, star))
     for content in ({}, {"n": 5}, {"n": 1, "n_stars": 1, "slope": "steep", "intercept": 0.0}):
         with pytest.raises(DataError, match="confidence_calibration"):
             Calibration.from_dict(content)
@@ -141,7 +143,7 @@ def test_the_command_says_what_it_did(tmp_path, monkeypatch):
 
     def calibrate(card, folder, **options):
         asked.update(options, card=card, folder=folder)
-        worth = confidence.reliability(np.array([0.5, 0.5]), np.array([0, 1]), seed=1)
+        worth = confidence.reliability(known([0.5, 0.5], [0, 1]), seed=1)
         return Calibration(40, 30, 1.0, 0.0, 0.61, "3 frames val/paper-*"), worth, worth
 
     monkeypatch.setattr(confidence, "calibrate_card", calibrate)

@@ -10,13 +10,12 @@ depends on what a field holds: a probability from validation frames holds for fi
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from pnet.common import metrics, paths, provenance
 from pnet.common.errors import DataError, MissingError
@@ -24,11 +23,12 @@ from pnet.common.files import read_json, write_json
 from pnet.common.metrics import Estimate
 from pnet.detection.predict import detect_image
 from pnet.evaluation import detections
-from pnet.evaluation.frames import read_realistic
-from pnet.evaluation.measurements import FLOOR
+from pnet.evaluation.frames import Source, read_realistic
+from pnet.evaluation.measurements import FLOOR, evaluate
 from pnet.evaluation.scores import Sample, Score
+from pnet.frame import Frame
 from pnet.simulation.datasets import list_frames
-from pnet.sky import background, matching
+from pnet.sky import background
 from pnet.stars import weights
 from pnet.stars.confidence import KEY, Calibration, logit, of_card
 from pnet.stars.error_scale import scales_of
@@ -40,35 +40,43 @@ LEAST = 10  # detections of each kind below which a fit says nothing
 FOLDS = 5  # groups of frames of the cross-validation
 
 
-def fit(
-    confidence: np.ndarray, is_star: np.ndarray, *, threshold: float | None = None, data: str = "validation"
-) -> Calibration:
-    """Fit a calibration to detections of known fate.
+def label(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the detections of a measurement table with their fate: frame, confidence, is_star.
 
-    Parameters
-    ----------
-    confidence : ndarray, (N,)
-    is_star : ndarray, (N,), bool
-    threshold, data
-        Kept with the result.
+    `rows` are one method's on simulated frames (`measurements.COLUMNS`). Detections in the border are left out.
+    """
+    known = rows[rows["confidence"].ge(FLOOR) & detections.inside(rows, "x", "y")]
+    return known[["frame", "confidence"]].assign(is_star=known["truth_kind"] == "star").reset_index(drop=True)
 
-    Raises
-    ------
-    DataError
-        If there are fewer than `LEAST` stars or others, or the share of stars does not rise with the confidence.
+
+def fit(known: pd.DataFrame, *, threshold: float | None = None, data: str = "validation") -> Calibration:
+    """Fit a calibration to detections of known fate, as from `label`; `threshold` and `data` are kept with it.
+
+    A DataError if there are fewer than `LEAST` stars or others, or their share does not rise with the confidence.
     """
     from sklearn.linear_model import LogisticRegression  # a second that only a fit needs
 
-    confidence, star = metrics.flat(confidence=confidence, is_star=is_star)
-    n, stars = star.size, int(star.sum())
+    n, stars = len(known), int(known["is_star"].sum())
     if min(stars, n - stars) < LEAST:
         raise DataError(f"a calibration needs {LEAST} stars and {LEAST} others at least, got {stars} and {n - stars}")
     # no penalty: two parameters, and what they are must not depend on the number of detections
-    model = LogisticRegression(C=np.inf).fit(logit(confidence)[:, None], star.astype(bool))
+    model = LogisticRegression(C=np.inf).fit(logit(known["confidence"].to_numpy())[:, None], known["is_star"])
     slope, intercept = float(model.coef_[0, 0]), float(model.intercept_[0])
     if not slope > 0:
         raise DataError(f"the share of stars falls with the confidence (slope {slope:.3g}); nothing to calibrate")
     return Calibration(n, stars, slope, intercept, threshold, data)
+
+
+def cross_validated(known: pd.DataFrame) -> np.ndarray:
+    """Return each detection's probability, (N,), from a calibration fitted to the other of `FOLDS` groups of frames.
+
+    `known` is as from `label`.
+    """
+    group = pd.factorize(known["frame"])[0] % FOLDS
+    result = np.full(len(known), np.nan)
+    for held in (group == fold for fold in np.unique(group)):
+        result[held] = fit(known[~held]).apply(known["confidence"].to_numpy()[held])
+    return result
 
 
 @dataclass(frozen=True)
@@ -78,8 +86,8 @@ class Reliability:
     Parameters
     ----------
     table : DataFrame
-        One row per bin that holds detections: ``low, high`` (its edges), ``mean`` confidence, ``share`` of stars with
-        ``share_low, share_high`` (Wilson, 95 %), ``n``.
+        One row per bin that holds detections: ``mean`` confidence, ``share`` of stars with ``share_low, share_high``
+        (Wilson, 95 %), ``n``.
     error : Estimate
         Expected calibration error: mean over detections of |share − mean| of their bin, with bootstrap interval.
     brier : float
@@ -91,20 +99,19 @@ class Reliability:
     brier: float
 
 
-def reliability(confidence: np.ndarray, is_star: np.ndarray, *, seed: int, edges: np.ndarray = EDGES) -> Reliability:
-    """Return how the share of stars goes with the confidence, (N,), or with a probability made of it.
+def reliability(known: pd.DataFrame, *, seed: int, edges: np.ndarray = EDGES) -> Reliability:
+    """Return how the share of stars goes with the confidence, or with a probability that stands in its column.
 
-    `is_star`, (N,) bool, tells the stars, `seed` is that of the bootstrap. What lies outside the bins' `edges` counts
-    for the outermost.
+    `known` is as from `label`, `seed` is that of the bootstrap. What lies outside the bins' `edges` counts for the
+    outermost.
     """
-    confidence, star = metrics.flat(confidence=confidence, is_star=is_star)
+    confidence, star = (known[name].to_numpy(float) for name in ("confidence", "is_star"))
     bins = len(edges) - 1
     index = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, bins - 1)
     rows = []
-    for i in np.unique(index):
-        share = metrics.rate(int(star[index == i].sum()), int((index == i).sum()))
-        mean = confidence[index == i].mean()
-        rows.append((edges[i], edges[i + 1], mean, share.value, share.low, share.high, share.n))
+    for members in (index == i for i in np.unique(index)):
+        share = metrics.share(star[members] == 1)
+        rows.append((confidence[members].mean(), share.value, share.low, share.high, share.n))
 
     def expected_error(gap: np.ndarray, where: np.ndarray, axis: int = -1) -> np.ndarray:
         sums = [np.abs(np.where(where == i, gap, 0.0).sum(axis=axis)) for i in range(bins)]
@@ -112,41 +119,68 @@ def reliability(confidence: np.ndarray, is_star: np.ndarray, *, seed: int, edges
 
     error = metrics.bootstrap(expected_error, star - confidence, index.astype(float), seed=seed)
     brier = float(np.mean((confidence - star) ** 2)) if star.size else np.nan
-    columns = ["low", "high", "mean", "share", "share_low", "share_high", "n"]
-    return Reliability(pd.DataFrame(rows, columns=columns), error, brier)
+    return Reliability(pd.DataFrame(rows, columns=["mean", "share", "share_low", "share_high", "n"]), error, brier)
 
 
-def label(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the detections of a measurement table with their fate: frame, confidence, is_star.
+def pair(rows: pd.DataFrame, calibration: Calibration | None, *, seed: int) -> tuple[Reliability, Reliability | None]:
+    """Return the reliability of the confidence and of the calibrated probability (None without a calibration).
 
-    `rows` are one method's on simulated frames (`measurements.COLUMNS`, or those of `matching.compare` with ``frame``).
-    Detections in the border are left out.
+    `rows` are as for `label`, of PNet on one data set; `seed` is that of the bootstrap intervals.
     """
-    known = rows[rows["confidence"].ge(FLOOR) & detections.inside(rows, "x", "y")]
-    return known[["frame", "confidence"]].assign(is_star=known["truth_kind"] == "star").reset_index(drop=True)
+    known = label(rows)
+    before = reliability(known, seed=seed)
+    if calibration is None:
+        return before, None
+    probability = known.assign(confidence=calibration.apply(known["confidence"].to_numpy()))
+    return before, reliability(probability, seed=seed, edges=WHOLE)
+
+
+def compute(sample: Sample) -> dict[str, Score]:
+    """Return the calibration errors and, on frames with galaxies, the rates at the chosen threshold.
+
+    Only of networks, the others have no such confidence, and on simulated frames: a real catalogue is not complete.
+    What was fitted is the field `pnet.stars.confidence.KEY` of the sample's record.
+    """
+    if not (sample.network and sample.simulated):
+        return {}
+    fitted = of_card(sample.record)
+    found: dict[str, Score] = {}
+    for name, known in zip(("confidence", "probability"), pair(sample.rows, fitted, seed=sample.seed), strict=True):
+        if known is not None and (n := known.error.n):
+            what = f"of the {'calibrated ' if name == 'probability' else ''}{name}"
+            found[f"{name}_error"] = Score(known.error, f"expected calibration error {what}", limit=0.0)
+            found[f"{name}_brier"] = Score(Estimate(known.brier, n=n), f"Brier score of the {name}")
+    if not found or sample.dataset != "realistic" or fitted is None or fitted.threshold is None:
+        return found
+    rates = detections.rates(sample.rows, fitted.threshold)
+    at_chosen = f"confidence ≥ {fitted.threshold:g}, chosen on validation frames"
+    found["threshold_chosen"] = Score(Estimate(fitted.threshold, n=fitted.n), "threshold chosen on validation frames")
+    titles = {"recall": f"recall, {at_chosen}"}
+    titles |= {name: f"precision, {at_chosen}; {title}" for name, title in detections.PRECISIONS.items()}
+    return found | {f"{name}_at_chosen": Score(rates[name], title, limit=1.0) for name, title in titles.items()}
 
 
 def from_frames(
     model: Any, files: Sequence[Path], step: tuple[Any, Mapping[str, Any]] | None, progress: bool
 ) -> pd.DataFrame:
-    """Return what a detection net finds on simulated frames beside their lists, down to `FLOOR`.
+    """Return what a detection net finds on simulated frames beside their lists, as `measurements.evaluate` does.
 
-    As from `matching.compare`, with ``frame`` and ``method``; counted as in `pnet.evaluation.detections`. `step` is
-    network and card of the refinement step; without it positions and fluxes are those of the map. ``mag`` is the net's
-    own magnitude.
+    `step` is network and card of the refinement step; without it positions and fluxes are those of the map. ``mag`` is
+    the net's own magnitude. Frames are named with their folder: those of two splits may bear one name.
     """
-    parts = []
-    for file in tqdm(files, desc="calibrate the confidence", disable=not progress):
+
+    def read(file: Path) -> tuple[Frame, pd.DataFrame]:
         frame, truth = read_realistic(file)
+        return replace(frame, name=f"{file.parent.name}/{frame.name}"), truth
+
+    def measure(frame: Frame) -> pd.DataFrame:
         subtracted = background.subtracted(frame)
         found = detect_image(model, *subtracted, FLOOR)
         if step is not None:
             found = refine(step[0], frame, found, scales_of(step[1]), subtracted)
-        found = found.assign(mag=frame.magnitude(found["flux"].to_numpy()))
-        rows = matching.compare(truth, found, frame.shape, mask=frame.mask)
-        # frames of two splits may bear one name
-        parts.append(rows.assign(frame=f"{file.parent.name}/{frame.name}", method="pnet"))
-    return pd.concat(parts, ignore_index=True)
+        return found.assign(mag=frame.magnitude(found["flux"].to_numpy()))
+
+    return evaluate(Source(files, read), {"pnet": measure}, "validation", progress=progress)
 
 
 def validation_frames(folder: str | os.PathLike) -> list[Path]:
@@ -207,10 +241,9 @@ def calibrate_card(
     counts = pd.Series([f"{file.parent.name}/{file.name.split('-')[0]}" for file in files]).value_counts()
     data = ", ".join(f"{n} frames {name}-*" for name, n in sorted(counts.items()))
     known = label(rows)
-    confidence, star = known["confidence"].to_numpy(), known["is_star"].to_numpy()
-    result = fit(confidence, star, threshold=threshold, data=data)
-    before = reliability(confidence, star, seed=seed)
-    after = reliability(cross_validated(known), star, seed=seed, edges=WHOLE)
+    result = fit(known, threshold=threshold, data=data)
+    before = reliability(known, seed=seed)
+    after = reliability(known.assign(confidence=cross_validated(known)), seed=seed, edges=WHOLE)
     errors = {name: [e.value, e.low, e.high] for name, e in (("before", before.error), ("after", after.error))}
     content = read_json(path)
     content[KEY] = {**result.as_dict(), "expected_calibration_error": errors}
@@ -220,53 +253,3 @@ def calibrate_card(
     content["confidence_calibrated"] = provenance.record(command, seed, "cpu", frames=frames, found_by=found_by)
     write_json(path, content)
     return result, before, after
-
-
-def cross_validated(known: pd.DataFrame) -> np.ndarray:
-    """Return each detection's probability, (N,), from a calibration fitted to the other of `FOLDS` groups of frames.
-
-    `known` is as from `label`.
-    """
-    confidence, star = (known[name].to_numpy() for name in ("confidence", "is_star"))
-    group = pd.factorize(known["frame"])[0] % FOLDS
-    result = np.full(len(known), np.nan)
-    for held in (group == fold for fold in np.unique(group)):
-        result[held] = fit(confidence[~held], star[~held]).apply(confidence[held])
-    return result
-
-
-def pair(rows: pd.DataFrame, calibration: Calibration | None, *, seed: int) -> tuple[Reliability, Reliability | None]:
-    """Return the reliability of the confidence and of the calibrated probability (None without a calibration).
-
-    `rows` are as for `label`, of PNet on one data set; `seed` is that of the bootstrap intervals.
-    """
-    known = label(rows)
-    values, star = known["confidence"].to_numpy(), known["is_star"].to_numpy()
-    before = reliability(values, star, seed=seed)
-    after = calibration and reliability(calibration.apply(values), star, seed=seed, edges=WHOLE)
-    return before, after
-
-
-def compute(sample: Sample) -> dict[str, Score]:
-    """Return the calibration errors and, on frames with galaxies, the rates at the chosen threshold.
-
-    Only of networks, the others have no such confidence, and on simulated frames: a real catalogue is not complete.
-    What was fitted is the field `pnet.stars.confidence.KEY` of the sample's record.
-    """
-    if not (sample.network and sample.simulated):
-        return {}
-    fitted = of_card(sample.record)
-    found: dict[str, Score] = {}
-    for name, known in zip(("confidence", "probability"), pair(sample.rows, fitted, seed=sample.seed), strict=True):
-        if known is not None and (n := known.error.n):
-            what = f"of the {'calibrated ' if name == 'probability' else ''}{name}"
-            found[f"{name}_error"] = Score(known.error, f"expected calibration error {what}", limit=0.0)
-            found[f"{name}_brier"] = Score(Estimate(known.brier, n=n), f"Brier score of the {name}")
-    if not found or sample.dataset != "realistic" or fitted is None or fitted.threshold is None:
-        return found
-    rates = detections.rates(sample.rows, fitted.threshold)
-    at_chosen = f"confidence ≥ {fitted.threshold:g}, chosen on validation frames"
-    found["threshold_chosen"] = Score(Estimate(fitted.threshold, n=fitted.n), "threshold chosen on validation frames")
-    titles = {"recall": f"recall, {at_chosen}"}
-    titles |= {name: f"precision, {at_chosen}; {title}" for name, title in detections.PRECISIONS.items()}
-    return found | {f"{name}_at_chosen": Score(rates[name], title, limit=1.0) for name, title in titles.items()}

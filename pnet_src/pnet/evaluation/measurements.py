@@ -9,7 +9,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from pnet.common import paths, provenance
-from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.common.errors import ConfigError, DataError, MissingError, PNetError
 from pnet.common.files import atomic_path, read_json, sha256, write_json
 from pnet.common.seeds import derive
 from pnet.evaluation import baselines
@@ -21,7 +21,7 @@ from pnet.stars import weights
 
 DATASETS = ("simulation", "realistic", "validation", "sdss", "coadd")
 STUDIES = ("coadd", "repeat")  # which `python -m studies` measures
-NETWORKS = ("pnet",)  # methods that are networks
+NETWORKS = {"pnet": "released"}  # methods that are networks → their set of weights, see `PNet.load`
 METHODS = (*NETWORKS, "sextractor", "sextractor_default", "sep", "psfex", "photutils")
 FLOOR = 0.01  # detections are recorded down to this confidence, so that every threshold can be studied later
 # Confidence from which on a method's detections count in tables: the paper's 0.3 for networks; a classical
@@ -106,32 +106,29 @@ def read(path: str | os.PathLike, columns: Iterable[str] = COLUMNS) -> tuple[pd.
         if record.get("sha256") != sha256(path):
             raise DataError(f"{path}: is not the table that {beside.name} tells of (SHA-256 differs); measure again")
         table = pd.read_parquet(path)
-    except (DataError, MissingError):
+    except PNetError:
         raise
     except FileNotFoundError as error:
-        command = f"python -m {'studies' if path.stem in STUDIES else 'pnet evaluate --dataset'} {path.stem}"
-        raise MissingError(f"{error.filename}: no measurements here; `{command}` makes them") from error
+        raise MissingError(f"{error.filename}: no measurements here; `{_command(path.stem)}` makes them") from error
     except (OSError, ValueError, AttributeError) as error:  # pyarrow's and json's errors are ValueErrors or OSErrors
         raise DataError(f"{path}: cannot be read: {error}") from error
-    missing = [name for name in columns if name not in table.columns]
-    if missing:
+    if missing := [name for name in columns if name not in table]:
         raise DataError(f"{path}: column(s) {', '.join(missing)} missing; measure again")
     return table, record
 
 
-def pnet_measurer(
-    detection: str | os.PathLike = "released",
-    refiner: str | os.PathLike = "released",
-    bpnn: str | os.PathLike = "released",
-    *,
-    seed: int = 2023,
-) -> Measurer:
+def _command(dataset: str) -> str:
+    """Return the command that measures a data set."""
+    return f"python -m {'studies' if dataset in STUDIES else 'pnet evaluate --dataset'} {dataset}"
+
+
+def pnet_measurer(together: str = "released", *, seed: int = 2023, **networks: str | os.PathLike) -> Measurer:
     """Return PNet as a measurer that records detections down to `FLOOR`.
 
     Its attribute ``provenance`` holds the device and the SHA-256 of the networks' weights, which are as for
     `pnet.measure.PNet.load`. Every frame derives its own seed of the Monte Carlo samples.
     """
-    model = PNet.load(detection=detection, refiner=refiner, bpnn=bpnn)
+    model = PNet.load(together, **networks)
 
     def measure(frame: Frame) -> pd.DataFrame:
         own = derive(seed, "measure", frame.name)
@@ -150,15 +147,13 @@ def run(
     output: str | os.PathLike,
     *,
     frames: int = 120,
-    detection: str | os.PathLike = "released",
-    refiner: str | os.PathLike = "released",
-    bpnn: str | os.PathLike = "released",
     seed: int = 2023,
     manifest: str = "sdss-standard",
     methods: tuple[str, ...] = ("pnet", "baselines"),
     source: Callable[[], Source] | None = None,
     optional: bool = False,
     progress: bool = True,
+    **networks: str | os.PathLike,
 ) -> dict[str, Any]:
     """Measure a data set with PNet and the baselines and write ``<output>/measurements/<dataset>.parquet``.
 
@@ -172,8 +167,6 @@ def run(
         Folder of the profile, as in ``build/standard``.
     frames : int
         Number of simulated frames, at most.
-    detection, refiner, bpnn : str or path
-        Weights, see `pnet.measure.PNet.load`.
     methods : tuple of str
         Of `METHODS`; "baseline" is SExtractor where installed, else SEP, with the settings chosen for it, and
         "baselines" all of `pnet.evaluation.baselines.available`.
@@ -181,6 +174,8 @@ def run(
         ``source()`` → the frames of a data set that is a study's own, ``coadd``.
     optional : bool
         Where data cannot be had, leave a record that says why (see `unavailable`) instead of raising.
+    networks : str or path
+        Weights of the method "pnet" that are not the released ones, see `pnet.measure.PNet.load`.
 
     Returns
     -------
@@ -195,13 +190,12 @@ def run(
         If weights or data cannot be had.
     """
     allowed = (*METHODS, "baseline", "baselines")
-    unknown = [name for name in methods if name not in allowed]
-    if unknown or not methods:
+    if not methods or not set(methods) <= set(allowed):
         raise ConfigError(f"methods are {', '.join(methods) or 'empty'}, allowed are {', '.join(allowed)}")
     if dataset not in DATASETS:
         raise ConfigError(f"dataset is {dataset!r}, allowed are {', '.join(DATASETS)}")
     if source is None and dataset in STUDIES:
-        raise ConfigError(f"dataset is {dataset!r}, whose frames must be given; `python -m studies {dataset}` does so")
+        raise ConfigError(f"dataset is {dataset!r}, whose frames must be given; `{_command(dataset)}` does so")
     path = paths.folder_of(output) / "measurements" / f"{dataset}.parquet"
     try:
         if source is not None:
@@ -212,28 +206,30 @@ def run(
         if not optional:
             raise
         return unavailable(path, str(error))
-    networks = {"detection": detection, "refiner": refiner, "bpnn": bpnn} if "pnet" in methods else {}
-    classical = baselines.chosen(methods)
+    own = {name: networks if name == "pnet" else {} for name in methods if name in NETWORKS}
+    classical = baselines.chosen(name for name in methods if name not in own)
     settings = {
         **{"seed": seed, "methods": list(methods), **found.details, "items": [Path(item).name for item in found.items]},
-        "weights": hashes(networks),
+        "weights": {name: hashes(weights.SETS[NETWORKS[name]] | each) for name, each in own.items()},
         "baselines": {name: measurer.version() for name, measurer in classical.items()},
     }
     if done := known(path, settings):
         return done
-    measurers: dict[str, Measurer] = {"pnet": pnet_measurer(**networks, seed=seed)} if networks else {}
-    details = {"device": "cpu"} | (measurers["pnet"].provenance if networks else {})
+    measurers = {name: pnet_measurer(NETWORKS[name], seed=seed, **each) for name, each in own.items()}
+    details = {"device": "cpu"}
+    for measurer in reversed(measurers.values()):  # the first is what the record is about
+        details |= measurer.provenance
     if classical:
         details |= {"baseline": next(iter(settings["baselines"].values())), "baselines": settings["baselines"]}
     table = evaluate(found, measurers | classical, dataset, progress=progress)
-    command = f"python -m pnet evaluate --dataset {dataset}" if source is None else f"python -m studies {dataset}"
-    command += f" --output {paths.shown(output)} --seed {seed}"
+    command = f"{_command(dataset)} --output {paths.shown(output)} --seed {seed}"
     return write(table, path, provenance.record(command, seed, **details, **found.details, settings=settings))
 
 
 def hashes(networks: Mapping[str, str | os.PathLike]) -> dict[str, str | None]:
     """Return the SHA-256 of networks' weights by kind, from their cards."""
-    return {kind: read_json(weights.resolve(kind, each)).get("sha256") for kind, each in networks.items()}
+    there = {kind: name for kind, name in networks.items() if str(name) != weights.NONE}
+    return {kind: read_json(weights.resolve(kind, name)).get("sha256") for kind, name in there.items()}
 
 
 def known(path: Path, settings: Mapping[str, Any], columns: Iterable[str] = COLUMNS) -> dict[str, Any] | None:

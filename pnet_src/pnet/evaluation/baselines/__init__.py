@@ -63,9 +63,9 @@ def named(name: str) -> Baseline:
 
 
 def chosen(names: Iterable[str]) -> dict[str, Baseline]:
-    """Return baselines by name; 'pnet' is passed over.
+    """Return baselines by name.
 
     "baseline" is SExtractor where it is installed, else SEP, "baselines" are all that are `available`.
     """
-    groups = {"baseline": available()[:1], "baselines": available(), "pnet": ()}
+    groups = {"baseline": available()[:1], "baselines": available()}
     return {method: named(method) for name in names for method in groups.get(name, (name,))}

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pnet.common import programs
-from pnet.common.errors import ConfigError, DataError, MissingError, PNetError
+from pnet.common.errors import ConfigError, MissingError
 from pnet.frame import Frame
 
 HALF_CONFIDENCE = 5.0  # signal-to-noise ratio of confidence 0.5
@@ -46,15 +46,10 @@ class AstrOmatic:
         done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30)
         return (done.stdout or done.stderr).strip()
 
-    def run(self, arguments: list[str], settings: Mapping[str, object], folder: Path, frame: Frame) -> None:
-        """Run the program in `folder` with its settings on the command line; a failure names the frame."""
+    def run(self, arguments: list[str], settings: Mapping[str, object], folder: Path) -> None:
+        """Run the program in `folder` with its settings on the command line; a PNetError says what it printed."""
         options = [word for key, value in settings.items() for word in (f"-{key}", str(value))]
-        try:
-            programs.run([self.needed(), *arguments, *options], folder, self.name, TIME_LIMIT)
-        except MissingError:
-            raise
-        except PNetError as error:
-            raise DataError(f"frame {frame.name}: {error}") from error
+        programs.run([self.needed(), *arguments, *options], folder, self.name, TIME_LIMIT)
 
 
 SEXTRACTOR = AstrOmatic(
@@ -86,14 +81,14 @@ def odd(length: float) -> int:
 
 
 def assemble(frame: Frame, *, x, y, flux, flux_err, **more) -> pd.DataFrame:
-    """Return the columns that all measurers have: x, y, confidence, flux, mag, mag_err, snr and `more`, all float.
+    """Return the columns that all measurers have: x, y, confidence, flux, mag, mag_err and `more`, all float.
 
     Arrays are (N,): x, y in px, centre of the first pixel at 0, fluxes in electrons. A source without a positive flux
     has no magnitude.
     """
     flux, flux_err = np.asarray(flux, dtype=float), np.asarray(flux_err, dtype=float)
     with np.errstate(divide="ignore", invalid="ignore"):
-        snr = flux / flux_err
+        confidence = confidence_of(flux / flux_err)
         mag_err = np.where(flux > 0, 2.5 / np.log(10) * flux_err / flux, np.nan)
-    columns = {"x": x, "y": y, "confidence": confidence_of(snr), "flux": flux, "mag": frame.magnitude(flux)}
-    return pd.DataFrame({**columns, "mag_err": mag_err, "snr": snr, **more}).astype(float)
+    columns = {"x": x, "y": y, "confidence": confidence, "flux": flux, "mag": frame.magnitude(flux)}
+    return pd.DataFrame({**columns, "mag_err": mag_err, **more}).astype(float)

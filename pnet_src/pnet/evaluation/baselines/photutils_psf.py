@@ -10,21 +10,12 @@ from astropy.modeling.fitting import LMLSQFitter, TRFLSQFitter
 from astropy.nddata import NDData, StdDevUncertainty
 from astropy.table import Table
 from astropy.utils.exceptions import AstropyUserWarning
+from photutils import psf
 from photutils.background import LocalBackground
 from photutils.detection import DAOStarFinder
-from photutils.psf import (
-    CircularGaussianPRF,
-    EPSFBuilder,
-    ImagePSF,
-    PSFPhotometry,
-    SourceGrouper,
-    extract_stars,
-    fit_fwhm,
-)
 from photutils.utils.exceptions import NoDetectionsWarning
 from scipy.spatial import cKDTree
 
-from pnet.common.errors import DataError
 from pnet.evaluation.baselines.common import assemble, check_threshold, fwhm_of, odd
 from pnet.frame import Frame
 from pnet.sky import background
@@ -39,7 +30,7 @@ PSF_STARS = (5, 40)  # fewer stars build no PSF; of more the brightest are taken
 ISOLATION = 4.0  # FWHM; a PSF star has no other as bright as a tenth of it nearer than that
 CROWD = 2.0  # FWHM; stars nearer to each other are fitted together
 LOCAL_SKY = (4.0, 7.0)  # FWHM; radii of the ring around each star whose clipped median is its sky
-MORE = ("x_err", "y_err", "flags", "qfit", "psf_stars")  # columns beside those that all methods have
+MORE = ("x_err", "y_err", "psf_stars")  # columns beside those that all methods have
 WANDER = 1.0  # FWHM; a fit that ends farther from where the star was found has left it
 
 
@@ -63,19 +54,12 @@ class Photutils:
         check_threshold(self.threshold)
 
     def __call__(self, frame: Frame) -> pd.DataFrame:
-        """Measure a frame; if photutils fails on it, a DataError names both.
-
-        Columns are x, y (px), x_err, y_err, confidence, flux (electrons), mag, mag_err, snr, flags (of PSFPhotometry),
-        qfit, psf_stars.
-        """
-        try:
-            with warnings.catch_warnings():
-                # no star, fits that did not converge: the table's flags tell of them
-                warnings.simplefilter("ignore", NoDetectionsWarning)
-                warnings.simplefilter("ignore", AstropyUserWarning)
-                return self._measure(frame)
-        except (ValueError, RuntimeError, np.linalg.LinAlgError) as error:
-            raise DataError(f"frame {frame.name}: photutils failed: {type(error).__name__}: {error}") from error
+        """Measure a frame: x, y (px), x_err, y_err, confidence, flux (electrons), mag, mag_err, psf_stars."""
+        with warnings.catch_warnings():
+            # no star, fits that did not converge
+            warnings.simplefilter("ignore", NoDetectionsWarning)
+            warnings.simplefilter("ignore", AstropyUserWarning)
+            return self._measure(frame)
 
     def _measure(self, frame: Frame) -> pd.DataFrame:
         sky, fwhm = background.estimate(frame), fwhm_of(frame)
@@ -88,13 +72,13 @@ class Photutils:
         found = found.to_pandas().rename(columns=lambda name: name.replace("_", "").replace("centroid", ""))
         found = found[["x", "y", "peak", "flux"]].astype(float)
         error = np.sqrt(frame.variance.astype(float))
-        model, stars = effective_psf(image, error, bad, found, fwhm, sky.rms)
+        model, stars = _effective_psf(image, error, bad, found, fwhm, sky.rms)
         if model is None:
-            model = CircularGaussianPRF(fwhm=fitted_fwhm(image, bad, found, fwhm))
+            model = psf.CircularGaussianPRF(fwhm=fitted_fwhm(image, bad, found, fwhm))
         fitter = LMLSQFitter() if stars else TRFLSQFitter()  # which models with bounds need, in twice the time
-        settings = {"grouper": SourceGrouper(CROWD * fwhm), "fitter": fitter, "aperture_radius": fwhm}
+        settings = {"grouper": psf.SourceGrouper(CROWD * fwhm), "fitter": fitter, "aperture_radius": fwhm}
         local_sky = LocalBackground(*(radius * fwhm for radius in LOCAL_SKY))
-        fit = PSFPhotometry(model, odd(FIT_SIDE * fwhm), local_bkg_estimator=local_sky, **settings)
+        fit = psf.PSFPhotometry(model, odd(FIT_SIDE * fwhm), local_bkg_estimator=local_sky, **settings)
         start = Table.from_pandas(found[["x", "y"]])
         result = fit(image, mask=bad, error=error, init_params=start).to_pandas().astype(float)
         good = np.isfinite(result[["x_fit", "y_fit", "flux_err"]]).all(axis=1)
@@ -109,37 +93,21 @@ class Photutils:
         return f"photutils {photutils.__version__}, DAOFIND threshold {self.threshold:g}"
 
 
-def effective_psf(
+def _effective_psf(
     image: np.ndarray, error: np.ndarray, bad: np.ndarray, found: pd.DataFrame, fwhm: float, rms: float
-) -> tuple["ImagePSF | None", int]:
-    """Build the PSF of a frame from its bright, isolated, unsaturated stars.
-
-    Parameters
-    ----------
-    image, error : ndarray, (H, W)
-        Electrons, sky subtracted, and their standard deviation.
-    bad : ndarray, (H, W), bool
-        Saturated or masked.
-    found : DataFrame
-        x, y (px), peak (electrons) and flux of the detections.
-    fwhm, rms : float
-        Of the PSF, px, and of the noise of an empty pixel, electrons.
-
-    Returns
-    -------
-    ImagePSF or None, int
-        The model, None where there are fewer than `PSF_STARS` stars, and how many stars it was made of.
-    """
+) -> tuple["psf.ImagePSF | None", int]:
+    """Build the PSF of a frame from its bright, isolated stars without a `bad` pixel; return it with their number, or
+    None and 0 where there are fewer than `PSF_STARS`. `rms` is the noise of an empty pixel in electrons."""
     side = odd(PSF_SIDE * fwhm)
     chosen = _psf_stars(bad, found, fwhm, rms, side)
     if len(chosen) < PSF_STARS[0]:
         return None, 0
     # weights would favour the brightest star's own noise: every star counts once, as Anderson & King have it
     data = NDData(image, uncertainty=StdDevUncertainty(error))
-    stars = extract_stars(data, Table.from_pandas(chosen[["x", "y"]]), size=side)
+    stars = psf.extract_stars(data, Table.from_pandas(chosen[["x", "y"]]), size=side)
     settings = {"oversampling": OVERSAMPLING, "maxiters": BUILD_ITERATIONS, "progress_bar": False}
-    model, _ = EPSFBuilder(fitter=LMLSQFitter(), **settings)(stars)
-    return ImagePSF(model.data, oversampling=model.oversampling), len(chosen)
+    model, _ = psf.EPSFBuilder(fitter=LMLSQFitter(), **settings)(stars)
+    return psf.ImagePSF(model.data, oversampling=model.oversampling), len(chosen)
 
 
 def _box(x: float, y: float, side: int) -> tuple[slice, slice]:
@@ -169,7 +137,7 @@ def fitted_fwhm(image: np.ndarray, bad: np.ndarray, found: pd.DataFrame, fwhm: f
     for x, y in found.sort_values("peak", ascending=False)[["x", "y"]].itertuples(index=False):
         box = _box(x, y, side)
         if image[box].shape == (side, side) and not bad[box].any():
-            widths.append(float(fit_fwhm(image, xypos=(x, y), fwhm=fwhm, fit_shape=side)[0]))
+            widths.append(float(psf.fit_fwhm(image, xypos=(x, y), fwhm=fwhm, fit_shape=side)[0]))
         if len(widths) == PSF_STARS[0]:
             break
     usable = [width for width in widths if 0.5 * fwhm < width < 2 * fwhm]

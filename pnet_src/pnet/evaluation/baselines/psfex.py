@@ -14,7 +14,7 @@ import pandas as pd
 from astropy.io import fits
 
 from pnet.evaluation.baselines.common import PSFEX, SEXTRACTOR, AstrOmatic, assemble, fwhm_of, odd
-from pnet.evaluation.baselines.sextractor import OUTPUT, SExtractor, others, windowed
+from pnet.evaluation.baselines.sextractor import OUTPUT, SExtractor, columns_of
 from pnet.frame import Frame
 
 MIN_SNR = 20.0  # SAMPLE_MINSN, PSFEx's default
@@ -36,9 +36,8 @@ class PSFEx(SExtractor):
     """SExtractor, PSFEx, SExtractor: XPSF_IMAGE, YPSF_IMAGE and FLUX_PSF.
 
     A frame with fewer than `STARS_A_TERM` stars fit for a PSF has none: then MAG_AUTO and windowed positions are
-    returned, and ``psf_stars`` is 0 for every source. The same two stand in for a single source whose fit has left it
-    or has found no light; its ``fitted`` is 0. Parameters as of `SExtractor`; its table has ``fitted`` (1 where
-    position and flux are those of the PSF fit) and ``psf_stars`` too.
+    returned, and ``psf_stars``, a column of its table, is 0 for every source. The same two stand in for a single source
+    whose fit has left it or has found no light. Parameters as of `SExtractor`.
     """
 
     name: str = "psfex"
@@ -48,7 +47,7 @@ class PSFEx(SExtractor):
         stars = self._model(folder, frame)
         more, settings = (FITTED, {"PSF_NAME": "sample.psf"}) if stars else ((), {})
         found = self._catalogue(folder, frame, (*OUTPUT, *more), **settings)
-        values = pd.DataFrame({**windowed(found), **others(found)}).assign(fitted=0.0, psf_stars=stars)
+        values = pd.DataFrame(columns_of(found)).assign(psf_stars=stars)
         if stars:
             psf = pd.DataFrame({"x": found["XPSF_IMAGE"] - 1, "y": found["YPSF_IMAGE"] - 1})
             psf["x_err"], psf["y_err"] = (np.sqrt(found[f"ERR{axis}2PSF_IMAGE"].clip(lower=0)) for axis in "XY")
@@ -56,7 +55,6 @@ class PSFEx(SExtractor):
             good = np.hypot(psf["x"] - values["x"], psf["y"] - values["y"]) < TRUSTED
             good &= (psf["flux"] > 0) & (psf["flux_err"] > 0)
             values.loc[good, psf.columns] = psf[good]
-            values["fitted"] = good
         return assemble(frame, **values)
 
     def _model(self, folder: Path, frame: Frame) -> int:
@@ -72,12 +70,12 @@ class PSFEx(SExtractor):
             return 0
         for degree in (WIDE_DEGREE, 0) if max(frame.shape) > WIDE else (0,):
             terms = (degree + 1) * (degree + 2) // 2
-            stars = self._psfex(folder, frame, fwhm, degree)
+            stars = self._psfex(folder, fwhm, degree)
             if stars >= STARS_A_TERM * terms:
                 return stars
         return 0
 
-    def _psfex(self, folder: Path, frame: Frame, fwhm: float, degree: int) -> int:
+    def _psfex(self, folder: Path, fwhm: float, degree: int) -> int:
         """Run PSFEx; return the number of stars that it accepted, 0 where it made no usable model."""
         sampling = min(1.0, fwhm / STEPS)
         side = odd(MODEL * fwhm / sampling)
@@ -91,7 +89,7 @@ class PSFEx(SExtractor):
         }
         model = folder / "sample.psf"
         model.unlink(missing_ok=True)
-        PSFEX.run(["sample.fits", "-c", "empty"], settings, folder, frame)
+        PSFEX.run(["sample.fits", "-c", "empty"], settings, folder)
         if not model.exists():
             return 0
         with fits.open(model) as hdus:

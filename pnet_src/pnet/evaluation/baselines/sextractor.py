@@ -25,7 +25,7 @@ from pnet.frame import Frame
 PYRAMID = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], dtype=np.float32)  # SExtractor's default detection filter
 NEVER_SATURATED = 1e10  # electrons; the program refuses larger levels
 OUTPUT = (
-    *("NUMBER", "XWIN_IMAGE", "YWIN_IMAGE", "X_IMAGE", "Y_IMAGE", "FLUX_AUTO", "FLUXERR_AUTO", "FLAGS"),
+    *("NUMBER", "XWIN_IMAGE", "YWIN_IMAGE", "X_IMAGE", "Y_IMAGE", "FLUX_AUTO", "FLUXERR_AUTO"),
     *("ERRX2WIN_IMAGE", "ERRY2WIN_IMAGE", "CLASS_STAR"),
 )
 
@@ -41,7 +41,7 @@ def network() -> Path | None:
 class SExtractor:
     """The program with its default configuration, apart from the settings below.
 
-    MAG_AUTO, windowed positions, CLASS_STAR (where the program's neural-network weights are installed), FLAGS.
+    MAG_AUTO, windowed positions, and CLASS_STAR where the program's neural-network weights are installed.
 
     Parameters
     ----------
@@ -66,10 +66,10 @@ class SExtractor:
                 raise ConfigError(f"{name} is {getattr(self, name)}, allowed is 0 to 1")
 
     def __call__(self, frame: Frame) -> pd.DataFrame:
-        """Measure a frame: x, y (px), x_err, y_err, confidence, flux (electrons), mag, mag_err, snr, class_star, flags.
+        """Measure a frame: x, y (px), x_err, y_err, confidence, flux (electrons), mag, mag_err, class_star.
 
         A MissingError if the program is not on PATH, or CLASS_STAR is asked for and its weights are not installed; a
-        DataError if it fails on this frame, which ends with what it printed.
+        PNetError if it fails, which ends with what it printed.
         """
         for program in self.programs:
             program.needed()
@@ -92,8 +92,7 @@ class SExtractor:
         return found[~(found["class_star"] < self.min_class_star)].reset_index(drop=True)
 
     def _measure(self, folder: Path, frame: Frame) -> pd.DataFrame:
-        found = self._catalogue(folder, frame, OUTPUT)
-        return assemble(frame, **windowed(found), **others(found))
+        return assemble(frame, **columns_of(self._catalogue(folder, frame, OUTPUT)))
 
     def _catalogue(self, folder: Path, frame: Frame, output: Sequence[str], **settings: object) -> pd.DataFrame:
         """Run the program; return its columns as float, CLASS_STAR NaN where its network is not installed."""
@@ -115,9 +114,9 @@ class SExtractor:
         }
         columns = [name for name in output if weights or name != "CLASS_STAR"]
         (folder / "output.param").write_text("\n".join(columns) + "\n")
-        SEXTRACTOR.run(["frame.fits", "-c", "empty"], given, folder, frame)
+        SEXTRACTOR.run(["frame.fits", "-c", "empty"], given, folder)
         if not (folder / catalogue).exists():
-            raise DataError(f"frame {frame.name}: SExtractor wrote no catalogue")
+            raise DataError("SExtractor wrote no catalogue")
         return folder / catalogue
 
     def version(self) -> str:
@@ -130,22 +129,17 @@ class SExtractor:
         return f"{' + '.join(said)}, {settings}"
 
 
-def windowed(found: pd.DataFrame) -> dict[str, pd.Series]:
-    """Return windowed x, y counted from 0 with x_err, y_err; isophotal, without error, where undefined.
+def columns_of(found: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return x, y, x_err, y_err (px), flux, flux_err (electrons) and class_star of a catalogue.
 
-    The errors hold photon noise of the weighted sum, ERRX2WIN_IMAGE, in px.
+    Positions are windowed and counted from 0; their errors hold photon noise of the weighted sum, ERRX2WIN_IMAGE. Where
+    they are undefined the isophotal position stands, without error.
     """
     known = (found["XWIN_IMAGE"] > 0) & (found["YWIN_IMAGE"] > 0)
-    values = {}
-    for axis in "xy":
-        name = axis.upper()
-        values[axis] = found[f"{name}WIN_IMAGE"].where(known, found[f"{name}_IMAGE"]) - 1
+    names = {"flux": "FLUX_AUTO", "flux_err": "FLUXERR_AUTO", "class_star": "CLASS_STAR"}
+    values = {name: found[column] for name, column in names.items()}
+    for axis, name in (("x", "X"), ("y", "Y")):
         variance = found[f"ERR{name}2WIN_IMAGE"]
+        values[axis] = found[f"{name}WIN_IMAGE"].where(known, found[f"{name}_IMAGE"]) - 1
         values[f"{axis}_err"] = np.sqrt(variance.where(known & (variance > 0)))
     return values
-
-
-def others(found: pd.DataFrame) -> dict[str, pd.Series]:
-    """Return flux, flux_err (electrons), class_star and flags."""
-    names = {"flux": "FLUX_AUTO", "flux_err": "FLUXERR_AUTO", "class_star": "CLASS_STAR", "flags": "FLAGS"}
-    return {name: found[column] for name, column in names.items()}
