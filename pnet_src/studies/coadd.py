@@ -43,7 +43,7 @@ def source(manifest: str = "sdss-standard", progress: bool = False) -> Source:
     truth = stripe82.coadd_truth(path, frame)
     where = "co-add catalogue (Annis et al. 2014) from a public copy; frame as for --dataset sdss"
     details = {"source": where, "manifest": manifest}
-    return Source([stripe82.FIELD], lambda name: (frame, truth), sdss_psf(report), details)
+    return Source([stripe82.FIELD], lambda name: (frame, truth), sdss_psf, details)
 
 
 def known(detections: pd.DataFrame, sources: pd.DataFrame) -> np.ndarray:

@@ -23,7 +23,7 @@ from pnet.common.errors import DataError, MissingError
 from pnet.common.files import read_manifest, sha256
 from pnet.common.fits_file import open_fits, read_columns
 from pnet.frame import Frame
-from pnet.sdss.field import BANDS, FieldId, check_same_field
+from pnet.sdss.field import BANDS, FieldId
 from pnet.sdss.files import explain, find_folder, find_source, retrieve
 from pnet.sdss.frame import assemble, read_mask
 from pnet.sdss.manifest import File
@@ -136,8 +136,7 @@ def read_fpc(path: Path, psfield: Path, tsfield: Path, fpm: Path) -> Frame:
             raise DataError(f"{path}: its header says {key} = {header.get(key)!r}, its name {wanted!r}")
     if "SOFTBIAS" not in header:
         raise DataError(f"{path}: the header lacks SOFTBIAS; it is no fpC frame")
-    model = PSFModel.read(psfield, identity.band)
-    check_same_field(model.header, psfield, identity)
+    model = PSFModel.read(psfield, identity)
     zero, extinction, airmass, mjd = _calibration(tsfield, identity)
     counts = data.astype(np.float64) - float(header["SOFTBIAS"])
     planes = read_mask(fpm, identity=identity, shape=counts.shape)

@@ -230,25 +230,21 @@ class TestPSF:
         row, column = (y + 0.5) / 1000, (x + 0.5) / 1000
         weights = [sum(c[i, j] * row**i * column**j for i in range(3) for j in range(2)) for c in coefficients]
         truth = sum(w * image for w, image in zip(weights, images, strict=True))
-        psf = PSFModel.read(path, "g").at(x, y)
+        psf = PSFModel.read(path, ID).at(x, y)
         assert psf.shape == (51, 51)
         np.testing.assert_allclose(psf, truth / truth.sum(), rtol=1e-4, atol=1e-9)
-        assert not np.allclose(psf, PSFModel.read(path, "g").at(0, 0), rtol=1e-4, atol=0)
+        assert not np.allclose(psf, PSFModel.read(path, ID).at(0, 0), rtol=1e-4, atol=0)
 
     def test_errors(self, tmp_path, frame_path):
         path = sdss_files.write_psfield(tmp_path / "psField.fit", FieldId(1, 1, 1, "g"))
-        with pytest.raises(DataError, match="holds no PSF of band y"):
-            PSFModel.read(path, "y")
         with pytest.raises(DataError, match="belongs to 1-1-1"):
             read_frame(frame_path, psfield=path)
-        with pytest.raises(DataError, match="holds no PSF of band g"):
-            PSFModel.read(frame_path, "g").at(0, 0)
-        path = sdss_files.write_psfield(tmp_path / "psField.fit", ID, gain=0.0)
-        with pytest.raises(DataError, match="not physical"):
-            PSFModel.read(path, "g").at(0, 0)
-        path = sdss_files.write_psfield(tmp_path / "psField.fit", ID, images=np.zeros((1, 51, 51)))
-        with pytest.raises(DataError, match="has a sum of 0"):
-            PSFModel.read(path, "g").at(0, 0)
+        for wrong, words in (({"gain": 0.0}, "not physical"), ({"images": np.zeros((1, 51, 51))}, "has a sum of 0")):
+            path = sdss_files.write_psfield(tmp_path / "psField.fit", ID, **wrong)
+            with pytest.raises(DataError, match=words):
+                PSFModel.read(path, ID).at(0, 0)
+        with pytest.raises(DataError, match="holds no PSF of band y"):
+            PSFModel.read(path, replace(ID, band="y"))
 
 
 def concentration(image, x, y):

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,7 @@ from pnet.common.errors import DataError, MissingError, PNetError
 from pnet.common.files import read_json
 from pnet.frame import Frame
 from pnet.sdss.catalogue import load_field
-from pnet.sdss.files import Report, fetch
-from pnet.sdss.psf import PSFModel
+from pnet.sdss.files import fetch
 from pnet.simulation import datasets
 from pnet.simulation.frame_file import read_frame
 from pnet.simulation.recipe import Recipe
@@ -113,17 +112,10 @@ def sdss(manifest: str, progress: bool) -> Source:
     # the place of a mirror is this machine's affair; results that are released must not name it
     where = report.source if report.source.startswith("http") else "a local mirror or files downloaded earlier"
     details = {"source": where, "manifest": manifest}
-    return Source(fields, lambda name: load_field(report, name), sdss_psf(report), details)
+    return Source(fields, lambda name: load_field(report, name), sdss_psf, details)
 
 
-def sdss_psf(report: Report) -> PSFAt:
-    """Return SDSS's own PSF at a position, from the frame's psField file where there is one."""
-    read = lru_cache(maxsize=8)(PSFModel.read)
-
-    def psf_at(frame: Frame, x: float, y: float) -> limits.EffectivePSF:
-        path = report.path(frame.name.rsplit("-", 1)[0], "psField")
-        if path is None:
-            return limits.atmosphere(frame)
-        return limits.EffectivePSF.from_pixels(read(path, frame.meta["band"]).at(x, y))
-
-    return psf_at
+def sdss_psf(frame: Frame, x: float, y: float) -> limits.EffectivePSF:
+    """Return SDSS's own PSF at a position, from the frame's psField file where there was one."""
+    model = frame.meta["psf"]
+    return limits.atmosphere(frame) if model is None else limits.EffectivePSF.from_pixels(model.at(x, y))

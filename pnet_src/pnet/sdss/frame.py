@@ -84,12 +84,8 @@ def read_frame(
     hdus = open_fits(frame_path)
     identity = identify(frame_path, hdus)
     nanomaggies, calibration, sky = _frame_arrays(hdus, frame_path)
-    model = None if psfield is None else PSFModel.read(psfield, identity.band)
-    if model is None:
-        gain, dark = _table_gain(identity)
-    else:
-        check_same_field(model.header, psfield, identity)
-        gain, dark = model.gain, model.dark_variance
+    model = None if psfield is None else PSFModel.read(psfield, identity)
+    gain, dark = _table_gain(identity) if model is None else (model.gain, model.dark_variance)
     scale = float(np.median(calibration))
     counts = nanomaggies / calibration + sky
     # Noise can push a pixel below zero counts; its variance is still that of the electronics.

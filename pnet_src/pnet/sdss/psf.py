@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy
-from astropy.io import fits
 
 from pnet.common.errors import DataError
 from pnet.common.fits_file import open_fits
-from pnet.sdss.field import BANDS
+from pnet.sdss.field import BANDS, FieldId, check_same_field
 
 PIXEL = 0.396  # arcsec; psField has no WCS
 
@@ -25,25 +24,21 @@ class PSFModel:
     coefficients: np.ndarray  # (K, R, C), c
     gain: float  # electrons per count
     dark_variance: float  # counts²
-    header: fits.Header
     path: str
 
     @classmethod
-    def read(cls, path: str | os.PathLike, band: str) -> "PSFModel":
-        """Read the model of `band` from a psField file; DataError if the file does not hold it."""
-        hdus = open_fits(path)
+    def read(cls, path: str | os.PathLike, identity: FieldId) -> "PSFModel":
+        """Read the model of a field and band from its psField file; DataError if the file does not hold it."""
+        hdus, band = open_fits(path), identity.band
+        check_same_field(hdus[0].header, path, identity)
         try:
             index = BANDS.index(band)
             table, summary = hdus[index + 1].data, hdus[6].data
-            images = [
-                np.asarray(row["RROWS"], dtype=np.float64).reshape(int(row["RNROW"]), int(row["RNCOL"]))
-                for row in table
-            ]
-            coefficients = np.zeros((len(table), 5, 5))
-            for k, row in enumerate(table):
-                rows, columns = int(row["nrow_b"]), int(row["ncol_b"])
-                # Only this corner is filled; the rest of the 5×5 array is not initialised.
-                coefficients[k, :rows, :columns] = np.asarray(row["c"], dtype=np.float64)[:rows, :columns]
+            images, coefficients = [], np.zeros((len(table), 5, 5))
+            for row, own in zip(table, coefficients, strict=True):
+                images.append(np.asarray(row["RROWS"], dtype=float).reshape(int(row["RNROW"]), int(row["RNCOL"])))
+                filled = slice(int(row["nrow_b"])), slice(int(row["ncol_b"]))
+                own[filled] = np.asarray(row["c"], dtype=float)[filled]  # the rest of the 5×5 array is not initialised
             gain, dark = float(summary["gain"][0][index]), float(summary["dark_variance"][0][index])
         except (IndexError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: holds no PSF of band {band} ({error})") from error
@@ -51,7 +46,7 @@ class PSFModel:
             raise DataError(f"{path}: the PSF of band {band} has no eigenimages")
         if not (gain > 0 and dark >= 0):
             raise DataError(f"{path}: gain {gain} and dark variance {dark} of band {band} are not physical")
-        return cls(np.stack(images), coefficients, gain, dark, hdus[0].header, str(path))
+        return cls(np.stack(images), coefficients, gain, dark, str(path))
 
     def at(self, x: float, y: float) -> np.ndarray:
         """Return the PSF at pixel position (x, y), counted from 0, as (51, 51) with sum 1, centred on [25, 25]."""
