@@ -47,7 +47,8 @@ def code_of(stem):
     source = paths.NOTEBOOKS / f"{stem}.md"
     cells = [cell.source for cell in notebooks.read(source).cells if cell.cell_type == "code"]
     used = rooms.reached("\n".join(["from pnet.book import execute", *cells]))
-    return sorted({*code("evaluation"), *relative([source, *used.values()])})
+    style = rooms.SOURCE / "pnet/book/figures/pnet.mplstyle"
+    return sorted({*code("evaluation"), *relative([source, style, *used.values()])})
 
 
 def options(step):
