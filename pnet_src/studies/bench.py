@@ -4,7 +4,7 @@ import copy
 import os
 import shutil
 import statistics
-import time
+import timeit
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,10 +19,12 @@ from pnet.book import tables
 from pnet.common import paths, provenance
 from pnet.common.errors import ConfigError, MissingError
 from pnet.common.files import write_json
+from pnet.common.metrics import Estimate
 from pnet.detection.losses import detection_loss
 from pnet.detection.network import CONFIGS, STRIDE, PhotometryDetectionNet, network_input
 from pnet.detection.targets import Batch
-from pnet.evaluation.ledger import Entry
+from pnet.evaluation.ledger import Entry, entries_of
+from pnet.evaluation.scores import Score
 from pnet.simulation.datasets import make_dataset
 from pnet.simulation.frame_file import read_frame
 from pnet.simulation.recipe import Recipe
@@ -38,36 +40,36 @@ QUANTITIES = (  # of a row: key, title, unit
     ("frames_per_second", "frames of 512×512 px per second", "1/s"),
     ("peak_mib", "largest memory", "MiB"),
 )
-COLUMNS = {  # of the tables that pages show, heading: value of a row
+COLUMNS = {  # of the tables that pages show: key of a row, heading
     "rows": {
-        "method": "{method}",
-        "device": "{device}",
-        "threads": "{threads}",
-        "s per frame": "{seconds_per_frame:.3f}",
-        "frames per s": "{frames_per_second:.1f}",
-        "processor s per frame": "{cpu_seconds_per_frame:.3f}",
-        "memory / MiB": "{peak_mib}",
+        "method": "method",
+        "device": "device",
+        "threads": "threads",
+        "seconds_per_frame": "s per frame",
+        "frames_per_second": "frames per s",
+        "cpu_seconds_per_frame": "processor s per frame",
+        "peak_mib": "memory / MiB",
     },
     "forward": {
-        "way": "{way}",
-        "threads": "{threads}",
-        "pixels": "{shape}",
-        "patches at once": "{batch}",
-        "s per frame of 512²": "{seconds_per_patch:.4f}",
-        "times the plain": "{speed_up:.2f}",
-        "change of confidence": "{confidence_change:.1e}",
-        "change of position / px": "{position_change:.1e}",
-        "": "{reason}",
+        "way": "way",
+        "threads": "threads",
+        "shape": "pixels",
+        "batch": "patches at once",
+        "seconds_per_patch": "s per frame of 512²",
+        "speed_up": "times the plain",
+        "confidence_change": "change of confidence",
+        "position_change": "change of position / px",
+        "reason": "",
     },
     "training": {
-        "configuration": "{config}",
-        "device": "{device}",
-        "precision": "{precision}",
-        "batch": "{batch}",
-        "images per s": "{images_per_second:.1f}",
-        "TFLOP/s": "{tflops_per_second:.3f}",
-        "share of the matrix product's rate": "{share_of_product:.1%}",
-        "share of the data sheet's peak": "{share_of_peak:.1%}",
+        "config": "configuration",
+        "device": "device",
+        "precision": "precision",
+        "batch": "batch",
+        "images_per_second": "images per s",
+        "tflops_per_second": "TFLOP/s",
+        "share_of_product": "share of the matrix product's rate",
+        "share_of_peak": "share of the data sheet's peak",
     },
 }
 BATCHES = (1, 4)  # patches at once
@@ -123,17 +125,14 @@ def run(
     if not threads or threads[0] < 1:
         raise ConfigError(f"threads are {threads}, each must be at least 1")
     files = [str(file) for file in make_dataset(folder / "simulation", Recipe.load(), "test", frames, seed)]
-    content: dict[str, Any] = {"rows": [], "forward": [], "training": []}
-    for name in speed.methods():
-        for count in threads if name in speed.NETWORKS else (1,):
-            content["rows"].append(speed.in_process(speed.time_method, count, name, files, seed, count))
-    for count in threads if network else ():
-        content["forward"] += speed.in_process(forward, count, files[0], count)
-    if training:
-        content["training"] = speed.in_process(train, threads[-1], threads[-1], seed)
+    tasks = [(name, count) for name in speed.methods() for count in (threads if name in speed.NETWORKS else (1,))]
+    rows = [speed.in_process(speed.time_method, count, name, files, seed, count) for name, count in tasks]
+    ways = [row for count in threads if network for row in speed.in_process(forward, count, files[0], count)]
+    steps = speed.in_process(train, threads[-1], threads[-1], seed) if training else []
     command = f"python -m studies bench --frames {frames} --seed {seed}" + (" --training" if training else "")
-    devices = sorted({row["device"] for row in content["rows"]})
-    content = provenance.record(command, seed, ", ".join(devices), load=round(os.getloadavg()[0], 1), **content)
+    devices, load = sorted({row["device"] for row in rows}), round(os.getloadavg()[0], 1)
+    parts = {"rows": rows, "forward": ways, "training": steps}
+    content = provenance.record(command, seed, ", ".join(devices), load=load, **parts)
     write_json(folder / FILE, content)
     return content
 
@@ -158,19 +157,18 @@ def entries(content: Mapping[str, Any]) -> list[Entry]:
 
     Keys are ``bench.<method>.<what>`` for one thread, with ``.<n>_threads`` after it for more.
     """
-    kept = {name: content[name] for name in ("command", "commit", "date", "device", "seed") if name in content}
-    common, found = {"source": "released", "provenance": kept}, []
+    found = {}
     for row in content["rows"]:
         more = f".{row['threads']}_threads" if row["threads"] > 1 else ""
         label = f"{NAMES.get(row['method'], row['method'])}, {row['device']}, threads: {row['threads']}"
         for name, title, unit in QUANTITIES:
-            key, title = f"bench.{row['method']}.{name}{more}", f"{title}, {label}"
-            found.append(Entry(key, row[name], n=row["frames"], unit=unit, title=title, **common))
+            score = Score(Estimate(row[name], n=row["frames"]), f"{title}, {label}", unit)
+            found[f"{row['method']}.{name}{more}"] = score
     for row in content.get("training", ()):
-        key, value = f"bench.training_{row['config']}.images_per_second", row["images_per_second"]
         title = f"training images of {row['size']}×{row['size']} px per second, {row['device']}"
-        found.append(Entry(key, value, n=row["steps"], unit="1/s", title=title, **common))
-    return found
+        score = Score(Estimate(row["images_per_second"], n=row["steps"]), title, "1/s")
+        found[f"training_{row['config']}.images_per_second"] = score
+    return entries_of(found, "bench", "released", content)
 
 
 def table(content: Mapping[str, Any], part: str = "rows") -> pd.DataFrame:
@@ -187,36 +185,19 @@ def table(content: Mapping[str, Any], part: str = "rows") -> pd.DataFrame:
     if part == "rows":
         rows = sorted(rows, key=lambda row: row["seconds_per_frame"])
         rows = [row | {"method": NAMES.get(row["method"], row["method"])} for row in rows]
-    found = pd.DataFrame({heading: _text(pattern, row) for heading, pattern in COLUMNS[part].items()} for row in rows)
-    return found.loc[:, (found != tables.NO_VALUE).any()] if len(found) else found
+    return released.table({"columns": COLUMNS[part], "rows": rows})
 
 
-def _text(pattern: str, row: Mapping[str, Any]) -> str:
-    try:
-        return pattern.format_map(row)
-    except (KeyError, TypeError):  # the row has no such value, or None
-        return tables.NO_VALUE
-
-
-# The detection net
-
-
-def _device() -> torch.device:
+def _device(threads: int) -> torch.device:
+    """Return the device at hand, after torch has been given its number of threads."""
+    torch.set_num_threads(threads)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _seconds(call: Callable[[], Any], device: torch.device, repeats: int) -> float:
     """Return the median seconds of a call, after one that does not count."""
-
-    def complete() -> float:
-        start = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - start
-
-    complete()
-    return statistics.median(complete() for _ in range(repeats))
+    finish = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
+    return statistics.median(timeit.repeat(lambda: (call(), finish()), number=1, repeat=repeats + 1)[1:])
 
 
 def _evaluated(network: nn.Module, chunks: Sequence[Tensor], dtype: torch.dtype | None) -> list[dict[str, Tensor]]:
@@ -239,12 +220,11 @@ def forward(file: str, threads: int) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        way, threads, device, shape, batch, seconds_per_patch (for 512×512 px), patches_per_second, speed_up (against
-        the first way with the same batch), confidence_change (largest change of a cell's confidence) and
+        way, threads, device, shape, batch, seconds_per_patch (for 512×512 px), speed_up (against the first way with the
+        same batch), confidence_change (largest change of a cell's confidence) and
         position_change (px, root mean square over cells above 0.3); ``reason`` instead where a way does not work here.
     """
-    torch.set_num_threads(threads)
-    device = _device()
+    device = _device(threads)
     model, _ = weights.load("detection", "released", device.type)
     image, rms = background.subtracted(read_frame(file)[0])
     one = network_input(torch.from_numpy(image)[None], torch.tensor([rms]), model.config.inputs).to(device)
@@ -271,16 +251,14 @@ def forward(file: str, threads: int) -> list[dict[str, Any]]:
                 rows.append(row | {"reason": f"not available: {type(error).__name__}"})
                 continue
             plain = plain or (seconds, output)
-            rows.append(row | _speed(seconds, plain[0]) | _change(output, plain[1]))
+            rows.append(
+                row | {"seconds_per_patch": seconds, "speed_up": plain[0] / seconds} | _change(output, plain[1])
+            )
     return rows + _whole_frame(networks["channels last"], threads, device)
 
 
 def _shape(inputs: Tensor) -> str:
     return "×".join(map(str, inputs.shape[-2:]))
-
-
-def _speed(seconds: float, first: float) -> dict[str, float]:
-    return {"seconds_per_patch": seconds, "patches_per_second": 1 / seconds, "speed_up": first / seconds}
 
 
 def _change(output: dict[str, Tensor], reference: dict[str, Tensor]) -> dict[str, float | None]:
@@ -312,7 +290,7 @@ def _whole_frame(model: PhotometryDetectionNet, threads: int, device: torch.devi
             first = first or seconds
             shape = f"{len(chunks)} × {batch} × {_shape(inputs)}" if batch > 1 else _shape(inputs)
             row = {"way": way + word, "threads": threads, "device": device.type, "shape": shape, "batch": batch}
-            rows.append(row | _speed(seconds, first))
+            rows.append(row | {"seconds_per_patch": seconds, "speed_up": first / seconds})
     return rows
 
 
@@ -334,8 +312,7 @@ def train(threads: int, seed: int) -> list[dict[str, Any]]:
         rate of a large bf16 matrix product on the same device) and, for devices of `PEAK`, share_of_peak; peak_gib on
         CUDA.
     """
-    torch.set_num_threads(threads)
-    device = _device()
+    device = _device(threads)
     cuda = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if cuda else "cpu"
     peak = next((value for key, value in PEAK.items() if key in name.replace("-", " ").split()), None)

@@ -15,7 +15,10 @@ from pnet.common.metrics import Estimate
 from pnet.evaluation.ledger import Entry, entries_of
 from pnet.evaluation.scores import Score
 
-SHARES = ("precision", "recall", "ap", "pairs_found", "coverage_68", "flagged", "flagged_sigma")  # in percent
+SHARES = (  # in percent
+    *("precision", "recall", "ap", "pairs_found", "coverage_68", "flagged", "flagged_sigma"),
+    *("share_of_product", "share_of_peak"),
+)
 
 
 def checked(path: Path, command: str, **kinds: type) -> dict[str, Any] | None:
@@ -48,7 +51,7 @@ def table(content: dict[str, Any]) -> pd.DataFrame:
     # JSON keeps the keys in the order of the alphabet: the row's name comes first.
     columns = sorted(content["columns"].items(), key=lambda item: item[0] not in ("name", "title"))
     table = pd.DataFrame({head: _cell(row.get(key), key in SHARES) for key, head in columns} for row in content["rows"])
-    return table.loc[:, (table != NO_VALUE).any()]
+    return table.loc[:, (table != NO_VALUE).any()] if len(table) else table
 
 
 def _cell(value: float | str | None, share: bool) -> str:

@@ -66,7 +66,7 @@ def test_entries_for_the_ledger():
 def test_tables_show_what_there_is():
     table = bench.table(content())
     assert table["method"].tolist() == ["SExtractor", "PNet, whole", "PNet, whole"]
-    assert table["frames per s"].tolist() == ["50.0", "4.0", "2.0"]
+    assert table["frames per s"].tolist() == ["50.0", "4.00", "2.00"]
     assert bench.table(content(), "forward").empty and bench.table(content(), "training").empty
     row = {"way": "plain", "threads": 1, "shape": "512×512", "batch": 1}
     forward = [
