@@ -114,7 +114,7 @@ def test_evaluate_hands_its_options_on(root, monkeypatch):
     words = ["evaluate", "--dataset", "simulation", "-O", "build/x", "--frames", "3", "--method", "pnet"]
     assert runner.invoke(cli.app, words).exit_code == 0
     ((names, options),) = calls
-    assert names[0] == "simulation" and options["frames"] == 3 and options["methods"] == ("pnet",)
+    assert names[0] == "simulation" and options["frames"] == 3 and options["methods"] == ["pnet"]
     assert set(options) <= known, "measurements.run takes all of them"
 
 

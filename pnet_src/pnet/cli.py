@@ -39,22 +39,43 @@ def progress(quiet: bool) -> bool:
     return not quiet and sys.stderr.isatty()
 
 
-def _with_settings(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for every field of `TrainConfig` beside its own."""
-    own = inspect.signature(function, eval_str=True).parameters.values()
+def option(name: str, kind: Any, default: Any) -> inspect.Parameter:
+    """Return an option that several commands may share, for `with_options`."""
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+def with_options(*options: inspect.Parameter) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command these options beside its own; it gets them as keyword arguments."""
+
+    def give(function: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(function, eval_str=True).parameters.values()
+        function.__signature__ = inspect.Signature([*(each for each in own if each.kind != each.VAR_KEYWORD), *options])
+        return function
+
+    return give
+
+
+def _settings() -> list[inspect.Parameter]:
+    """Return an option for every field of `TrainConfig` that has a help text."""
     types = get_type_hints(TrainConfig)
-    options = [
-        inspect.Parameter(
-            each.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=each.default,
-            annotation=Annotated[types[each.name], typer.Option(help=each.metadata["help"])],
-        )
-        for each in fields(TrainConfig)
-        if each.metadata
-    ]
-    function.__signature__ = inspect.Signature([*(each for each in own if each.kind != each.VAR_KEYWORD), *options])
-    return function
+    helps = {each: typer.Option(help=each.metadata["help"]) for each in fields(TrainConfig) if each.metadata}
+    return [option(each.name, Annotated[types[each.name], text], each.default) for each, text in helps.items()]
+
+
+MEASURING = (
+    option("output", Output, DEFAULT_OUTPUT),
+    *(option(kind, Weights, "released") for kind in ("detection", "refiner", "bpnn")),
+    option("manifest", Manifest, "sdss-standard"),
+    option("optional", Optional, False),
+    option("seed", Seed, 2023),
+)
+Methods = Annotated[list[str], typer.Option("--method", help="pnet, baselines or one of them; repeatable.")]
+METHODS = option("methods", Methods, ["pnet", "baselines"])
+
+
+def tell(name: str, record: dict[str, Any]) -> None:
+    """Say whether something was measured, or why not."""
+    print(f"{name}: " + (f"not measured: {record['reason']}" if "reason" in record else "measured"))
 
 
 def main(commands: typer.Typer = app) -> None:
@@ -166,7 +187,7 @@ def sdss_download(
 
 
 @app.command()
-@_with_settings
+@with_options(*_settings())
 def train(
     kind: Annotated[str, typer.Argument(help="detection, refiner or bpnn.")],
     output: Output = DEFAULT_OUTPUT,
@@ -222,26 +243,17 @@ def release_weights(
 
 
 @app.command()
+@with_options(*MEASURING, METHODS)
 def evaluate(
     dataset: Annotated[Dataset, typer.Option(help="What to measure.")],
-    output: Output = DEFAULT_OUTPUT,
     frames: Annotated[int, typer.Option(min=1, help="Simulated test frames.")] = 120,
-    detection: Weights = "released",
-    refiner: Weights = "released",
-    bpnn: Weights = "released",
-    manifest: Manifest = "sdss-standard",
-    method: Annotated[list[str] | None, typer.Option(help="pnet, baselines or one of them; default: all.")] = None,
-    optional: Optional = False,
-    seed: Seed = 2023,
     quiet: Quiet = False,
+    **options: Any,
 ) -> None:
     """Measure a data set with PNet and the baseline, beside truth and limit."""
     from pnet.evaluation import measurements
 
-    options = {"methods": tuple(method or ("pnet", "baselines")), "frames": frames, "manifest": manifest, "seed": seed}
-    options |= {"detection": detection, "refiner": refiner, "bpnn": bpnn}
-    record = measurements.run(dataset, output, optional=optional, progress=progress(quiet), **options)
-    print(f"{dataset}: " + (f"not measured: {record['reason']}" if "reason" in record else "measured"))
+    tell(dataset, measurements.run(dataset, frames=frames, progress=progress(quiet), **options))
 
 
 @app.command()

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pnet.cli import DEFAULT_OUTPUT, Manifest, Optional, Output, Quiet, Seed, Weights, main, progress
+from pnet.cli import DEFAULT_OUTPUT, MEASURING, METHODS, Output, Quiet, Seed, main, progress, tell, with_options
 from pnet.common import paths
 from pnet.common.errors import ConfigError
 from pnet.common.files import write_json
@@ -122,47 +122,23 @@ def tune_baseline(
 
 
 @app.command()
-def coadd(
-    output: Output = DEFAULT_OUTPUT,
-    detection: Weights = "released",
-    refiner: Weights = "released",
-    bpnn: Weights = "released",
-    manifest: Manifest = "sdss-standard",
-    method: Annotated[list[str] | None, typer.Option(help="pnet, baselines or one of them; default: all.")] = None,
-    optional: Optional = False,
-    seed: Seed = 2023,
-    quiet: Quiet = False,
-) -> None:
+@with_options(*MEASURING, METHODS)
+def coadd(quiet: Quiet = False, **options: Any) -> None:
     """Measure the SDSS field that the co-add of Stripe 82 covers, with the co-add as truth."""
     from pnet.evaluation import measurements
     from studies import coadd as deeper
 
-    options = {"seed": seed, "manifest": manifest, "optional": optional, "progress": progress(quiet)}
-    options |= {"methods": tuple(method or ("pnet", "baselines"))}
-    options |= {"detection": detection, "refiner": refiner, "bpnn": bpnn}
-    frames = partial(deeper.source, manifest, progress(quiet))
-    _tell("coadd", measurements.run(deeper.DATASET, output, source=frames, **options))
+    frames = partial(deeper.source, options["manifest"], progress(quiet))
+    tell("coadd", measurements.run(deeper.DATASET, source=frames, progress=progress(quiet), **options))
 
 
 @app.command()
-def repeat(
-    output: Output = DEFAULT_OUTPUT,
-    detection: Weights = "released",
-    refiner: Weights = "released",
-    bpnn: Weights = "released",
-    manifest: Manifest = "sdss-standard",
-    optional: Optional = False,
-    seed: Seed = 2023,
-) -> None:
+@with_options(*MEASURING)
+def repeat(**options: Any) -> None:
     """Measure the same stars at two epochs: do the error bars explain what differs?"""
     from studies import repeat as epochs
 
-    weights = {"detection": detection, "refiner": refiner, "bpnn": bpnn}
-    _tell("repeat", epochs.run(output, **weights, seed=seed, manifest=manifest, optional=optional))
-
-
-def _tell(name: str, record: dict[str, Any]) -> None:
-    print(f"{name}: " + (f"not measured: {record['reason']}" if "reason" in record else "measured"))
+    tell("repeat", epochs.run(**options))
 
 
 if __name__ == "__main__":

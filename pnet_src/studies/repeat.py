@@ -24,6 +24,7 @@ from pnet.sdss.catalogue import load_field
 from pnet.sdss.files import fetch
 from pnet.simulation.recipe import Recipe
 from pnet.sky import catalogue, limits, matching
+from pnet.stars import weights
 from pnet.training import real_sky
 from studies import stripe82
 
@@ -163,12 +164,10 @@ def _in_reference(rows: pd.DataFrame, pair: Pair) -> np.ndarray:
 def run(
     output: str | os.PathLike,
     *,
-    detection: str | os.PathLike = "released",
-    refiner: str | os.PathLike = "released",
-    bpnn: str | os.PathLike = "released",
     seed: int = 2023,
     manifest: str = "sdss-standard",
     optional: bool = False,
+    **networks: str | os.PathLike,
 ) -> dict[str, Any]:
     """Measure both epochs of every pair with PNet and write ``<output>/measurements/repeat.parquet``.
 
@@ -187,8 +186,8 @@ def run(
         pairs.append(overlap_pair(manifest))
     except MissingError as error:
         details["left_out"] = f"overlap not measured: {str(error).splitlines()[0]}"
-    networks = {"detection": detection, "refiner": refiner, "bpnn": bpnn}
-    settings = {"seed": seed, "pairs": [pair.name for pair in pairs], "weights": measurements.hashes(networks)}
+    used = measurements.hashes(weights.SETS["released"] | networks)
+    settings = {"seed": seed, "pairs": [pair.name for pair in pairs], "weights": used}
     if known := measurements.known(path, settings, COLUMNS):
         return known
     measurer = measurements.pnet_measurer(**networks, seed=seed)
