@@ -103,7 +103,7 @@ def doctor() -> None:
 
     found = checks.examine()
     checks.show(found)
-    raise typer.Exit(0 if all(check.ok or not check.required for check in found) else 1)
+    raise typer.Exit(0 if all(check.ok or not check.required for check in found.values()) else 1)
 
 
 @app.command()

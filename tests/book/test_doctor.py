@@ -11,7 +11,7 @@ from pnet.stars import weights
 
 
 def named(name):
-    return next(check for check in doctor.examine() if check.name.startswith(name))
+    return next(check for title, check in doctor.examine().items() if name in title)
 
 
 def program(folder, name, says):
@@ -24,10 +24,10 @@ def program(folder, name, says):
 def test_everything_is_looked_at_and_every_lack_has_one_command(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))  # no program at all
     found = doctor.examine()
-    names = " ".join(check.name for check in found)
+    names = " ".join(found)
     assert all(name in names for name in ("Python", "torch", "sky", "SExtractor", "PSFEx", "SDSS", "disk", "weights"))
-    for check in found:
-        if not check.ok and not check.name.startswith("Stuff"):  # of which there is no package
+    for name, check in found.items():
+        if not check.ok and not name.startswith("Stuff"):  # of which there is no package
             assert check.fix and "\n" not in check.fix, check
 
 
@@ -112,12 +112,12 @@ def test_packages_of_the_wrong_version(monkeypatch, tmp_path):
 
 def test_a_check_that_fails_unforeseen_says_so(monkeypatch):
     monkeypatch.setattr(doctor, "CHECKS", {"thing": lambda: 1 / 0})
-    (check,) = doctor.examine()
+    (check,) = doctor.examine().values()
     assert not check.ok and "division by zero" in check.detail and check.fix
 
 
 @pytest.mark.parametrize("good", [True, False])
 def test_the_table_shows_marks_and_commands(capsys, good):
-    doctor.show([doctor.Check(good, "here [or] not", "make thing [now]", name="thing")])
+    doctor.show({"thing": doctor.Check(good, "here [or] not", "make thing [now]")})
     text = capsys.readouterr().out
     assert "here [or] not" in text and ("make thing [now]" in text) == (not good)

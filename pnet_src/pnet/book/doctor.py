@@ -9,7 +9,7 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from pnet.book import colab
 from pnet.common import paths, programs
 from pnet.common.errors import ConfigError, MissingError, PNetError
 
-PYTHON = (3, 11)
 DISK = 8.0  # GB: environment 2, downloads 0.3, build of the standard profile below 2, and room
 MEMORY = 6.0  # GB that the standard profile needs at most
 INSTALL = "make clean-venv && make book"
@@ -25,59 +24,50 @@ INSTALL = "make clean-venv && make book"
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at.
-
-    `detail` tells what was found, `fix` is the one command that gets what is missing (empty where there is none). What
-    is not `required` PNet has something to put in the place of, which `detail` tells.
-    """
+    """One thing looked at."""
 
     ok: bool
-    detail: str
-    fix: str = ""
+    detail: str  # what was found, and of what is not required, what PNet puts in its place
+    fix: str = ""  # the one command that gets what is missing; empty where there is none
     required: bool = True
-    name: str = ""
 
 
-def examine() -> list[Check]:
-    """Return every check, in the order in which a user would mend them. A check that fails unforeseen says so."""
-    found = []
+def examine() -> dict[str, Check]:
+    """Return every check by name, in the order in which a user would mend them. One that fails unforeseen says so."""
+    found = {}
     for name, look in CHECKS.items():
         try:
-            found.append(replace(look(), name=name))
+            found[name] = look()
         except Exception as error:  # a doctor must not fall ill
-            found.append(Check(False, f"could not be looked at: {type(error).__name__}: {error}", INSTALL, name=name))
+            found[name] = Check(False, f"could not be looked at: {type(error).__name__}: {error}", INSTALL)
     return found
 
 
-def show(found: list[Check]) -> None:
+def show(found: dict[str, Check]) -> None:
     """Print the checks as a table, and below it the commands that mend what is missing."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False)
+    table, mends = Table(box=None, pad_edge=False), []
     for title in ("", "what", "found"):
         table.add_column(title, overflow="fold")
-    for check in found:
+    for name, check in found.items():
         mark = "[green]✓[/]" if check.ok else "[red]✗[/]" if check.required else "[yellow]–[/]"
-        table.add_row(mark, escape(check.name), escape(check.detail))
+        table.add_row(mark, escape(name), escape(check.detail))
+        mends += [f"  {name}: {check.fix}"] if check.fix and not check.ok else []
     console = Console()
     console.print(table)
-    mends = [f"  {check.name}: {check.fix}" for check in found if not check.ok and check.fix]
     if mends:
         console.print("\nTo mend ([red]✗[/] needed, [yellow]–[/] can be done without):")
         console.print("\n".join(mends), soft_wrap=True, markup=False, highlight=False)
-
-
-def _python() -> Check:
-    good = sys.version_info[:2] >= PYTHON
-    return Check(good, f"{platform.python_version()} ({sys.prefix})", "make clean-venv && make book PYTHON=python3.11")
 
 
 def _packages() -> Check:
     """Every dependency is installed in a version that pyproject.toml allows."""
     from packaging.requirements import Requirement
 
+    python = f"Python {platform.python_version()} ({sys.prefix})"
     project = paths.ROOT / "pyproject.toml"
     if not project.is_file():
         return Check(False, f"{project} is not there, so what is needed is unknown", "cd <project>")
@@ -88,7 +78,7 @@ def _packages() -> Check:
     for one in wanted:
         if one.name in found and not one.specifier.contains(found[one.name], prereleases=True):
             wrong.append(f"{one.name} is {found[one.name]}, needed is {one.specifier}")
-    return Check(not wrong, "; ".join(wrong) or f"all {len(wanted)} there", INSTALL)
+    return Check(not wrong, f"{python}; {'; '.join(wrong) or f'all {len(wanted)} packages there'}", INSTALL)
 
 
 def _torch() -> Check:
@@ -108,29 +98,29 @@ def _torch() -> Check:
     return Check(True, detail)
 
 
-# Check → what the program calls itself (a regular expression), its names on PATH, the variable that may name it, and
-# its packages, conda-forge's and Debian's: Stuff is in neither, so that there is no command to get it.
+# Check → what the program calls itself (a regular expression), its names on PATH, the variable that may name it, its
+# packages, conda-forge's and Debian's, and what takes its place. Stuff is in neither, so no command gets it.
+SEXTRACTOR = ("source-extractor", "sex", "sextractor")
 PROGRAMS = {
-    "SkyMaker (sky)": ("SkyMaker", ("sky",), "SKY", "astromatic-skymaker", ""),
-    "Stuff (stuff)": ("Stuff", ("stuff",), "STUFF", "", ""),
-    "SExtractor (source-extractor)": (
-        *("(?:SExtractor|Source Extractor)", ("source-extractor", "sex", "sextractor"), "SEXTRACTOR"),
-        *("astromatic-source-extractor", "source-extractor"),
+    "SkyMaker (sky)": (
+        *("SkyMaker", ("sky",), "SKY", "astromatic-skymaker", ""),
+        "the project's own renderer makes the simulated frames",
     ),
-    "PSFEx (psfex)": ("PSFEx", ("psfex",), "PSFEX", "astromatic-psfex", "psfex"),
-}
-INSTEAD = {
-    "SKY": "the project's own renderer makes the simulated frames",
-    "STUFF": "the project draws the galaxies of realistic fields itself",
-    "SEXTRACTOR": "SEP stands in for it",
-    "PSFEX": "the pages do without it",
+    "Stuff (stuff)": (
+        *("Stuff", ("stuff",), "STUFF", "", ""),
+        "the project draws the galaxies of realistic fields itself",
+    ),
+    "SExtractor (source-extractor)": (
+        *("(?:SExtractor|Source Extractor)", SEXTRACTOR, "SEXTRACTOR"),
+        *("astromatic-source-extractor", "source-extractor", "SEP stands in for it"),
+    ),
+    "PSFEx (psfex)": ("PSFEx", ("psfex",), "PSFEX", "astromatic-psfex", "psfex", "the pages do without it"),
 }
 
 
 def _program(check: str) -> Check:
     """Look for an outside program of `PROGRAMS`."""
-    name, commands, variable, conda, debian = PROGRAMS[check]
-    instead = INSTEAD[variable]
+    name, commands, variable, conda, debian, instead = PROGRAMS[check]
     fix = f"conda install -c conda-forge {conda}" if conda else ""
     if debian and shutil.which("apt-get") and not os.environ.get("CONDA_PREFIX"):
         fix = f"sudo apt-get install {debian}"
@@ -198,8 +188,7 @@ def _memory() -> Check:
 
 
 CHECKS: dict[str, Callable[[], Check]] = {
-    "Python": _python,
-    "packages": _packages,
+    "Python and packages": _packages,
     "torch": _torch,
     **{name: partial(_program, name) for name in PROGRAMS},
     "SkyMaker (sky)": _sky,

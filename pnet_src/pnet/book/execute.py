@@ -56,6 +56,10 @@ def run(
         If a cell fails or the kernel dies; the message tells the cell and the error.
     """
     import nbformat
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
     source = notebooks.find(name)
     stem = source.stem
@@ -66,8 +70,25 @@ def run(
     output = paths.ROOT / values.get("output", profile.output)
     target, failed = (output / folder / f"{stem}.ipynb" for folder in ("notebooks", "failed"))
     target.unlink(missing_ok=True)  # an old copy must not pass for this run's, should this run fail
+    options = {
+        "kernel_name": "python3",
+        "cwd": paths.ROOT,
+        "progress_bar": {"desc": stem, "leave": False} if progress else False,
+        "coalesce_streams": True,  # how often a stream is flushed must not show
+        "extra_arguments": ["--IPKernelApp.log_level=50"],  # it calls the interrupt of its own shutdown an error
+    }
+    error = ""
     with _environment(threads) as folder:
-        executed, error = _execute(notebook, values, folder / f"{stem}.ipynb", progress)
+        # socket files: two kernels that start at once cannot be given the same TCP port
+        sockets = Config(KernelManager={"transport": "ipc", "ip": str(folder / "kernel")})
+        copy = folder / f"{stem}.ipynb"  # saved after every cell; of a run that failed, that is what is left
+        try:
+            papermill.execute_notebook(notebook, copy, values, config=sockets, **options)
+        except PapermillExecutionError as failure:
+            error = f"cell {failure.exec_count}:\n" + _COLOUR.sub("", "\n".join(failure.traceback)).rstrip()
+        except DeadKernelError:
+            error = "the kernel died without a word; most often the machine ran out of memory"
+        executed = nbformat.read(copy, as_version=4)
     clean(executed)
     with atomic_path(failed if error else target) as temporary:
         nbformat.write(executed, temporary)
@@ -75,37 +96,6 @@ def run(
         raise NotebookError(f"notebook {stem} failed; see {os.path.relpath(failed, paths.ROOT)}\n{error}")
     failed.unlink(missing_ok=True)
     return target
-
-
-def _execute(
-    notebook: "NotebookNode", values: dict[str, Any], copy: Path, progress: bool
-) -> tuple["NotebookNode", str]:
-    """Run every cell in a kernel of its own; return the notebook and what failed, "" for nothing.
-
-    papermill saves to `copy` after every cell; of a run that failed, that is what is left.
-    """
-    import nbformat
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
-    from traitlets.config import Config
-
-    options = {
-        "kernel_name": "python3",
-        "cwd": paths.ROOT,
-        "progress_bar": {"desc": copy.stem, "leave": False} if progress else False,
-        "coalesce_streams": True,  # how often a stream is flushed must not show
-        # socket files: two kernels that start at once cannot be given the same TCP port
-        "config": Config(KernelManager={"transport": "ipc", "ip": str(copy.parent / "kernel")}),
-        "extra_arguments": ["--IPKernelApp.log_level=50"],  # it calls the interrupt of its own shutdown an error
-    }
-    try:
-        return papermill.execute_notebook(notebook, copy, values, **options), ""
-    except PapermillExecutionError as failure:
-        error = f"cell {failure.exec_count}:\n" + _COLOUR.sub("", "\n".join(failure.traceback)).rstrip()
-    except DeadKernelError:
-        error = "the kernel died without a word; most often the machine ran out of memory"
-    return nbformat.read(copy, as_version=4), error
 
 
 @contextlib.contextmanager

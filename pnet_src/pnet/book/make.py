@@ -36,14 +36,12 @@ def run(profile: str, *, jobs: int = 2, memory_mb: int = 8000, arguments: list[s
     """
     from pnet.sdss import files  # slow to import
 
-    loaded = profiles.load(profile).check()
-    output = paths.ROOT / loaded.output
+    output = paths.ROOT / profiles.load(profile).check().output
     files.forget_unavailable(output)
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.ROOT / "Snakefile")]
     command += ["--directory", str(paths.ROOT), "--configfile", str(profiles.find(profile))]
     command += ["--quiet", "rules", "host", "--resources", f"mem_mb={memory_mb}"]
-    command += ["--rerun-incomplete", "--keep-going", "--cores", str(jobs)]
-    done = subprocess.run([*command, *(arguments or [])], stdin=subprocess.DEVNULL)
-    if done.returncode:
+    command += ["--rerun-incomplete", "--keep-going", "--cores", str(jobs), *(arguments or [])]
+    if subprocess.run(command, stdin=subprocess.DEVNULL).returncode:
         raise WorkflowError("a step failed, see above; the same command goes on from there")
     return output / "site" / "index.html"

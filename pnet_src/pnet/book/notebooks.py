@@ -40,11 +40,9 @@ def find(name: str | os.PathLike) -> Path:
         If there is none, or if more than one matches.
     """
     path = Path(name)
-    if path.suffix in (".md", ".ipynb"):
-        if path.with_suffix(".md").is_file():
-            return path.with_suffix(".md")
-        path = path.with_suffix("")
-    matches = [source for source in sources() if path.name in (source.stem, source.stem.split("_")[0])]
+    if path.suffix in (".md", ".ipynb") and path.with_suffix(".md").is_file():
+        return path.with_suffix(".md")
+    matches = [source for source in sources() if path.stem in (source.stem, source.stem.partition("_")[0])]
     if len(matches) == 1:
         return matches[0]
     stems = ", ".join(source.stem for source in sources())
@@ -106,20 +104,16 @@ def parameters(notebook: "NotebookNode", given: dict[str, Any], where: str) -> d
     if unknown:
         names = ", ".join(sorted(known))
         raise ConfigError(f"{where}: parameter {', '.join(unknown)} is not known; its parameters are {names}")
-    return {name: _checked(name, value, known[name], where) for name, value in given.items()}
-
-
-def _checked(name: str, value: Any, kind: str, where: str) -> Any:
-    """Return a value as the type that an annotation names (``int``, ``list[str]``, ...)."""
-    wanted = kind.partition("[")[0]
-    if isinstance(value, str) and wanted != "str":
-        with contextlib.suppress(ValueError, SyntaxError):
-            value = ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
-    if type(value) is int and wanted == "float":
-        return float(value)
-    if type(value).__name__ != wanted:
-        raise ConfigError(f"{where}: parameter {name} is {value!r}, it must be of type {wanted}")
-    return value
+    values = {}
+    for name, value in given.items():
+        wanted = known[name].partition("[")[0]
+        if isinstance(value, str) and wanted != "str":
+            with contextlib.suppress(ValueError, SyntaxError):
+                value = ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
+        values[name] = float(value) if type(value) is int and wanted == "float" else value
+        if type(values[name]).__name__ != wanted:
+            raise ConfigError(f"{where}: parameter {name} is {value!r}, it must be of type {wanted}")
+    return values
 
 
 def pair(path: Path, *, check: bool = False) -> bool:

@@ -37,21 +37,18 @@ class Profile:
         return f"build/{self.name}"
 
     def parameters(self, stem: str) -> dict[str, Any]:
-        """Return the parameters of the notebook `stem`: the common ones, what follows from the steps, its own, and name
-        and folder."""
-        own = self.notebooks.get(stem, {})
-        return {**self.common, **self._from_steps(stem), **own, "profile": self.name, "output": self.output}
-
-    def _from_steps(self, stem: str) -> dict[str, Any]:
-        """Return the settings with which a notebook asks for what the steps before it have made."""
-        simulated = self.steps.get("simulate", {})
-        if stem in SIMULATED:
-            return {f"n_{split}": n for split, n in simulated.items()}
-        if stem in MEASURED:
-            weights = {kind: self.weights(kind) for kind in KINDS}
-            return {"measure": "live", "frames": simulated.get("test", 120), "weights": weights}
+        """Return the parameters of the notebook `stem`: the common ones, the settings with which it asks for what the
+        steps before it have made, its own, and name and folder."""
+        simulated, asked = self.steps.get("simulate", {}), {}
         trained = [kind for kind in TRAINED.get(stem, ()) if f"train-{kind}" in self.steps]
-        return {"train": "live", **{kind: self.training(kind) for kind in trained}} if trained else {}
+        if stem in SIMULATED:
+            asked = {f"n_{split}": n for split, n in simulated.items()}
+        elif stem in MEASURED:
+            weights = {kind: self.weights(kind) for kind in KINDS}
+            asked = {"measure": "live", "frames": simulated.get("test", 120), "weights": weights}
+        elif trained:
+            asked = {"train": "live", **{kind: self.training(kind) for kind in trained}}
+        return {**self.common, **asked, **self.notebooks.get(stem, {}), "profile": self.name, "output": self.output}
 
     def options(self, step: str) -> list[str]:
         """Return the command line options of `step`, such as ``["--count", "12", "--resume"]``."""
@@ -146,8 +143,7 @@ def of(name: str, content: Mapping[str, Any]) -> Profile:
     for step in steps.keys() & TRAINING.keys():
         steps[step] |= steps.get(ALL, {})
     for key, section in sections.items():
-        taken = sorted(set(section) & set(RESERVED))
-        if taken:
+        if taken := sorted(set(section) & set(RESERVED)):
             raise ConfigError(f"profile {name}: {key} sets {', '.join(taken)}, which follows from the file's name")
     return Profile(name, sections.pop("common", {}), sections, steps)
 
@@ -156,8 +152,7 @@ def _mappings(content: Any, where: str, known: tuple[str, ...]) -> dict[str, dic
     """Return a mapping of mappings whose keys are `known`; an empty section counts as a mapping without entries."""
     if not isinstance(content, Mapping):
         raise ConfigError(f"{where}: holds a {type(content).__name__}, it must be a mapping")
-    unknown = sorted(set(content) - set(known))
-    if unknown:
+    if unknown := sorted(set(content) - set(known)):
         raise ConfigError(f"{where}: {', '.join(unknown)} is not known; allowed are {', '.join(known)}")
     for key, section in content.items():
         if not isinstance(section, Mapping | None):

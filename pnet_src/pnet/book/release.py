@@ -36,8 +36,7 @@ def release_results(output: str | os.PathLike) -> list[Path]:
         If a part was made from code that was not committed: nobody could make it again.
     """
     folder = paths.ROOT / output
-    missing = [part for part in PARTS if not (folder / part).is_file()]
-    if missing:
+    if missing := [part for part in PARTS if not (folder / part).is_file()]:
         command = "make book SDSS_MIRROR=<sas tree> SKYMAKER_FRAMES=<folder of SkyMaker frames>"
         raise MissingError(f"{folder} lacks {', '.join(missing)}; a release needs a whole run: `{command}`")
     for part in PARTS[:-1]:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,13 @@ from pnet.book import execute, tables
 from pnet.common import paths
 from pnet.common.errors import DataError, MissingError, PNetError
 
-RESOURCES = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "link": "href"}
-FETCHED_LINKS = ("stylesheet", "preload", "modulepreload", "icon", "shortcut icon")
-_CSS_URL = re.compile(r"""(?:url\(\s*["']?|@import\s+["'])(https?:)?//[^"')\s]+""")
+# What a browser fetches from elsewhere to show a page; links to follow are no matter.
+_ELSEWHERE = r"""["']?(?:https?:)?//[^"')\s>]+"""
+_LINKED = r"(?=[^>]*\srel=.?(?:stylesheet|preload|modulepreload|(?:shortcut )?icon)\b)"
+OUTSIDE = {
+    ".html": rf"<(?:(?:script|img|iframe|source|video)\b[^>]*\ssrc=|link\b{_LINKED}[^>]*\shref=){_ELSEWHERE}",
+    ".css": rf"(?:url\(\s*|@import\s+){_ELSEWHERE}",
+}
 
 
 class BookError(PNetError, RuntimeError):
@@ -28,14 +31,15 @@ class BookError(PNetError, RuntimeError):
 
 def pages(toc: Path | None = None) -> list[str]:
     """Return the pages of the table of contents in reading order, without suffix (``notebooks/05_detection``)."""
-    return list(_pages(yaml.safe_load((toc or paths.ROOT / "_toc.yml").read_text())))
 
+    def walk(node: Any) -> Iterator[str]:
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            if key in ("root", "file"):
+                yield value
+            elif isinstance(value, dict | list):
+                yield from walk(value)
 
-def _pages(node: Any) -> Iterator[str]:
-    if isinstance(node, dict):
-        yield from (node[key] for key in ("root", "file") if key in node)
-    for item in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        yield from _pages(item)
+    return list(walk(yaml.safe_load((toc or paths.ROOT / "_toc.yml").read_text())))
 
 
 def stage(output: Path, *, strict: bool = False) -> Path:
@@ -125,30 +129,12 @@ def build(output: Path, *, strict: bool = False) -> Path:
     return site / "index.html"
 
 
-class _Resources(HTMLParser):
-    """Collects what a browser would fetch from elsewhere to show a page; links to follow are no matter."""
-
-    def __init__(self):
-        super().__init__()
-        self.found: list[str] = []
-
-    def handle_starttag(self, tag, attrs):
-        values = dict(attrs)
-        address = values.get(RESOURCES.get(tag, ""), "") or ""
-        if tag == "link" and values.get("rel") not in FETCHED_LINKS:
-            return
-        if re.match(r"(https?:)?//", address):
-            self.found.append(f"<{tag}> {address}")
-
-
 def external_resources(site: Path) -> list[str]:
     """Return the scripts, styles, images and fonts that pages of `site` would load over the network."""
-    found = []
-    for path in sorted(site.rglob("*.html")):
-        parser = _Resources()
-        parser.feed(path.read_text(encoding="utf-8"))
-        found += [f"{path.relative_to(site)}: {item}" for item in parser.found]
-    for path in sorted(site.rglob("*.css")):
-        text = path.read_text(encoding="utf-8", errors="replace")
-        found += [f"{path.relative_to(site)}: {match.group(0)}" for match in _CSS_URL.finditer(text)]
-    return found
+    files = (path for path in sorted(site.rglob("*")) if path.suffix in OUTSIDE)
+    texts = ((path, path.read_text(encoding="utf-8", errors="replace")) for path in files)
+    return [
+        f"{path.relative_to(site)}: {found[0]}"
+        for path, text in texts
+        for found in re.finditer(OUTSIDE[path.suffix], text)
+    ]
