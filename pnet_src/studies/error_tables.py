@@ -79,7 +79,7 @@ def epochs(ledger: Ledger, quantities: Iterable[str]) -> pd.DataFrame:
     rows = []
     for (pair, label), quantity in itertools.product(PAIRS.items(), quantities):
         unit, scale = ("mmag", MILLI) if quantity.startswith("mag") else ("px", 1)
-        for low, high, name in scores.ranges():
+        for name, (low, high) in scores.RANGES.items():
             keys = (f"{quantity}_{what}.{name}" for what in ("repeatability", "predicted", "z", "coverage68"))
             scatter, promised, z, held = (ledger.get(f"repeat.pnet.{pair}.{key}") for key in keys)
             if scatter is None or (pair != "stripe82" and name != "14-20"):

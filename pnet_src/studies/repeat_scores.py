@@ -17,7 +17,7 @@ from pnet.common import metrics
 from pnet.common.errors import ConfigError
 from pnet.common.seeds import derive
 from pnet.evaluation.ledger import Entry, entries_of
-from pnet.evaluation.scores import Score, ranges
+from pnet.evaluation.scores import RANGES, Score
 
 TITLES = {"mag": "magnitude (BPNN)", "x": "x (detection net)", "y": "y (detection net)"}
 TERMS = 3  # of the smooth difference, a plane: affine for positions, a zero point that drifts
@@ -121,7 +121,7 @@ def compute(table: pd.DataFrame, *, seed: int) -> dict[str, Score]:
         own = derive(seed, "repeat", pair, quantity)
         stars = differences(table, pair, quantity)
         unit = "mag" if quantity == "mag" else "px"
-        for low, high, name in ranges():
+        for name, (low, high) in RANGES.items():
             part = stars[stars["mag"].between(low, high, inclusive="left")]
             if len(part) < 3:
                 continue

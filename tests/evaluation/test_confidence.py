@@ -107,7 +107,7 @@ def test_a_card_is_rewritten_with_its_calibration(tmp_path, rng, monkeypatch):
     monkeypatch.setattr(confidence, "validation_frames", lambda folder: files)
     monkeypatch.setattr(confidence, "from_frames", lambda *_: rows)
     before = json.loads(card.read_text())
-    result, raw, _ = confidence.calibrate_card(card, tmp_path, refiner=None)
+    result, raw, _ = confidence.calibrate_card(card, tmp_path, refiner="none")
     after = json.loads(card.read_text())
     assert of_card(after) == result and result.data == "3 frames train/realistic-*"
     assert 0.05 <= result.threshold <= 0.99

@@ -73,15 +73,6 @@ def test_the_sweep_and_the_choice(rows):
         detections.rates(pd.concat([rows, rows.assign(method="sep")]))
 
 
-def test_frames_with_galaxies_have_their_own_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        datasets, "make_dataset", lambda folder, recipe, split, n, seed, **options: [folder / options["kind"]]
-    )
-    path = datasets.simulate(tmp_path, counts={"test": 1}, seed=3, kind="realistic", engine="renderer", progress=False)
-    assert path == tmp_path / "realistic" / "simulation.json"
-    assert not (tmp_path / "simulation").exists()
-
-
 def test_a_folder_of_frames_without_galaxies_is_passed_over(tmp_path, monkeypatch):
     (tmp_path / "test").mkdir()
     monkeypatch.setenv("SKYMAKER_FRAMES", str(tmp_path))
@@ -92,7 +83,8 @@ def test_a_folder_of_frames_without_galaxies_is_passed_over(tmp_path, monkeypatc
 
 
 def test_a_frame_is_made_read_and_marked(tmp_path):
-    datasets.simulate(tmp_path, counts={"test": 1}, seed=3, kind="realistic", engine="renderer", progress=False)
+    path = datasets.simulate(tmp_path, counts={"test": 1}, seed=3, kind="realistic", engine="renderer", progress=False)
+    assert path == tmp_path / "realistic" / "simulation.json" and not (tmp_path / "simulation").exists()
     source = frames.simulated("realistic", tmp_path, 5, 3)
     ((made, truth),) = source
     assert source.details["engine"] == "renderer" and made.meta["FIELDKIN"] == "realistic"

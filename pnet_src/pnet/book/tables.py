@@ -153,7 +153,7 @@ def by_magnitude(ledger: Ledger, columns: dict[str, str]) -> pd.DataFrame:
     """
     columns = {heading: key for heading, key in columns.items() if ledger.find(f"{key}.*")}
     rows = []
-    for low, high, name in scores.ranges():
+    for name, (low, high) in scores.RANGES.items():
         found = {heading: ledger.get(f"{key}.{name}") for heading, key in columns.items()}
         if any(found.values()):
             rows.append({"mag": f"{low:g}–{high:g}"} | {heading: text(one) for heading, one in found.items()})

@@ -9,10 +9,9 @@ depends on what a field holds: a probability from validation frames holds for fi
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,18 +20,14 @@ from pnet.common import metrics, paths, provenance
 from pnet.common.errors import DataError, MissingError
 from pnet.common.files import read_json, write_json
 from pnet.common.metrics import Estimate
-from pnet.detection.predict import detect_image
 from pnet.evaluation import detections
 from pnet.evaluation.frames import Source, read_realistic
-from pnet.evaluation.measurements import FLOOR, evaluate
+from pnet.evaluation.measurements import FLOOR, Measurer, evaluate, pnet_measurer
 from pnet.evaluation.scores import Sample, Score
 from pnet.frame import Frame
 from pnet.simulation.datasets import list_frames
-from pnet.sky import background
 from pnet.stars import weights
 from pnet.stars.confidence import KEY, Calibration, logit, of_card
-from pnet.stars.error_scale import scales_of
-from pnet.stars.refine import refine
 
 EDGES = np.concatenate([[FLOOR], np.arange(0.1, 1.01, 0.1)])  # bins of the reliability diagram
 WHOLE = np.linspace(0.0, 1.0, 11)  # bins of a probability, which has no floor
@@ -160,39 +155,26 @@ def compute(sample: Sample) -> dict[str, Score]:
     return found | {f"{name}_at_chosen": Score(rates[name], title, limit=1.0) for name, title in titles.items()}
 
 
-def from_frames(
-    model: Any, files: Sequence[Path], step: tuple[Any, Mapping[str, Any]] | None, progress: bool
-) -> pd.DataFrame:
-    """Return what a detection net finds on simulated frames beside their lists, as `measurements.evaluate` does.
+def from_frames(files: Sequence[Path], measurer: Measurer, progress: bool) -> pd.DataFrame:
+    """Return what PNet finds on simulated frames beside their lists, as `measurements.evaluate` does.
 
-    `step` is network and card of the refinement step; without it positions and fluxes are those of the map. ``mag`` is
-    the net's own magnitude. Frames are named with their folder: those of two splits may bear one name.
+    ``mag`` is that of its detection net and refinement step. Frames are named with their folder, since those of two
+    splits may bear one name.
     """
 
     def read(file: Path) -> tuple[Frame, pd.DataFrame]:
         frame, truth = read_realistic(file)
         return replace(frame, name=f"{file.parent.name}/{frame.name}"), truth
 
-    def measure(frame: Frame) -> pd.DataFrame:
-        subtracted = background.subtracted(frame)
-        found = detect_image(model, *subtracted, FLOOR)
-        if step is not None:
-            found = refine(step[0], frame, found, scales_of(step[1]), subtracted)
-        return found.assign(mag=frame.magnitude(found["flux"].to_numpy()))
-
-    return evaluate(Source(files, read), {"pnet": measure}, "validation", progress=progress)
+    rows = evaluate(Source(files, read), {"pnet": measurer}, "validation", progress=progress)
+    return rows.assign(mag=rows["mag_net"])
 
 
 def validation_frames(folder: str | os.PathLike) -> list[Path]:
-    """Return the frames of a folder with which a confidence is calibrated.
+    """Return the frames of a folder with which a confidence is calibrated; a MissingError if there are none.
 
     They are the plain star fields of its ``val`` and the fields with galaxies of its ``val``, or of its ``train`` where
     ``val`` has none.
-
-    Raises
-    ------
-    MissingError
-        If there are none.
     """
     folder = Path(folder)
     galaxies = list_frames(folder / "val", "realistic") or list_frames(folder / "train", "realistic")
@@ -206,21 +188,19 @@ def calibrate_card(
     card: str | os.PathLike,
     folder: str | os.PathLike,
     *,
-    refiner: str | os.PathLike | None = "released",
+    refiner: str | os.PathLike = "released",
     seed: int = 2023,
     progress: bool = False,
 ) -> tuple[Calibration, Reliability, Reliability]:
     """Calibrate the confidence of a detection net and keep the result on its card, which is rewritten atomically.
 
     The card gets `KEY`, with the threshold for fields with galaxies (`detections.choose_threshold`) where there are
-    any, and says under ``confidence_calibrated`` by which command, when and by which commit. The reliability after the
-    calibration is cross-validated: every frame is judged by a calibration that was fitted to others.
+    any, and says under ``confidence_calibrated`` by which command, when and by which commit.
 
     Parameters
     ----------
     card, refiner : str or path
-        Weights of a detection net and of the refinement step, as in `weights.resolve`; without the latter the map's
-        positions are taken.
+        Weights of a detection net and of the refinement step, as for `pnet.measure.PNet.load`.
     folder : path
         See `validation_frames`.
     seed : int
@@ -231,25 +211,23 @@ def calibrate_card(
     Calibration
         As on the card.
     before, after : Reliability
+        The latter is cross-validated: every frame is judged by a calibration that was fitted to others.
     """
-    path = weights.resolve("detection", card)
-    files = validation_frames(folder)
-    step = weights.load("refiner", refiner) if refiner else None
-    rows = from_frames(weights.load("detection", path)[0], files, step, progress)
+    path, files = weights.resolve("detection", card), validation_frames(folder)
+    measurer = pnet_measurer(detection=path, refiner=refiner, seed=seed)
+    rows = from_frames(files, measurer, progress)
     galaxies = rows[rows["frame"].str.contains("/realistic-")]
     threshold = detections.choose_threshold(galaxies) if len(galaxies) else None
     counts = pd.Series([f"{file.parent.name}/{file.name.split('-')[0]}" for file in files]).value_counts()
     data = ", ".join(f"{n} frames {name}-*" for name, n in sorted(counts.items()))
     known = label(rows)
-    result = fit(known, threshold=threshold, data=data)
-    before = reliability(known, seed=seed)
+    result, before = fit(known, threshold=threshold, data=data), reliability(known, seed=seed)
     after = reliability(known.assign(confidence=cross_validated(known)), seed=seed, edges=WHOLE)
     errors = {name: [e.value, e.low, e.high] for name, e in (("before", before.error), ("after", after.error))}
-    content = read_json(path)
-    content[KEY] = {**result.as_dict(), "expected_calibration_error": errors}
     command = f"python -m pnet calibrate-confidence {paths.shown(card)} --frames {paths.shown(folder)} --seed {seed}"
     frames = [f"{file.parent.name}/{file.name}" for file in files]
-    found_by = {"detection": content["sha256"]} | ({"refiner": step[1]["sha256"]} if step else {})
-    content["confidence_calibrated"] = provenance.record(command, seed, "cpu", frames=frames, found_by=found_by)
-    write_json(path, content)
+    found_by = {kind: sha256 for kind, sha256 in measurer.provenance["weights"].items() if kind != "bpnn"}
+    made = provenance.record(command, seed, "cpu", frames=frames, found_by=found_by)
+    calibration = {**result.as_dict(), "expected_calibration_error": errors}
+    write_json(path, read_json(path) | {KEY: calibration, "confidence_calibrated": made})
     return result, before, after

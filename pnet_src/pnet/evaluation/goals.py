@@ -30,20 +30,16 @@ class Goal:
 
     Parameters
     ----------
-    name, chapter : str
-        Its own name, and the page that shows it.
+    name, chapter, what : str
+        Its own name, the page that shows it, and the goal in words.
     key : str
         Of the ledger; with `bins`, what comes before the bin.
-    what : str
-        In words.
     least, most : float
         Bounds of the value; infinite where there is none.
     bins : tuple of str
         Bins that must keep the bounds, each of them.
-    relative : bool
-        The value is taken in units of the entry's own limit.
-    absolute : bool
-        The value is taken without its sign.
+    relative, absolute : bool
+        The value is taken in units of the entry's own limit; without its sign.
     style : {"number", "percent"}
     """
 
@@ -81,31 +77,30 @@ class Goal:
             value, low, high = (None if number is None else number / entry.limit for number in (value, low, high))
         if self.absolute and value is not None:
             ends = [abs(end) for end in (low, high) if end is not None]
-            least = 0.0 if len(ends) == 2 and low < 0 < high else min(ends, default=None)
-            value, low, high = abs(value), least, max(ends, default=None)
+            value, high = abs(value), max(ends, default=None)
+            low = 0.0 if len(ends) == 2 and entry.low < 0 < entry.high else min(ends, default=None)
         return replace(entry, value=value, low=low, high=high, paper=None, limit=None)
-
-    def excess(self, value: float) -> float:
-        """Return how far beyond the nearer bound a value lies; negative inside."""
-        return max(value - self.most, self.least - value)
 
     def decide(self, ledger: Ledger) -> tuple[Entry | None, str]:
         """Return the entry that decides, the bin farthest from the goal, as `value` has it, and the verdict.
 
         A goal is reached only if the worse end of the 95 % interval keeps its bounds, met if the value does, missed
-        otherwise: one rule for bounds from above and from below, and for every bin of a goal for bins. A number without
-        an interval can be met, not reached. Where one of the keys has no value it is not measured, and there is no
-        entry: a goal for every bin is not reached by some of them.
+        otherwise. A number without an interval can be met, not reached. Where one of the keys has no value it is not
+        measured, and there is no entry: a goal for every bin is not reached by some of them.
         """
+
+        def excess(value: float) -> float:
+            return max(value - self.most, self.least - value)
+
         entries = [ledger.get(key) for key in self.keys]
         if any(entry is None or entry.value is None for entry in entries):
             return None, UNKNOWN
         values = [self.value(entry) for entry in entries]
-        worst = max(values, key=lambda entry: self.excess(entry.value))
+        worst = max(values, key=lambda entry: excess(entry.value))
         ends = [end for entry in values for end in (entry.low, entry.high)]
-        if self.excess(worst.value) > 0:
+        if excess(worst.value) > 0:
             return worst, MISSED
-        sure = all(end is not None and self.excess(end) <= 0 for end in ends)
+        sure = all(end is not None and excess(end) <= 0 for end in ends)
         return worst, REACHED if sure else MET
 
 

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pnet.common import paths
-from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.common.errors import DataError, MissingError
 from pnet.common.files import atomic_path, read_json, read_manifest
 from pnet.evaluation import scores
 
 _DIGITS = {"value": 7, "low": 4, "high": 4, "paper": 7, "limit": 7}  # significant ones in the file
-SOURCES = ("live", "released")
 _PROVENANCE = ("command", "commit", "date", "device", "seed", "engine", "source", "baseline", "weights")
 
 
@@ -32,12 +31,10 @@ class Entry:
         The number and its 95 % interval; None where it cannot be told.
     n : int
         Number of stars (or frames) behind it.
-    unit : str
-        Empty for pure numbers; fractions are fractions of one.
+    unit, title : str
+        Empty for pure numbers (fractions are fractions of one); what it is, in words.
     paper, limit : float or None
         The paper's value and the best value possible.
-    title : str
-        What it is, in words.
     source : {"live", "released"}
         Measured by this run, or taken from the measurements in ``results/``.
     provenance : dict
@@ -57,10 +54,6 @@ class Entry:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        if not self.key or any(character.isspace() for character in self.key):
-            raise ConfigError(f"key is {self.key!r}, a name without spaces is needed")
-        if self.source not in SOURCES:
-            raise ConfigError(f"{self.key}: source is {self.source!r}, allowed are {', '.join(SOURCES)}")
         for name in _DIGITS:
             number = getattr(self, name)
             # JSON has no NaN, and numpy's scalars are not JSON either
@@ -145,10 +138,8 @@ def _lines(items: Mapping[str, Any]) -> str:
 
 @lru_cache(maxsize=4)
 def paper_values(path: Path = paths.MANIFESTS / "paper_values.yml") -> dict[str, dict[str, Any]]:
-    """Return the paper's numbers: key → {value, where, relation}.
-
-    A MissingError or DataError if the file is missing or an entry lacks a number or its place in the paper.
-    """
+    """Return the paper's numbers: key → {value, where, relation}; a MissingError or DataError if the file is missing
+    or an entry lacks a number or its place in the paper."""
     content = read_manifest(path)
     for key, item in content.items():
         if not (isinstance(item, dict) and isinstance(item.get("value"), int | float) and item.get("where")):

@@ -3,7 +3,6 @@
 The scores themselves are by subject: `detections`, `photometry`, `positions`, `error_bars`, `confidence`.
 """
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -13,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from pnet.common import metrics
-from pnet.common.errors import ConfigError
 from pnet.common.metrics import Estimate
 from pnet.evaluation.measurements import NETWORKS, THRESHOLDS
 from pnet.sky import matching, zero_point
@@ -25,7 +23,8 @@ CALIBRATED = ("sdss", "coadd")  # data sets whose frames have 50 reference stars
 ENOUGH = 5  # matched stars from which on a frame's own offset is better known than that of all frames
 PER_FRAME = ("psfex", "photutils")  # methods whose PSF, and with it the zero of their magnitudes, is each frame's own
 BINS = np.arange(13.0, 21.0)  # magnitude bins 13...19, [m, m + 1)
-POOLS = ((14.0, 20.0), (15.0, 19.0))  # beside single bins; saturation ends near 14
+# Those bins, then pools of them (saturation ends near 14): name → lower and upper edge.
+RANGES = {f"{low:g}": (low, low + 1) for low in BINS[:-1]} | {"14-20": (14.0, 20.0), "15-19": (15.0, 19.0)}
 HALVES = {"all": (13.0, 20.0), "bright": (13.0, 16.5), "faint": (16.5, 20.0)}  # mag; photons of the star, of the sky
 LEVELS = (0.68, 0.95)  # of the intervals that error bars promise
 
@@ -38,6 +37,133 @@ class Score:
     title: str
     unit: str = ""
     limit: float = np.nan
+
+
+def rows(table: pd.DataFrame, dataset: str, method: str) -> pd.DataFrame:
+    """Return the rows of one method on one data set."""
+    return table[(table["dataset"] == dataset) & (table["method"] == method)]
+
+
+def working(table: pd.DataFrame, dataset: str, method: str) -> pd.DataFrame:
+    """Return one method's rows on one data set as measured, at its working threshold."""
+    return matching.at_threshold(rows(table, dataset, method), THRESHOLDS[method])
+
+
+def select(table: pd.DataFrame, dataset: str, method: str) -> pd.DataFrame:
+    """Return the rows of `working` with offsets and zero points taken off.
+
+    The constant offsets of the classical baselines are taken off, as in the paper. Where the PSF is measured on each
+    frame (SExtractor + PSFEx, photutils), so are its normalisation and its centre: then each frame's own offset is
+    taken off if five of its stars or more are matched, else that of all frames. On SDSS every method's magnitudes get
+    the photometric calibration of section 3.3.3, each star from the other reference stars of its frame, with a zero
+    point that is a polynomial in x and y (`mae_one_zero_point` tells what one for the whole frame gives). A network's
+    positions, and its magnitudes on the simulation, stay as they are.
+    """
+    chosen = working(table, dataset, method)
+    if method not in NETWORKS:
+        chosen = remove_offset(chosen, per_frame=method in PER_FRAME)
+    return calibrated(chosen) if dataset in CALIBRATED else chosen
+
+
+def errors(table: pd.DataFrame) -> pd.DataFrame:
+    """Return measurement minus truth of a method's matched stars: x, y (px) and mag."""
+    stars = matched(table)
+    return pd.DataFrame({name: stars[name] - stars[f"truth_{name}"] for name in ("x", "y", "mag")})
+
+
+def remove_offset(table: pd.DataFrame, per_frame: bool = False) -> pd.DataFrame:
+    """Return a copy of one method's rows without its median `errors`, as the paper does for SExtractor (4.1).
+
+    With `per_frame` each frame's own offset is taken off where at least `ENOUGH` of its stars are matched, else that of
+    all: a PSF measured on the frame is normalised and centred by that frame's stars, so that the zero point and, by
+    some thousandths of a pixel, the origin change from frame to frame.
+    """
+    table, difference = table.copy(), errors(table)
+    for column, values in difference.items():
+        offset = values.median() if values.notna().any() else 0.0
+        if per_frame:
+            stars = values.dropna().groupby(table["frame"]).agg(["median", "size"])
+            own = stars.loc[stars["size"] >= ENOUGH, "median"]
+            offset = table["frame"].map(own).fillna(offset).astype(float)
+        table[column] -= offset
+    return table
+
+
+def calibrated(table: pd.DataFrame, degrees: tuple[int, ...] = zero_point.DEGREES) -> pd.DataFrame:
+    """Return the rows with the zero point of every frame fitted (Eq. 18): a polynomial of one of `degrees`."""
+    table = table.copy()
+    for index in table.groupby("frame").groups.values():
+        frame = table.loc[index]
+        isolated = (frame["status"] == matching.MATCHED).to_numpy()
+        reference, x, y = (frame[name].to_numpy(dtype=float) for name in ("truth_mag", "x", "y"))
+        for column in ("mag", "mag_net", "mag_det"):
+            values = frame[column].to_numpy(dtype=float)
+            table.loc[index, column] = values + zero_point.without_itself(values, reference, isolated, x, y, degrees)
+    return table
+
+
+def baseline_of(table: pd.DataFrame, dataset: str) -> str | None:
+    """Return the classical method that was run on a data set: 'sextractor', else 'sep', else None."""
+    run = set(table.loc[table["dataset"] == dataset, "method"])
+    return next((name for name in ("sextractor", "sep") if name in run), None)
+
+
+def matched(rows: pd.DataFrame, *needed: str) -> pd.DataFrame:
+    """Return the matched stars for which all `needed` columns have a value; none where a column is not there."""
+    if not set(needed) <= set(rows.columns):
+        return rows.iloc[:0]
+    return rows[rows["status"] == matching.MATCHED].dropna(subset=list(needed))
+
+
+def curve_input(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return the confidences of true and of false detections and the number of counted stars."""
+    true, false = (table.loc[table["status"] == name, "confidence"] for name in (matching.MATCHED, matching.FALSE))
+    return true.to_numpy(), false.to_numpy(), len(true) + int((table["status"] == matching.MISSED).sum())
+
+
+def rates(table: pd.DataFrame) -> tuple[Estimate, Estimate]:
+    """Return precision and recall of all rows of a table."""
+    true, false, n = curve_input(table)
+    return metrics.precision(len(true), len(false)), metrics.recall(len(true), n - len(true))
+
+
+def within(stars: pd.DataFrame, low: float, high: float) -> np.ndarray:
+    """Return which stars have low ≤ mag < high, by their true magnitude."""
+    return stars["truth_mag"].between(low, high, inclusive="left").to_numpy()
+
+
+def by_bin(
+    stars: pd.DataFrame,
+    function: Callable[[np.ndarray], Estimate],
+    key: str,
+    title: str,
+    ranges: Mapping[str, tuple[float, float]] = RANGES,
+    **more: Any,
+) -> dict[str, Score]:
+    """Return ``<key>.<name>`` of all of `ranges` with two stars or more; of `HALVES` whatever they hold.
+
+    The estimate is ``function(member)`` of the mask of a range's stars, (N,) bool; `more` are unit and limit.
+    """
+    found = {}
+    for name, (low, high) in ranges.items():
+        member = within(stars, low, high)
+        if member.sum() >= 2 or ranges is HALVES:
+            found[f"{key}.{name}"] = Score(function(member), f"{title}, {low:g} ≤ mag < {high:g}", **more)
+    return found
+
+
+def coverage(
+    stars: pd.DataFrame, share: Callable[[np.ndarray, float], Estimate], key: str, title: str
+) -> dict[str, Score]:
+    """Return the shares inside error bars of all, bright and faint stars (`by_bin` of `HALVES`).
+
+    The estimate is ``share(member, level)`` for each of `LEVELS`, which stands in key and title for ``{}``.
+    """
+    found: dict[str, Score] = {}
+    for level in LEVELS:
+        names = key.format(f"{100 * level:.0f}"), title.format(f"{100 * level:.0f} %")
+        found |= by_bin(stars, partial(share, level=level), *names, HALVES, limit=level)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,18 +215,16 @@ class Sample:
     def over_limit(
         self, stars: pd.DataFrame, delta: np.ndarray, quantity: str, label: str, key: str = "{}"
     ) -> dict[str, Score]:
-        """Return scatter over the limit, robust and plain, and bias, per magnitude bin and pooled.
+        """Return scatter over the limit, robust and plain, and bias, by magnitude, where the frames are simulated.
 
-        Only where the truth is the truth: SDSS catalogue values come from the same pixels as ours, so their noise is
-        shared and the bound does not apply to the difference. `delta`, (N,), are errors of the stars' `quantity`,
-        "mag", "x" or "y". Titles begin with the label; ``<quantity>_over_limit`` and the like fill the `key`, and the
-        bin follows.
+        `delta`, (N,), are errors of the stars' `quantity`, "mag", "x" or "y". Titles begin with the label;
+        ``<quantity>_over_limit`` and the like fill the `key`, and the bin follows.
         """
         if not self.simulated:
             return {}
         known = np.isfinite(stars[f"limit_{quantity}"]).to_numpy()
-        stars, delta, unit = stars[known], delta[known], "mag" if quantity == "mag" else "px"
-        bound, found = stars[f"limit_{quantity}"].to_numpy(), {}
+        stars, delta, found = stars[known], delta[known], {}
+        bound, unit = stars[f"limit_{quantity}"].to_numpy(), "mag" if quantity == "mag" else "px"
         for suffix, what in (("", "scatter"), ("_plain", "standard deviation")):
             ratio = partial(metrics.scatter_over_limit, seed=self.seed, robust=not suffix)
             name, title = key.format(f"{quantity}_over_limit{suffix}"), f"{label}: {what} / limit"
@@ -111,144 +235,6 @@ class Sample:
     def pulls(
         self, stars: pd.DataFrame, delta: np.ndarray, sigma: np.ndarray, key: str, label: str
     ) -> dict[str, Score]:
-        """Return the standard deviation of error / σ per magnitude bin and pooled: ``<key>.<bin>``."""
+        """Return the standard deviation of error / σ by magnitude: ``<key>.<bin>``."""
         title = f"{label}: standard deviation of error / σ"
         return by_bin(stars, lambda i: metrics.pull(delta[i], sigma[i], seed=self.seed), key, title, limit=1.0)
-
-
-def rows(table: pd.DataFrame, dataset: str, method: str) -> pd.DataFrame:
-    """Return the rows of one method on one data set."""
-    return table[(table["dataset"] == dataset) & (table["method"] == method)]
-
-
-def working(table: pd.DataFrame, dataset: str, method: str) -> pd.DataFrame:
-    """Return one method's rows on one data set as measured, at its working threshold."""
-    if method not in THRESHOLDS:
-        raise ConfigError(f"method is {method!r}, allowed are {', '.join(THRESHOLDS)}")
-    return matching.at_threshold(rows(table, dataset, method), THRESHOLDS[method])
-
-
-def select(table: pd.DataFrame, dataset: str, method: str) -> pd.DataFrame:
-    """Return the rows of `working` with offsets and zero points taken off.
-
-    The constant offsets of the classical baselines are taken off, as in the paper. Where the PSF is measured on each
-    frame (SExtractor + PSFEx, photutils), so are its normalisation and its centre: then each frame's own offset is
-    taken off if five of its stars or more are matched, else that of all frames. On SDSS every method's magnitudes get
-    the photometric calibration of section 3.3.3, each star from the other reference stars of its frame, with a zero
-    point that is a polynomial in x and y (`mae_one_zero_point` tells what one for the whole frame gives). A
-    network's positions, and its magnitudes on the simulation, stay as they are.
-    """
-    chosen = working(table, dataset, method)
-    if method not in NETWORKS:
-        chosen = remove_offset(chosen, per_frame=method in PER_FRAME)
-    return calibrated(chosen) if dataset in CALIBRATED else chosen
-
-
-def errors(table: pd.DataFrame) -> pd.DataFrame:
-    """Return measurement minus truth of a method's matched stars: x, y (px) and mag."""
-    table = table[table["status"] == matching.MATCHED]
-    return pd.DataFrame({name: table[name] - table[f"truth_{name}"] for name in ("x", "y", "mag")})
-
-
-def remove_offset(table: pd.DataFrame, per_frame: bool = False) -> pd.DataFrame:
-    """Return a copy without a method's median `errors`, as the paper does for SExtractor (4.1).
-
-    Parameters
-    ----------
-    table : DataFrame
-        Measurement table of one method.
-    per_frame : bool
-        Take off each frame's own offset where at least `ENOUGH` of its stars are matched, else that of all. A PSF
-        measured on the frame is normalised and centred by that frame's stars, so that the zero point and, by some
-        thousandths of a pixel, the origin change from frame to frame.
-    """
-    table, difference = table.copy(), errors(table)
-    for column, values in difference.items():
-        offset = values.median() if values.notna().any() else 0.0
-        if per_frame:
-            stars = values.dropna().groupby(table["frame"]).agg(["median", "size"])
-            own = stars.loc[stars["size"] >= ENOUGH, "median"]
-            offset = table["frame"].map(own).fillna(offset).astype(float)
-        table[column] -= offset
-    return table
-
-
-def calibrated(table: pd.DataFrame, degrees: tuple[int, ...] = zero_point.DEGREES) -> pd.DataFrame:
-    """Return the rows with the zero point of every frame fitted (Eq. 18): a polynomial of one of `degrees`."""
-    table = table.copy()
-    for index in table.groupby("frame").groups.values():
-        frame = table.loc[index]
-        isolated = (frame["status"] == matching.MATCHED).to_numpy()
-        reference, x, y = (frame[name].to_numpy(dtype=float) for name in ("truth_mag", "x", "y"))
-        for column in ("mag", "mag_net", "mag_det"):
-            values = frame[column].to_numpy(dtype=float)
-            table.loc[index, column] = values + zero_point.without_itself(values, reference, isolated, x, y, degrees)
-    return table
-
-
-def baseline_of(table: pd.DataFrame, dataset: str) -> str | None:
-    """Return the classical method that was run on a data set: 'sextractor', else 'sep', else None."""
-    run = set(table.loc[table["dataset"] == dataset, "method"])
-    return next((name for name in ("sextractor", "sep") if name in run), None)
-
-
-def matched(rows: pd.DataFrame, *needed: str) -> pd.DataFrame:
-    """Return the matched stars for which all `needed` columns have a value; none where a column is not there."""
-    if not set(needed) <= set(rows.columns):
-        return rows.iloc[:0]
-    return rows[rows["status"] == matching.MATCHED].dropna(subset=list(needed))
-
-
-def rates(table: pd.DataFrame) -> tuple[Estimate, Estimate]:
-    """Return precision and recall of all rows of a table."""
-    true, false, n = curve_input(table)
-    return metrics.precision(len(true), len(false)), metrics.recall(len(true), n - len(true))
-
-
-def curve_input(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return the confidences of true and of false detections and the number of counted stars."""
-    true, false = (table.loc[table["status"] == name, "confidence"] for name in (matching.MATCHED, matching.FALSE))
-    return true.to_numpy(), false.to_numpy(), len(true) + int((table["status"] == matching.MISSED).sum())
-
-
-def ranges() -> list[tuple[float, float, str]]:
-    """Return lower and upper edge and name of every magnitude bin and pool."""
-    bins = [(float(low), float(low) + 1, f"{low:g}") for low in BINS[:-1]]
-    return bins + [(*pool, f"{pool[0]:g}-{pool[1]:g}") for pool in POOLS]
-
-
-def within(stars: pd.DataFrame, low: float, high: float) -> np.ndarray:
-    """Return which stars have low ≤ mag < high, by their true magnitude."""
-    return stars["truth_mag"].between(low, high, inclusive="left").to_numpy()
-
-
-def by_bin(
-    stars: pd.DataFrame, function: Callable[[np.ndarray], Estimate], key: str, title: str, **more: Any
-) -> dict[str, Score]:
-    """Return ``<key>.<bin>`` of every magnitude bin and pool with two stars or more.
-
-    The estimate is ``function(member)`` of the mask of a bin's stars, (N,) bool; `more` are unit and limit.
-    """
-    members = {(low, high, name): within(stars, low, high) for low, high, name in ranges()}
-    return {
-        f"{key}.{name}": Score(function(member), f"{title}, {low:g} ≤ mag < {high:g}", **more)
-        for (low, high, name), member in members.items()
-        if member.sum() >= 2
-    }
-
-
-def coverage(
-    stars: pd.DataFrame, share: Callable[[np.ndarray, float], Estimate], key: str, title: str
-) -> dict[str, Score]:
-    """Return the shares inside error bars of all, bright and faint stars.
-
-    The estimate is ``share(member, level)`` of the mask of one of `HALVES` and one of `LEVELS`, which stands in the key
-    and the title for ``{}``: ``<key>.bright``.
-    """
-    found = {}
-    for level, (name, (low, high)) in itertools.product(LEVELS, HALVES.items()):
-        what = f"{title.format(f'{100 * level:.0f} %')}, {low:g} ≤ mag < {high:g}"
-        found[f"{key.format(f'{100 * level:.0f}')}.{name}"] = Score(
-            share(within(stars, low, high), level), what, limit=level
-        )
-    return found

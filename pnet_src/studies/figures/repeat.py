@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from pnet.book.figures import style
 from pnet.evaluation.ledger import Ledger
-from pnet.evaluation.scores import ranges
+from pnet.evaluation.scores import RANGES
 from studies import repeat_scores
 
 PANELS = (("mag", "magnitude", "mag"), ("x", "x", "px"), ("y", "y", "px"))
@@ -58,7 +58,7 @@ def _differences(ax: Axes, table: pd.DataFrame, pair: str, quantity: str, title:
 def _by_magnitude(ax: Axes, ledger: Ledger, pair: str, quantity: str, unit: str) -> None:
     """Draw scatter, promise and limit of one measurement by magnitude bin."""
     head = f"repeat.pnet.{pair}.{quantity}"
-    bins = [(low + 0.5, name) for low, high, name in ranges() if high == low + 1]
+    bins = [(low + 0.5, name) for name, (low, high) in RANGES.items() if high == low + 1]
     bins = [(x, name) for x, name in bins if f"{head}_repeatability.{name}" in ledger]
     if not bins:
         style.empty(ax, "")
