@@ -283,7 +283,7 @@ def test_without_stuff_our_own_galaxies_keep_their_half_light_radius(tmp_path, m
     own = draw_galaxies(RECIPE, (15.0, 23.0), 1)
     # half-light ellipse of a disc with scale length a along its major axis: 1.678 a by 1.678 a q
     area = np.pi * (1.67835 * table["disk_scale"]) ** 2 * table["disk_aspect"]
-    np.testing.assert_allclose(area, np.pi * own["disc_radius"] ** 2, rtol=1e-6)
+    np.testing.assert_allclose(area, np.pi * own["disk_radius"] ** 2, rtol=1e-6)
     assert skymaker.source_list(table).count("200 ") == len(own) > 3
 
 

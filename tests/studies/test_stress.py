@@ -88,7 +88,7 @@ def test_what_is_drawn_in_place_of_stars_keeps_their_light(rng):
     assert conditions.flux(trailed["mag"]).sum() == pytest.approx(light.sum())
     offset = blends[["x", "y"]].to_numpy()[30:] - stars[["x", "y"]].to_numpy()
     assert ((np.hypot(*offset.T) > 2) & (np.hypot(*offset.T) < 6)).all()
-    assert (galaxies["kind"] == "galaxy").all() and galaxies["disc_radius"].between(0.1, 30).all()
+    assert (galaxies["kind"] == "galaxy").all() and galaxies["disk_radius"].between(0.1, 30).all()
     assert trailed["x"].mean() == pytest.approx(stars["x"].mean())
     assert np.hypot(*np.ptp(trailed[["x", "y"]].to_numpy()[::30], axis=0)) == pytest.approx(4)
 

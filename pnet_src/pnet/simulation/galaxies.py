@@ -15,6 +15,7 @@ from pnet.simulation.recipe import FieldKind, Recipe, draw_magnitudes
 SLOPE = 0.45  # of log10 N per magnitude
 DENSITY = 250.0  # galaxies per square degree and magnitude at PIVOT
 PIVOT = 20.0  # mag
+HALF_LIGHT = 1.67835  # half-light radius of an exponential disc in scale lengths
 STAMP = 129  # px
 FOLDING = galsim.GSParams(maximum_fft_size=16384, folding_threshold=1e-2)
 
@@ -25,8 +26,9 @@ def draw_galaxies(recipe: Recipe, magnitudes: tuple[float, float], seed: int) ->
     Returns
     -------
     DataFrame
-        ``x``, ``y`` (px from 0), ``mag``, ``kind``, ``bulge_fraction``, ``bulge_radius`` and ``disc_radius``
-        (half-light, arcsec), ``axis_ratio`` (of the disc), ``angle`` (degrees from the x axis).
+        ``x``, ``y`` (px from 0), ``mag``, ``kind``, and their shapes as SkyMaker describes them
+        (`skymaker.GALAXY_COLUMNS`): a round bulge, and a disc whose ``disk_scale`` is the scale length along the major
+        axis, ``disk_angle`` in degrees from the x axis; ``disk_radius`` is its circularised half-light radius (arcsec).
     """
     rng = np.random.default_rng(derive(seed, "galaxies"))
     low, high = magnitudes
@@ -36,19 +38,11 @@ def draw_galaxies(recipe: Recipe, magnitudes: tuple[float, float], seed: int) ->
     mag = draw_magnitudes(FieldKind((n, n), magnitudes, SLOPE, None), n, rng)
     size = 1.0 * 10 ** (-0.1 * (mag - PIVOT)) * rng.lognormal(0, 0.3, n)  # arcsec
     x, y = rng.uniform(-0.5, recipe.size - 0.5, size=(2, n))
-    return pd.DataFrame(
-        {
-            "x": x,
-            "y": y,
-            "mag": mag,
-            "kind": "galaxy",
-            "bulge_fraction": rng.beta(1.0, 2.0, n),
-            "bulge_radius": 0.6 * size,
-            "disc_radius": size,
-            "axis_ratio": np.clip(np.cos(np.arccos(rng.random(n))), 0.15, 1.0),
-            "angle": rng.uniform(0, 180, n),
-        }
-    )
+    share, aspect = rng.beta(1.0, 2.0, n), np.clip(np.cos(np.arccos(rng.random(n))), 0.15, 1.0)
+    drawn = pd.DataFrame({"x": x, "y": y, "mag": mag, "kind": "galaxy", "bulge_fraction": share})
+    drawn = drawn.assign(bulge_radius=0.6 * size, disk_radius=size, disk_aspect=aspect)
+    drawn = drawn.assign(disk_angle=rng.uniform(0, 180, n), disk_scale=size / np.sqrt(aspect) / HALF_LIGHT)
+    return drawn.assign(bulge_aspect=1.0, bulge_angle=0.0, redshift=0.0, hubble_type=0.0)
 
 
 def galaxy_stamp(
@@ -56,10 +50,10 @@ def galaxy_stamp(
 ) -> np.ndarray:
     """Return the (size, size) float32 electrons of one galaxy behind the atmosphere, `dx`, `dy` px from the middle;
     `seeing` in arcsec FWHM, `pixel_scale` in arcsec per px."""
-    shear = galsim.Shear(q=float(galaxy["axis_ratio"]), beta=float(galaxy["angle"]) * galsim.degrees)
+    shear = galsim.Shear(q=float(galaxy["disk_aspect"]), beta=float(galaxy["disk_angle"]) * galsim.degrees)
     radius, share = float(galaxy["bulge_radius"]), float(galaxy["bulge_fraction"])
     bulge = galsim.DeVaucouleurs(half_light_radius=radius, trunc=8 * radius)
-    disc = galsim.Exponential(half_light_radius=float(galaxy["disc_radius"])).shear(shear)
+    disc = galsim.Exponential(half_light_radius=float(galaxy["disk_radius"])).shear(shear)
     intrinsic = (share * bulge + (1 - share) * disc) * float(flux)
     light = galsim.Convolve(intrinsic, galsim.Kolmogorov(fwhm=seeing), gsparams=FOLDING)
     return light.drawImage(nx=size, ny=size, scale=pixel_scale, offset=(dx, dy), dtype=np.float32).array

@@ -41,19 +41,11 @@ GALAXY_COLUMNS = (
     *("redshift", "hubble_type"),
 )
 MARGIN = 25.0  # px around a frame; galaxies farther out than this add no light that shows
-HALF_LIGHT = 1.67835  # half-light radius of an exponential disc in scale lengths
 
 
 def sky_program() -> programs.Program:
-    """Return SkyMaker with its version.
-
-    Raises
-    ------
-    MissingError
-        If there is no `sky`.
-    ConfigError
-        If it is something else, or older than 3.10.
-    """
+    """Return SkyMaker with its version; a MissingError if there is no `sky`, a ConfigError if it is something else or
+    older than 3.10."""
     path = programs.find("sky", "SKY")
     if path is None:
         raise MissingError(f"SkyMaker (sky) is neither on PATH nor named by $SKY; {INSTALL}")
@@ -111,13 +103,8 @@ def simulate_frame(
 
 
 def configuration(conditions: Conditions) -> dict[str, object]:
-    """Return SkyMaker's settings for the expected light of a frame: no noise, no bleeding, no saturation.
-
-    Raises
-    ------
-    ConfigError
-        If a value is not finite or out of range.
-    """
+    """Return SkyMaker's settings for the expected light of a frame: no noise, no bleeding, no saturation; a ConfigError
+    if a value is not finite or out of range."""
     positive = dict.fromkeys(("seeing", "gain", "exposure", "pixel_scale", "saturation", "size"), "finite and positive")
     other = dict.fromkeys(("read_noise", "well_capacity"), "finite and at least 0")
     for name, allowed in (positive | other | dict.fromkeys(("sky_mag", "mag_zero"), "finite")).items():
@@ -201,7 +188,7 @@ def galaxies(recipe: Recipe, magnitudes: tuple[float, float], seed: int) -> pd.D
     """
     path = programs.find("stuff", "STUFF")
     if path is None:
-        return _as_skymaker(draw_galaxies(recipe, magnitudes, seed))
+        return draw_galaxies(recipe, magnitudes, seed)
     program = programs.identify(path, "Stuff")
     bright, faint = magnitudes
     side = int(np.ceil(recipe.size + 2 * MARGIN))
@@ -232,14 +219,6 @@ def galaxies(recipe: Recipe, magnitudes: tuple[float, float], seed: int) -> pd.D
     return table[near & table["mag"].between(bright, faint)].reset_index(drop=True)
 
 
-def _as_skymaker(population: pd.DataFrame) -> pd.DataFrame:
-    """Return galaxies of `draw_galaxies` as SkyMaker describes them: its disc has a scale length along the major axis,
-    theirs a circularised half-light radius."""
-    scale = population["disc_radius"] / np.sqrt(population["axis_ratio"]) / HALF_LIGHT
-    named = population.rename(columns={"axis_ratio": "disk_aspect", "angle": "disk_angle"}).assign(disk_scale=scale)
-    return named.assign(bulge_aspect=1.0, bulge_angle=0.0, redshift=0.0, hubble_type=0.0)
-
-
 def _read_image(path: Path, size: int, name: str) -> np.ndarray:
     """Return the (size, size) image in ADU that SkyMaker wrote; `name` is what error messages call the frame.
 
@@ -260,8 +239,7 @@ def _painted_sources(sources: pd.DataFrame, painted: list[list[float]], name: st
     It passes over galaxies too small to draw and sources too far away to matter; its list has only four decimals, so
     the truth is taken from `sources`. A list with a source that `sources` does not hold is a DataError.
     """
-    kept, row = [], 0
-    wanted = sources[["x", "y", "mag"]].to_numpy(dtype=float).reshape(-1, 3) + [1.0, 1.0, 0.0]
+    wanted, kept, row = sources[["x", "y", "mag"]].to_numpy(float) + [1.0, 1.0, 0.0], [], 0
     for line in painted:
         while len(line) >= 4 and row < len(wanted) and np.abs(wanted[row] - line[1:4]).max() > LIST_DIGITS:
             row += 1
