@@ -200,7 +200,10 @@ READS = {
         *MEASURED, *BEYOND, *sorted(str(path) for path in Path("results").glob("bench.json")),
     ],
     "10_beyond_uncertainty": [*MEASURED, *BEYOND, f"{OUT}/measurements/validation.json"],
-    "08_scorecard": [f"{OUT}/notebooks/{stem}.ipynb" for stem in STEMS if stem != "08_scorecard"],
+    **{
+        last: [f"{OUT}/notebooks/{stem}.ipynb" for stem in STEMS if stem not in ("08_scorecard", "12_verdicts")]
+        for last in ("08_scorecard", "12_verdicts")  # of the numbers of all others
+    },
 }
 
 for stem in STEMS:

@@ -72,9 +72,15 @@ def show(name: str) -> str:
 
 
 def entries() -> list[Entry]:
-    """Return the numbers of the studies of stress and of sampling speed that the ledger keeps."""
+    """Return the numbers of the studies of posteriors, of stress and of sampling speed that the ledger keeps."""
     found = []
-    stress, sampling = read("stress"), read("sampling")
+    stress, sampling, posterior = read("stress"), read("sampling"), read("posterior")
+    for row in posterior["rows"] if posterior else []:
+        # the first row of a kind is the kind's own
+        kind = next(word for word in ("flipout", "dropout", "ensemble", "plain") if word in row["name"])
+        if not any(entry.key.startswith(f"study.posterior.{kind}.") for entry in found):
+            crps = Score(Estimate(row["crps"] / 1e3, n=posterior["provenance"]["n"]), f"CRPS, {row['name']}", "mag")
+            found += entries_of({"crps": crps}, f"study.posterior.{kind}", "released", posterior["provenance"])
     for row in stress["rows"] if stress else []:
         title, n = row["title"], int(row["n"])
         flagged = Estimate(row["flagged"], row["flagged_low"], row["flagged_high"], n)

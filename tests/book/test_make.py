@@ -117,6 +117,6 @@ def test_a_change_runs_again_only_what_depends_on_it(made, changed, again):
             stream.write("\n")
     found = jobs(snakemake(made, "--dry-run"))
     if again and again != {"site"}:
-        again = again | {"notebook_08_scorecard", "site"}
+        again = again | {"notebook_08_scorecard", "notebook_12_verdicts", "site"}
     assert found - {"all"} == again
     snakemake(made, "--touch")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from pnet.common.files import read_json
 from pnet.common.metrics import Estimate
 from pnet.detection import network as detection
 from pnet.evaluation import scores
+from pnet.evaluation.claims import Claim
 from pnet.evaluation.goals import CLASSICAL, Goal
 from pnet.evaluation.ledger import Entry, Ledger, paper_values
 from pnet.simulation import recipe
@@ -193,6 +195,22 @@ def goals(ledger: Ledger, wanted: Iterable[Goal]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def claims(ledger: Ledger, stated: Iterable[Claim]) -> pd.DataFrame:
+    """One row per claim of the paper (`claims.load`) with its verdict; the claim leads to the chapter that shows it."""
+    rows = []
+    for claim in stated:
+        entry, decided = claim.decide(ledger)
+        ours, other = ledger.get(claim.ours), ledger.get(claim.more_than or claim.less_than)
+        asked = _paper(claim.ours, claim.style, 2)
+        if other:  # a comparison: what it is compared with
+            asked = f"{'>' if claim.more_than else '<'} {text(other.value, claim.style)}"
+        where = "" if claim.why or asked == NO_VALUE else f"{asked}, "
+        row = {"claim": Link(claim.what, claim.page), "the paper": f"{where}{claim.where}"}
+        row |= {"its networks, trained here": text(entry, claim.style), "ours": text(ours, claim.style)}
+        rows.append(row | {"verdict": f"{decided}: {claim.why}" if claim.why else decided})
+    return pd.DataFrame(rows)
+
+
 _INTERVAL = re.compile(r" \(([^()<]* … [^()<]*)\)( %| × 10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?")
 
 
@@ -205,7 +223,16 @@ def to_html(table: pd.DataFrame) -> str:
     return f'<div class="pnet-table">\n{body}</div>\n'
 
 
+class Link(NamedTuple):
+    """A cell that leads to another chapter, by its stem."""
+
+    text: str
+    page: str
+
+
 def _cell(value: object) -> str:
+    if isinstance(value, Link):
+        return f'<a href="{value.page}.html">{_cell(value.text)}</a>'
     cell = _INTERVAL.sub(lambda found: f"{found[2] or ''}<br><small>{found[1]}</small>", html.escape(str(value)))
     return cell.replace(" %", "&nbsp;%").replace(" × 10", "&nbsp;×&nbsp;10")
 
