@@ -16,46 +16,22 @@ from astropy.utils.exceptions import AstropyWarning
 from pnet.common.errors import DataError
 
 
-def open_fits(path: str | os.PathLike) -> fits.HDUList:
+def open_fits(path: str | os.PathLike, name: str | None = None) -> fits.HDUList:
     """Read a whole FITS file, plain, bzip2 or gzip, into memory.
 
-    The compression is told by the first bytes, not by the name; nothing is held open on disk.
+    The compression is told by the first bytes, not by the name; nothing is held open on disk. `name` is what error
+    messages call the file, by default its path.
 
     Raises
     ------
     DataError
         If the file does not exist, is empty, truncated, damaged, or no FITS at all.
     """
+    name = name or str(path)
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return fits_from_bytes(content, path)
-
-
-def primary_header(path: str | os.PathLike) -> fits.Header:
-    """Read the first header of a FITS file, plain, bzip2 or gzip, and no more of it.
-
-    Raises
-    ------
-    DataError
-        If the file does not exist, or does not begin with a header.
-    """
-    path = Path(path)
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(3)
-        opener = bz2.open if start == b"BZh" else gzip.open if start[:2] == b"\x1f\x8b" else open
-        with opener(path, "rb") as stream:
-            return fits.Header.fromfile(stream)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except Exception as error:  # as in `fits_from_bytes`
-        raise DataError(f"{path}: this is not a FITS file, or it is damaged or truncated ({error})") from error
-
-
-def fits_from_bytes(content: bytes, name: object) -> fits.HDUList:
-    """Like :func:`open_fits`, for the bytes of a file; `name` is what error messages call it."""
+        raise DataError(f"{name}: cannot be read ({error.strerror or error})") from error
     try:
         if content[:3] == b"BZh":
             content = bz2.decompress(content)
@@ -78,6 +54,27 @@ def fits_from_bytes(content: bytes, name: object) -> fits.HDUList:
     except Exception as error:  # flipped bits end in errors of every kind, those of the C decompressor among them
         raise DataError(f"{name}: the FITS file is damaged or truncated ({error})") from error
     return hdus
+
+
+def primary_header(path: str | os.PathLike) -> fits.Header:
+    """Read the first header of a FITS file, plain, bzip2 or gzip, and no more of it.
+
+    Raises
+    ------
+    DataError
+        If the file does not exist, or does not begin with a header.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(3)
+        opener = bz2.open if start == b"BZh" else gzip.open if start[:2] == b"\x1f\x8b" else open
+        with opener(path, "rb") as stream:
+            return fits.Header.fromfile(stream)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except Exception as error:  # as in `open_fits`
+        raise DataError(f"{path}: this is not a FITS file, or it is damaged or truncated ({error})") from error
 
 
 def read_columns(path: str | os.PathLike, columns: Iterable[str], kind: str) -> dict[str, np.ndarray]:

@@ -4,17 +4,16 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from pnet.common.errors import ConfigError, MissingError, PNetError
 
 TEXT = {"capture_output": True, "text": True, "errors": "replace"}
 
 
-@dataclass(frozen=True)
-class Program:
+class Program(NamedTuple):
     """An executable and the version that it reports."""
 
     path: str
@@ -42,6 +41,7 @@ def find(command: str, variable: str) -> str | None:
     return found
 
 
+@lru_cache
 def identify(path: str, name: str) -> Program:
     """Return the program at `path` with its version; `name` is what it must call itself.
 
@@ -50,11 +50,6 @@ def identify(path: str, name: str) -> Program:
     ConfigError
         If it does not tell a version, or is something else.
     """
-    return _identify(path, Path(path).stat().st_mtime_ns, name)  # an exchanged file is a new question
-
-
-@lru_cache
-def _identify(path: str, changed: int, name: str) -> Program:
     try:
         done = subprocess.run([path, "-v"], timeout=30, **TEXT)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -50,26 +50,14 @@ def record(command: str, seed: int, device: str, **extra: Any) -> dict[str, Any]
 
 
 def commit(root: Path | None = None) -> str:
-    """Return the commit of the checkout, with '+' where files differ from it, or 'unknown'."""
-    root = paths.ROOT if root is None else root
-    head = _git(root, "rev-parse", "HEAD")
-    if not head:
-        return "unknown"
-    # results and untracked files do not change what the code does; a changed tracked file does
-    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
-    return head + ("+" if changed is None or changed else "")
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    """Return what git prints, or None where there is no git or no repository."""
+    """Return the commit of the checkout, with '+' where tracked files differ from it, or 'unknown'."""
+    # no optional locks: a question asked by a background run must not get in a user's way
+    command = ["git", "--no-optional-locks", "-C", str(root or paths.ROOT), "describe", "--always", "--exclude=*"]
     try:
-        # no optional locks: a status asked for by a background run must not get in a user's way
-        done = subprocess.run(
-            ["git", "--no-optional-locks", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30
-        )
+        done = subprocess.run([*command, "--abbrev=40", "--dirty=+"], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+        return "unknown"
+    return done.stdout.strip() if done.returncode == 0 else "unknown"
 
 
 def versions() -> dict[str, str]:
@@ -84,13 +72,8 @@ def versions() -> dict[str, str]:
 def machine() -> dict[str, Any]:
     """Return the processor's model name, the cores this process may use, and the operating system."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": _cpu_name(), "cores": cores, "system": f"{platform.system()} {platform.machine()}"}
-
-
-def _cpu_name() -> str:
-    """Return the processor's model name as the system tells it."""
+    cpu = platform.processor() or platform.machine() or "unknown"
     with contextlib.suppress(OSError):
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), flags=re.MULTILINE)
-        if found:
-            return found[1].strip()
-    return platform.processor() or platform.machine() or "unknown"
+        cpu = found[1].strip() if found else cpu
+    return {"cpu": cpu, "cores": cores, "system": f"{platform.system()} {platform.machine()}"}

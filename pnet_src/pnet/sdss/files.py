@@ -257,7 +257,7 @@ def _get(url: str, output_file: str, store: pooch.Pooch | None) -> None:
                 if seconds > TIMEOUT and file.tell() < SLOWEST * seconds:
                     raise requests.Timeout  # what trickles would never time out
     if store and store.registry[url.removeprefix(store.base_url)] is None:  # of unknown hash: it may be an error page
-        fits_file.fits_from_bytes(Path(output_file).read_bytes(), Path(url).name)
+        fits_file.open_fits(output_file, Path(url).name)
 
 
 def retrieve(url: str, target: Path, digest: str) -> None:

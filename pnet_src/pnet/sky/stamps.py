@@ -5,6 +5,8 @@ from torch import Tensor
 
 from pnet.common.errors import ConfigError
 
+REACH = 1.0  # px, from a first guess of a position to its centroid at most
+
 
 def cut_stamps(images: Tensor, field: Tensor, column: Tensor, row: Tensor, size: int) -> Tensor:
     """Return (N, size, size) stamps centred on integer pixels; what lies beyond the border is 0.
@@ -57,9 +59,11 @@ def aperture_flux(images: Tensor, field: Tensor, x: Tensor, y: Tensor, radius: f
 
 
 def gaussian_moments(
-    stamps: Tensor, dx: Tensor, dy: Tensor, width: Tensor, iterations: int = 5, reach: float = 1.0, scale: float = 1.0
+    stamps: Tensor, dx: Tensor, dy: Tensor, width: Tensor, scale: float = 1.0, iterations: int = 5
 ) -> tuple[Tensor, Tensor]:
     """Return centroids under a Gaussian window of fixed width: SExtractor's windowed position (XWIN, YWIN).
+
+    They stay within `REACH` of the first guess in x and in y.
 
     Parameters
     ----------
@@ -69,11 +73,9 @@ def gaussian_moments(
         First guess relative to the stamp's middle pixel.
     width : Tensor, (N,)
         Standard deviation of the window in pixels.
-    iterations : int
-    reach : float
-        The centroid stays within this many pixels of the first guess in x and in y.
     scale : float
         The window's width in units of the star's own, which sets the size of a step.
+    iterations : int
     """
     start_x, start_y = dx, dy
     for _ in range(iterations):
@@ -87,8 +89,8 @@ def gaussian_moments(
         step = 1 + 1 / scale**2
         moved_x = dx + step * (in_y * rows[:, :, 1]).sum(dim=1) / total
         moved_y = dy + step * (in_y * y * rows[:, :, 0]).sum(dim=1) / total
-        dx = moved_x.clamp(start_x - reach, start_x + reach)
-        dy = moved_y.clamp(start_y - reach, start_y + reach)
+        dx = moved_x.clamp(start_x - REACH, start_x + REACH)
+        dy = moved_y.clamp(start_y - REACH, start_y + REACH)
     return dx, dy
 
 
