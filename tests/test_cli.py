@@ -39,7 +39,7 @@ def test_every_command_has_help():
 
 
 def test_nothing_heavy_is_imported_for_help():
-    code = "import sys; import pnet.cli, pnet.book.notebooks, pnet.book.doctor, pnet.book.profiles, pnet.book.make\n"
+    code = "import sys; import pnet.cli, pnet.book.notebooks, pnet.book.doctor, pnet.book.profiles, pnet.book.execute\n"
     code += "print([name for name in ('torch', 'astropy', 'matplotlib', 'pandas', 'galsim') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr

@@ -338,8 +338,8 @@ def make(
     memory: Annotated[int, typer.Option(min=1000, help="MB that steps side by side may take.")] = 8000,
 ) -> None:
     """Bring everything of a profile up to date (`make book`); other arguments go to Snakemake."""
-    from pnet.book import make as building
+    from pnet.book import execute
 
-    page = building.run(profile, jobs=jobs, memory_mb=memory, arguments=context.args)
+    page = execute.workflow(profile, jobs=jobs, memory_mb=memory, arguments=context.args)
     if page.is_file():
         print(f"The book is at {page}")

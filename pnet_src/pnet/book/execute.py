@@ -1,8 +1,11 @@
-"""Running notebooks with papermill: parameters checked, outputs deterministic, nothing half-done published."""
+"""Running notebooks with papermill (parameters checked, outputs deterministic, nothing half-done published), and the
+whole workflow with Snakemake."""
 
 import contextlib
 import os
 import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,11 +147,36 @@ def clean(notebook: "NotebookNode") -> None:
     notebooks.set_ids(notebook)
 
 
-def stderr_of(notebook: "NotebookNode") -> list[str]:
-    """Return what the cells of an executed notebook wrote to standard error: warnings nobody dealt with."""
-    return [
-        output["text"].strip()
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if output.output_type == "stream" and output.get("name") == "stderr"
-    ]
+def workflow(profile: str, *, jobs: int, memory_mb: int, arguments: list[str]) -> Path:
+    """Bring everything of a profile up to date and return the first page of its site: the profile is checked, then
+    Snakemake runs what is not up to date.
+
+    Parameters
+    ----------
+    profile : str
+        Name, or path of a file.
+    jobs : int
+        Cores to use.
+    memory_mb : int
+        Memory that the steps running side by side may take together, as they declare it.
+    arguments : list of str
+        More arguments for Snakemake; targets among them take the place of the site.
+
+    Raises
+    ------
+    ConfigError
+        If the profile asks for something that does not exist.
+    PNetError
+        If a step fails; what it said stands above.
+    """
+    from pnet.sdss import files  # slow to import
+
+    output = paths.ROOT / profiles.load(profile).check().output
+    files.forget_unavailable(output)
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.ROOT / "Snakefile")]
+    command += ["--directory", str(paths.ROOT), "--configfile", str(profiles.find(profile))]
+    command += ["--quiet", "rules", "host", "--resources", f"mem_mb={memory_mb}"]
+    command += ["--rerun-incomplete", "--keep-going", "--cores", str(jobs), *arguments]
+    if subprocess.run(command, stdin=subprocess.DEVNULL).returncode:
+        raise PNetError("a step failed, see above; the same command goes on from there")
+    return output / "site" / "index.html"

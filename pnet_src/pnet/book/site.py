@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from pnet.book import execute, tables
+from pnet.book import tables
 from pnet.common import paths
 from pnet.common.errors import DataError, MissingError, PNetError
 
@@ -76,9 +76,10 @@ def stage(output: Path, *, strict: bool = False) -> Path:
         if not executed.is_file():
             raise MissingError(f"{executed}: this notebook was not run; {command} does")
         notebook = nbformat.read(executed, as_version=4)
-        if any(out.output_type == "error" for cell in notebook.cells for out in cell.get("outputs", [])):
+        outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
+        if any(out.output_type == "error" for out in outputs):
             raise BookError(f"{executed}: holds an error; {command} runs it again")
-        warnings = execute.stderr_of(notebook)
+        warnings = [out["text"].strip() for out in outputs if out.get("name") == "stderr"]
         if warnings and strict:
             raise BookError(f"{executed}: wrote to standard error:\n" + "\n".join(warnings))
         shutil.copyfile(executed, target.with_name(target.name + ".ipynb"))

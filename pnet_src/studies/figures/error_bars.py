@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from scipy import stats
 
-from pnet.book.figures import panels, style
+from pnet.book.figures import style
 from pnet.book.figures.style import DATASET_NAMES
 from pnet.common import metrics
 from pnet.common.seeds import derive
@@ -71,7 +71,7 @@ def _scatter(ax: Axes, entries: Numbers, robust: Numbers, offset: float, legend:
     ax.axhspan(*GOAL, color=style.COLOURS["truth"], alpha=0.18, linewidth=0)
     ax.axhline(1, color=style.COLOURS["limit"], linewidth=1)
     x = np.array([place for place, _ in entries]) + offset
-    value, reach = panels.intervals([entry for _, entry in entries])
+    value, reach = style.intervals([entry for _, entry in entries])
     colour = style.COLOURS["pnet"]
     ax.errorbar(x, value, yerr=reach, fmt="o", markersize=5, color=colour, elinewidth=1.3, label="std")
     blind = np.array([[place + offset, entry.value] for place, entry in robust])
@@ -146,7 +146,7 @@ def coverage(compared: dict[str, Score]) -> Figure:
         for number, (name, (label, colour, marker)) in enumerate(STYLES.items()):
             keys = [key for key in compared if key.startswith(f"{head}{name}.mag.")]
             x = np.array([float(key.rpartition(".")[2]) for key in keys]) + 0.5 + 0.14 * (number - 2)
-            value, reach = panels.intervals([compared[key].estimate for key in keys])
+            value, reach = style.intervals([compared[key].estimate for key in keys])
             bars = {"fmt": marker, "markersize": 5, "elinewidth": 1.1, "color": style.COLOURS[colour], "label": label}
             ax.errorbar(x, value, yerr=reach, **bars)
         ax.set_ylabel("share of stars inside")

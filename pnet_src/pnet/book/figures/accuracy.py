@@ -12,7 +12,7 @@ from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from pnet.book.figures import panels, style
+from pnet.book.figures import style
 from pnet.book.figures.style import DATASET_NAMES, METHOD_NAMES
 from pnet.common import metrics
 from pnet.evaluation import scores
@@ -29,7 +29,7 @@ HELD = 0.99  # share of the stars between the red dashed lines
 
 
 def _shown(table: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
-    """Yield what both figures show: method, data set, title and rows of each of three panels."""
+    """Yield what both figures show: method, data set, title and rows of each of three style."""
     shown = ((scores.baseline_of(table, "sdss") or "sextractor", "sdss"), ("pnet", "sdss"), ("pnet", "simulation"))
     for method, dataset in shown:
         title = f"{METHOD_NAMES[method]}, {DATASET_NAMES[dataset]}"
@@ -67,7 +67,7 @@ def error_by_magnitude(
     Of many stars the median and the central 68 % by half magnitude stand over the points; with the bound of every star
     (`limit`), ± its median, which the 68 % of a perfect measurement would keep.
     """
-    many = len(error) > panels.MANY
+    many = len(error) > style.MANY
     ax.axhline(0, color=style.COLOURS["grey"], linewidth=1)
     small = {"s": 4, "alpha": 0.3} if many else {"s": 16, "alpha": 0.8}
     points = {"color": colour, "linewidth": 0, "legend": False, "clip_on": False, **small}
@@ -130,7 +130,7 @@ def positions(ax: Axes, errors: pd.DataFrame, scale: LogNorm) -> str:
     dx, dy = errors.to_numpy(float).T
     bins = {"bins": (PX_EDGES, PX_EDGES), "cmap": COLOUR_MAP, "norm": scale, "vmin": None, "vmax": None}
     sns.histplot(x=dx, y=dy, ax=ax, **bins)
-    if dx.size > panels.MANY:
+    if dx.size > style.MANY:
         sns.kdeplot(x=dx, y=dy, levels=CONTOURS, colors="white", linewidths=0.9, ax=ax)
     distance = metrics.distance(dx, dy)
     text = []

@@ -1,11 +1,13 @@
 """Precision and recall: Figure 6, fields with galaxies, and what a confidence is worth."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pnet.book.figures import panels, style
+from pnet.book.figures import style
 from pnet.book.figures.style import DATASET_NAMES, METHOD_NAMES
 from pnet.common import metrics
 from pnet.common.metrics import Estimate
@@ -37,14 +39,29 @@ def figure_6(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def _rates(ax: Axes, thresholds: np.ndarray, precision: Sequence[Estimate], recall: Sequence[Estimate]) -> None:
+    """Draw precision and recall with their intervals against the threshold of the confidence."""
+    series = ("precision", precision, "pnet", "-"), ("recall", recall, "purple", "--")
+    for name, rates, colour, line in series:
+        value, (down, up) = style.intervals(rates)
+        ax.fill_between(thresholds, value - down, value + up, color=style.COLOURS[colour], alpha=0.2, linewidth=0)
+        ax.plot(thresholds, value, line, color=style.COLOURS[colour], label=name)
+    ax.set(xlim=(0, 1), xlabel="confidence threshold", ylabel="precision, recall")
+
+
+def _cut(ax: Axes, at: float, **options) -> None:
+    """Draw the dashed line of a threshold; `options` are those of `Axes.axvline`."""
+    ax.axvline(at, **{"color": style.COLOURS["paper"], "linestyle": style.DASHED, "linewidth": 1.3, **options})
+
+
 @style.panel
 def sweep(ax: Axes, rows: pd.DataFrame) -> str:
     """Precision and recall of one method's rows against the threshold, with Wilson bands."""
     true, false, n = scores.curve_input(rows)
     above = [(int((true >= step).sum()), int((false >= step).sum())) for step in STEPS]
     precision = [metrics.precision(t, f) for t, f in above]
-    panels.sweep(ax, STEPS, precision, [metrics.recall(t, n - t) for t, _ in above])
-    panels.threshold(ax, THRESHOLDS["pnet"])
+    _rates(ax, STEPS, precision, [metrics.recall(t, n - t) for t, _ in above])
+    _cut(ax, THRESHOLDS["pnet"])
     text = {"rotation": 90, "ha": "right", "va": "center", "fontsize": 9.5, "color": style.COLOURS["paper"]}
     ax.text(THRESHOLDS["pnet"] - 0.02, 0.5, f"threshold {THRESHOLDS['pnet']:g}", **text)
     ax.set_ylim(-0.02, 1.03)
@@ -75,12 +92,12 @@ def curve(ax: Axes, rows: pd.DataFrame, classical: pd.DataFrame | None) -> str:
             kept = slice(held + 1)
             panel.fill_between(x[kept], 0, y[kept], color=style.COLOURS["truth"], alpha=0.3, linewidth=0)
             for edge in (0, x[held]):
-                panels.threshold(panel, edge)
+                _cut(panel, edge)
         if len(ends) > 2:
             method = classical["method"].iloc[0]
             look = {"fmt": "D", "capsize": 0, "zorder": 4, "color": style.COLOURS[method]}
-            across = panels.intervals([point["x"]])[1]
-            panels.estimates(panel, [point["x"].value], [point["y"]], xerr=across, label=METHOD_NAMES[method], **look)
+            across = style.intervals([point["x"]])[1]
+            style.estimates(panel, [point["x"].value], [point["y"]], xerr=across, label=METHOD_NAMES[method], **look)
     if classical is not None:
         ax.legend(loc="upper left", bbox_to_anchor=(0.04, 0.88))
     ax.set(xlim=(-0.02, 1.02), ylim=(0, 1.03), xlabel="recall", ylabel="precision")
@@ -110,7 +127,7 @@ def galaxies(table: pd.DataFrame, chosen: float | None, goals: tuple[float, floa
     if table.empty or table["precision"].isna().all():
         style.empty(ax, "frames with galaxies")
         return figure
-    panels.sweep(ax, table["threshold"], *(_estimates(table, name) for name in ("precision", "recall")))
+    _rates(ax, table["threshold"], *(_estimates(table, name) for name in ("precision", "recall")))
     for goal, colour in zip(goals, ("pnet", "purple"), strict=True):
         ax.axhline(goal, color=style.COLOURS[colour], linestyle=":", linewidth=1.2, label=f"goal: {100 * goal:g} %")
     # beyond 0.9 hardly anything is left, and what is left would flatten the rest
@@ -118,7 +135,7 @@ def galaxies(table: pd.DataFrame, chosen: float | None, goals: tuple[float, floa
     bottom = max(0.0, np.floor(20 * lowest) / 20)
     for position, text in ((0.3, "0.3"), (chosen, "chosen on\nvalidation frames")):
         if position is not None:
-            panels.threshold(ax, position, linewidth=1.2)
+            _cut(ax, position, linewidth=1.2)
             ax.text(position + 0.01, bottom + 0.35 * (1 - bottom), text, fontsize=9, color=style.COLOURS["paper"])
     ax.set(ylim=(bottom, 1 + 0.03 * (1 - bottom)), title="frames with galaxies and faint stars")
     ax.legend(loc="lower left", fontsize=9, ncols=2)
@@ -156,7 +173,7 @@ def reliability(
         for result, (label, colour, marker) in zip(pair, SERIES, strict=True):
             if result is not None and len(table := result.table):
                 look = {"color": style.COLOURS[colour], "fmt": marker, "linewidth": 0, "label": label}
-                panels.estimates(ax, table["mean"], _estimates(table, "share"), **look)
+                style.estimates(ax, table["mean"], _estimates(table, "share"), **look)
                 few = table[table["n"] < 5]  # bins of fewer than five detections are hollow
                 look = {"color": style.COLOURS[colour], "markerfacecolor": "white", "markersize": 5, "zorder": 3}
                 ax.plot(few["mean"], few["share"], marker, **look)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from pnet.book.figures import panels, style
+from pnet.book.figures import style
 from pnet.evaluation import scores
 from pnet.evaluation.ledger import Entry, Ledger
 from pnet.sky import limits
@@ -76,7 +76,7 @@ def by_magnitude(ax: Axes, series: Mapping[str, list[tuple[float, Entry]]]) -> N
         # neighbouring series stand beside each other, so that their intervals can be told apart
         centre = np.array(middle) + 0.11 * (number - (len(series) - 1) / 2)
         line = {"marker": style.MARKERS[number % len(style.MARKERS)], "linestyle": "--" if colour in used else "-"}
-        panels.estimates(ax, centre, entries, color=style.COLOURS[colour], label=label, **line)
+        style.estimates(ax, centre, entries, color=style.COLOURS[colour], label=label, **line)
         used.add(colour)
     ax.axhline(1, color=style.COLOURS["limit"], linewidth=1.4)
     ax.set(xlim=(13, 20), yscale="log", xlabel="true magnitude")

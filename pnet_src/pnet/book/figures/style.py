@@ -3,8 +3,9 @@ same bytes, legible on a phone. ``pnet.mplstyle`` holds fonts, lines and grids."
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib.style
 import numpy as np
@@ -13,6 +14,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pnet.common.files import atomic_path
+from pnet.common.metrics import Estimate
+
+if TYPE_CHECKING:
+    from pnet.evaluation.ledger import Entry
 
 METHOD_NAMES = {
     "pnet": "PNet",
@@ -42,6 +47,7 @@ COLOURS = {
 }
 DASHED = (0, (4, 3))  # thresholds and bounds that the paper states
 MARKERS = ("o", "s", "D", "^", "v", "P")
+MANY = 300  # stars from which on points become small and a median and a spread say more
 
 # A decorator: under it figures are drawn in this style, whatever the user's matplotlibrc says.
 styled = matplotlib.style.context(Path(__file__).with_name("pnet.mplstyle"), after_reset=True)
@@ -110,3 +116,17 @@ def legend_below(figure: Figure, axes: np.ndarray, **options) -> None:
     handles, labels = max((ax.get_legend_handles_labels() for ax in axes.flat), key=lambda found: len(found[1]))
     if handles:
         figure.legend(handles, labels, loc="outside lower center", **options)
+
+
+def intervals(values: "Sequence[Estimate | Entry]") -> tuple[np.ndarray, np.ndarray]:
+    """Return values, (n,), and how far their intervals reach down and up, (2, n), as error bars take them."""
+    value = np.array([one.value for one in values])
+    low, high = np.array([[one.value if end is None else end for end in (one.low, one.high)] for one in values]).T
+    # a percentile interval of few stars can lie beside the value, and Wilson's miss it by a rounding error
+    return value, np.maximum([value - low, high - value], 0)
+
+
+def estimates(ax: Axes, x: Sequence[float], values: "Sequence[Estimate | Entry]", **options) -> None:
+    """Draw estimates with their intervals; `options` are those of `Axes.errorbar`."""
+    value, reach = intervals(values)
+    ax.errorbar(x, value, yerr=reach, **{"markersize": 5, "linewidth": 1.4, "elinewidth": 1.2, "capsize": 2, **options})

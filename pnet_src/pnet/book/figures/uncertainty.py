@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pnet.book.figures import panels, style
+from pnet.book.figures import style
 from pnet.book.figures.style import DATASET_NAMES
 from pnet.common import metrics
 from pnet.common.seeds import derive
@@ -68,7 +68,7 @@ def band(ax: Axes, stars: pd.DataFrame) -> None:
     n = len(error)
     metrics.toolbox().plot_xy(np.zeros(n), sigma, error, np.arange(n), num_stds_confidence_bound=BAND, ax=ax)
     points, line = ax.get_lines()[:2]
-    small = {"markersize": 2, "alpha": 0.5} if n > panels.MANY else {"markersize": 5, "alpha": 0.9}
+    small = {"markersize": 2, "alpha": 0.5} if n > style.MANY else {"markersize": 5, "alpha": 0.9}
     colour = style.COLOURS["sextractor"]
     points.set(zorder=1.5, markerfacecolor=colour, markeredgecolor=colour, **small)
     line.set_linewidth(1.2)
