@@ -49,12 +49,7 @@ def select(photoobj_path: str | os.PathLike, frame: Frame) -> pd.DataFrame:
     contributes to the primary survey it must also be MODE 1 and CLEAN, so that nothing counts twice where fields
     overlap. Other runs (94 is one) have no object of MODE 1 and CLEAN 0 throughout; there the flags alone decide.
 
-    Parameters
-    ----------
-    photoobj_path : path
-        ``photoObj-….fits`` of the frame's field.
-    frame : Frame
-        From :func:`pnet.sdss.frame.read_frame`.
+    `photoobj_path` is the ``photoObj-….fits`` of the field of `frame`, from :func:`pnet.sdss.frame.read_frame`.
 
     Returns
     -------
@@ -88,20 +83,11 @@ def select(photoobj_path: str | os.PathLike, frame: Frame) -> pd.DataFrame:
     x, y = own["COLC"].astype(float) - 0.5, own["ROWC"].astype(float) - 0.5
     nanomaggies = np.where(star, own["PSFFLUX"], own["CMODELFLUX"]).astype(float)
     electrons = nanomaggies * 10 ** (0.4 * (frame.zero_point - AB_NANOMAGGY))
-    rows = pd.DataFrame(
-        {
-            "x": x,
-            "y": y,
-            "mag": frame.magnitude(electrons),
-            "flux": electrons,
-            "kind": np.where(star, "star", "galaxy"),
-            "clean": clean,
-            "objid": [str(value).strip() for value in native["OBJID"]],
-            "psfmag_err": own["PSFMAGERR"].astype(float),
-            "ra": native["RA"].astype(float),
-            "dec": native["DEC"].astype(float),
-        }
-    )
+    rows = pd.DataFrame({"x": x, "y": y, "mag": frame.magnitude(electrons), "flux": electrons, "clean": clean})
+    rows["kind"] = np.where(star, "star", "galaxy")
+    rows["objid"] = [str(value).strip() for value in native["OBJID"]]
+    for name, values in {"psfmag_err": own["PSFMAGERR"], "ra": native["RA"], "dec": native["DEC"]}.items():
+        rows[name] = values.astype(float)
     height, width = frame.shape
     inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)  # NaN and −9999 are not
     rows = catalogue.mark_counted(rows[detected & inside].reset_index(drop=True), frame)
@@ -148,13 +134,7 @@ def exclusions(table: pd.DataFrame) -> pd.DataFrame:
 
 def load_field(report: Report, name: str) -> tuple[Frame, pd.DataFrame | None]:
     """Return the g frame of a downloaded field, named as in ``94-1-12``, and its truth, None where the field has no
-    catalogue here.
-
-    Raises
-    ------
-    DataError
-        If the frame was not downloaded, or a file is damaged.
-    """
+    catalogue here; a DataError if the frame was not downloaded, or a file is damaged."""
     path, psfield, fpm, photoobj = (report.path(name, role) for role in ("frame-g", "psField", "fpM-g", "photoObj"))
     if path is None:
         raise DataError(f"field {name}: its frame in g was not downloaded; `pnet sdss-download` gets it")

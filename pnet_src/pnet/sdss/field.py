@@ -49,13 +49,8 @@ class FieldId:
 def identify(path: str | os.PathLike, hdus: fits.HDUList | None = None) -> FieldId:
     """Tell which field and band a frame is.
 
-    The file name decides; where it is not SDSS's own, the asTrans table (HDU 3) does. The header's ``FRAME`` never
-    does: it counts rows of the camera, so in g it is the field + 8.
-
-    Raises
-    ------
-    DataError
-        If neither tells.
+    The file name decides; where it is not SDSS's own, the asTrans table (HDU 3) does; where neither tells, it is a
+    DataError. The header's ``FRAME`` never does: it counts rows of the camera, so in g it is the field + 8.
     """
     match = _FRAME_NAME.search(Path(path).name)
     if match:

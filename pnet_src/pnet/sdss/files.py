@@ -72,13 +72,8 @@ class Report:
 
 def find_source(mirror: str | os.PathLike | None = None) -> str | Path:
     """Return where files come from, a URL without trailing slash or a folder laid out like ``sas/``: the mirror
-    (argument, else ``SDSS_MIRROR``), else the SDSS server.
-
-    Raises
-    ------
-    ConfigError
-        If the mirror is a folder that does not exist or is no ``sas`` tree.
-    """
+    (argument, else ``SDSS_MIRROR``), else the SDSS server; a ConfigError if the mirror is a folder that does not exist
+    or is no ``sas`` tree."""
     text = os.environ.get("SDSS_MIRROR", "") if mirror is None else os.fspath(mirror)
     if not text or text.startswith(("http://", "https://")):
         return text.rstrip("/") or SERVER
@@ -92,13 +87,8 @@ def find_source(mirror: str | os.PathLike | None = None) -> str | Path:
 
 
 def find_folder(text: str, name: str) -> Path:
-    """Return a folder named relative to the working folder or, failing that, to the project's root.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such folder; `name` is the parameter that names it.
-    """
+    """Return a folder named relative to the working folder or, failing that, to the project's root; a ConfigError if
+    there is none, with `name`, the parameter that names it."""
     folder = Path(text).expanduser()
     if not folder.is_dir() and not (folder := paths.ROOT / folder).is_dir():
         raise ConfigError(f"{name} is {text!r}, and there is no such folder")

@@ -180,13 +180,8 @@ class Manifest:
         write_json(self.lock_path, self.locked)
 
     def files(self, roles: Iterable[str] | None = None, fields: Iterable[str] | None = None) -> Iterator[File]:
-        """Yield the files, each once, of the roles and fields asked for (all where None).
-
-        Raises
-        ------
-        ConfigError
-            If a field is not in the manifest.
-        """
+        """Yield the files, each once, of the roles and fields asked for (all where None); a ConfigError if a field is
+        not in the manifest."""
         entries = self.fields if fields is None else [self.field(name) for name in fields]
         # a photoField serves every field of its run
         files = {file.path: file for entry in self.fields if entry in entries for file in entry.files}

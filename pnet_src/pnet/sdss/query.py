@@ -43,13 +43,7 @@ SHA-256 of 'split-run' modulo 10 is 0 or 1 for test, 2 for val, else train."""
 
 
 def skyserver(sql: str) -> pd.DataFrame:
-    """Ask SkyServer (through astroquery) and return its answer.
-
-    Raises
-    ------
-    MissingError
-        If it does not answer.
-    """
+    """Ask SkyServer (through astroquery) and return its answer; a MissingError if it does not give one."""
     from astroquery.sdss import SDSS  # slow to import, and only this needs it
 
     try:
@@ -118,13 +112,7 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
 
 def choose(candidates: pd.DataFrame, n_fields: int) -> pd.DataFrame:
     """Choose `n_fields` of the candidates (columns run, camcol, field, ra, dec in degrees) by `RULE`; the chosen rows
-    are in the order of run, camcol, field.
-
-    Raises
-    ------
-    ConfigError
-        If there are not enough.
-    """
+    are in the order of run, camcol, field. A ConfigError if there are not enough."""
     sky = SkyCoord(candidates["ra"].to_numpy(float) * units.deg, candidates["dec"].to_numpy(float) * units.deg)
     high = np.abs(sky.galactic.b.deg) >= LATITUDE
     candidates, vectors = candidates[high].reset_index(drop=True), sky[high].cartesian.xyz.value.T

@@ -80,15 +80,8 @@ def make(manifest: Manifest | str, output: str | os.PathLike, *, seed: int = 0) 
 
 
 def read(folder: str | os.PathLike) -> Selection:
-    """Read a selection from a folder that holds `TABLE` and `RECORD`.
-
-    Raises
-    ------
-    MissingError
-        If they are not there.
-    DataError
-        If they do not belong together.
-    """
+    """Read a selection from a folder that holds `TABLE` and `RECORD`; a MissingError if they are not there, a DataError
+    if they do not belong together."""
     folder = Path(folder)
     for path in (folder / TABLE, folder / RECORD):
         if not path.is_file():

@@ -24,13 +24,7 @@ PAPER = "paper"  # the kind of field in data_manifests/simulation.yml that chapt
 
 
 def frames_folder() -> Path | None:
-    """Return the folder named by $SKYMAKER_FRAMES, None where it is not set.
-
-    Raises
-    ------
-    MissingError
-        If the variable names no folder.
-    """
+    """Return the folder named by $SKYMAKER_FRAMES, None where it is not set; a MissingError if it names no folder."""
     name = os.environ.get("SKYMAKER_FRAMES")
     if not name:
         return None
@@ -77,13 +71,12 @@ def make_dataset(
     ----------
     folder : path
         Frames are written to ``folder/split``.
-    recipe : Recipe
+    recipe, kind : Recipe, str
+        What is drawn, and the kind of field in it.
     split : {'train', 'val', 'test'}
     n, seed : int
         Number of frames; seed of the run, from which each split and frame derives its own.
     engine : {'auto', 'frames', 'skymaker', 'renderer'}
-    kind : str
-        Kind of field in the recipe.
     workers : int
         Frames that SkyMaker makes at the same time.
     progress : bool
@@ -229,13 +222,8 @@ def _command(output: str | os.PathLike, kind: str) -> str:
 
 
 def frames_of(output: str | os.PathLike, split: str, kind: str = PAPER) -> list[Path]:
-    """Return the simulated frames of a split and a kind of field that `simulate` has made.
-
-    Raises
-    ------
-    MissingError
-        If it has not, or not to its end, or if frames have gone since.
-    """
+    """Return the simulated frames of a split and a kind of field that `simulate` has made; a MissingError if it has
+    not, or not to its end, or if frames have gone since."""
     path = simulation_folder(output, kind) / "simulation.json"
     command = f"`{_command(output, kind)}` makes them"
     splits = _record(path).get("splits")

@@ -96,14 +96,10 @@ def measure(frames: Iterable[tuple[Frame, pd.DataFrame]], recipe: Recipe) -> pd.
 
 
 def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
-    """Compare two results of `measure`.
+    """Compare two results of `measure`: quantity, bin, deviation_a, deviation_b, difference (a − b), error, tolerance,
+    unit, ok.
 
     Each was measured against the prediction for its own frames, so the two sets need not hold the same fields.
-
-    Returns
-    -------
-    DataFrame
-        quantity, bin, deviation_a, deviation_b, difference (a − b), error, tolerance, unit, ok.
     """
     both = a.merge(b, on=["quantity", "bin", "tolerance", "unit"], suffixes=("_a", "_b"), validate="one_to_one")
     if both.empty:
@@ -173,17 +169,9 @@ def _measure_sky(frame: Frame, truth: pd.DataFrame, light: np.ndarray) -> dict[s
 def rendered(frame: Frame, truth: pd.DataFrame, recipe: Recipe, seed: int) -> Frame:
     """Return the renderer's frame of the same sources under the same conditions, with noise of its own.
 
-    Parameters
-    ----------
-    frame, truth
-        As from `frame_file.read_frame`; stars only, since the truth has no galaxies' shapes.
-    recipe : Recipe
-        Optics, aureole and exposure; the rest is in the frame.
-
-    Raises
-    ------
-    DataError
-        If the truth has galaxies, the frame is not square, or its header lacks what is needed.
+    `frame` and `truth` are as from `frame_file.read_frame`; the recipe tells optics, aureole and exposure, the frame
+    the rest. A DataError if the truth has galaxies, whose shapes it does not hold, the frame is not square, or its
+    header lacks what is needed.
     """
     if (truth["kind"] != "star").any():
         raise DataError(f"frame {frame.name} has galaxies, whose shapes its truth does not hold; take 'paper' frames")

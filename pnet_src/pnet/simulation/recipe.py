@@ -44,13 +44,8 @@ class Recipe:
 
     @classmethod
     def load(cls, path: str | os.PathLike = MANIFESTS / "simulation.yml") -> "Recipe":
-        """Read a recipe.
-
-        Raises
-        ------
-        MissingError, ConfigError
-            If the file is not there, is not YAML, or lacks or misspells a key.
-        """
+        """Read a recipe; a MissingError or ConfigError if the file is not there, is not YAML, or lacks or misspells a
+        key."""
         if not Path(path).is_file():
             raise MissingError(f"recipe {path} does not exist; the released one is data_manifests/simulation.yml")
         try:
@@ -129,13 +124,8 @@ def draw_magnitudes(kind: FieldKind, n: int, rng: np.random.Generator) -> np.nda
 
 
 def draw_stars(recipe: Recipe, kind: str, seed: int) -> pd.DataFrame:
-    """Draw the stars of one frame: columns ``x``, ``y`` (px from 0), ``mag``, ``kind``.
-
-    Raises
-    ------
-    ConfigError
-        If the recipe has no such kind of field.
-    """
+    """Draw the stars of one frame: columns ``x``, ``y`` (px from 0), ``mag``, ``kind``; a ConfigError if the recipe has
+    no such kind of field."""
     if kind not in recipe.fields:
         raise ConfigError(f"field kind {kind!r} is not in the recipe; it has {sorted(recipe.fields)}")
     population = recipe.fields[kind]

@@ -71,16 +71,9 @@ def expected_image(
 def simulate_frame(
     conditions: Conditions, sources: pd.DataFrame, seed: int, *, name: str = "frame"
 ) -> tuple[np.ndarray, pd.DataFrame]:
-    """Make one frame: SkyMaker's light, and the camera's noise from `seed`.
+    """Make one frame of `sources` (see `source_list`): SkyMaker's light, and the camera's noise from `seed`.
 
-    Parameters
-    ----------
-    conditions : Conditions
-    sources : DataFrame
-        See `source_list`; sources outside the frame add the light that reaches it.
-    seed : int
-    name : str
-        What error messages call this frame.
+    Sources outside the frame add the light that reaches it; `name` is what error messages call the frame.
 
     Returns
     -------
@@ -144,16 +137,8 @@ def configuration(conditions: Conditions) -> dict[str, object]:
 def source_list(sources: pd.DataFrame) -> str:
     """Return SkyMaker's list of sources; positions from 0 become positions from 1 here.
 
-    Parameters
-    ----------
-    sources : DataFrame
-        x, y (px from 0), mag, kind ('star' or 'galaxy'; all are stars where the column is absent) and,
-        for galaxies, `GALAXY_COLUMNS`.
-
-    Raises
-    ------
-    DataError
-        If a column is missing, or a value is not finite or not allowed.
+    `sources` has x, y (px from 0), mag, kind ('star' or 'galaxy'; all are stars where the column is absent) and, for
+    galaxies, `GALAXY_COLUMNS`. A DataError if one is missing, or a value is not finite or not allowed.
     """
     lines = []
     for number, row in enumerate(sources.to_dict("records")):
