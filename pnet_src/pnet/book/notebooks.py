@@ -34,10 +34,7 @@ def sources() -> list[Path]:
 def find(name: str | os.PathLike) -> Path:
     """Return the source of a notebook given by path, stem (``05_detection``), number (``05``) or either suffix.
 
-    Raises
-    ------
-    MissingError
-        If there is none, or if more than one matches.
+    A MissingError if there is none, or if more than one matches.
     """
     path = Path(name)
     if path.suffix in (".md", ".ipynb") and path.with_suffix(".md").is_file():
@@ -52,12 +49,7 @@ def find(name: str | os.PathLike) -> Path:
 def read(path: str | os.PathLike) -> "NotebookNode":
     """Read a notebook from its MyST source, with cell ids that follow from the content.
 
-    Raises
-    ------
-    MissingError
-        If the file is not there.
-    DataError
-        If it cannot be parsed.
+    A MissingError if the file is not there, a DataError if it cannot be parsed.
     """
     import jupytext
 
@@ -119,12 +111,8 @@ def parameters(notebook: "NotebookNode", given: dict[str, Any], where: str) -> d
 def pair(path: Path, *, check: bool = False) -> bool:
     """Bring the set-up cells of a MyST notebook up to date and write its output-free ``.ipynb`` beside it.
 
-    Returns whether both files had been in step already; with `check`, nothing is written.
-
-    Raises
-    ------
-    ConfigError
-        If the notebook lacks one of the two set-up cells.
+    Returns whether both files had been in step already; with `check`, nothing is written. A ConfigError if the notebook
+    lacks one of the two set-up cells.
     """
     import jupytext
 

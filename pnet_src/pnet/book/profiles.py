@@ -80,10 +80,8 @@ class Profile:
     def check(self) -> "Profile":
         """Check every value against the notebooks, now and not after an hour; return the profile.
 
-        Raises
-        ------
-        ConfigError
-            For parameters of a notebook (`notebooks.parameters`) or settings of a training run that are not allowed.
+        A ConfigError for parameters of a notebook (`notebooks.parameters`) or settings of a training run that are not
+        allowed.
         """
         for step in self.steps.keys() & TRAINING.keys():
             try:
@@ -97,13 +95,7 @@ class Profile:
 
 
 def find(name: str | Path) -> Path:
-    """Return the file of a profile given by name (``standard``) or by path (``my/own.yml``).
-
-    Raises
-    ------
-    MissingError
-        If there is none.
-    """
+    """Return the file of a profile given by name (``standard``) or by path (``my/own.yml``); MissingError for none."""
     path = Path(name)
     if path.suffix not in (".yml", ".yaml"):
         path = paths.PROFILES / f"{name}.yml"
@@ -116,10 +108,7 @@ def find(name: str | Path) -> Path:
 def load(name: str | Path) -> Profile:
     """Read a profile by name or by path.
 
-    Raises
-    ------
-    MissingError, ConfigError
-        If there is no such file, it is no YAML, or not what `of` takes.
+    A MissingError if there is no such file, a ConfigError if it is no YAML, or not what `of` takes.
     """
     path = find(name)
     try:
@@ -132,10 +121,7 @@ def load(name: str | Path) -> Profile:
 def of(name: str, content: Mapping[str, Any]) -> Profile:
     """Return the profile that the sections of a file describe: ``common``, ``steps``, and one a notebook.
 
-    Raises
-    ------
-    ConfigError
-        If a section or step is not known, or is not a mapping.
+    A ConfigError if a section or step is not known, or is not a mapping.
     """
     stems = [source.stem for source in notebooks.sources()]
     sections = _mappings(content, f"profile {name}", ("common", "steps", *stems))

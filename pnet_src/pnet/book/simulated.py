@@ -39,12 +39,7 @@ def sources(record: Mapping[str, Any]) -> pd.DataFrame:
 def checked(record: Mapping[str, Any]) -> list[tuple[Frame, pd.DataFrame]]:
     """Return the frames that are checked: the first `FRAMES` of the validation split, of train where there is none.
 
-    Never those of the test split, which is for reporting alone.
-
-    Raises
-    ------
-    ConfigError
-        If the data set has only test frames.
+    Never those of the test split, which is for reporting alone: a ConfigError if there are no others.
     """
     files = record["splits"].get("val") or record["splits"].get("train") or []
     if not files:
@@ -78,12 +73,7 @@ def engines(
     -------
     DataFrame, dict, str
         As from `physics.compare`, SkyMaker as a and the renderer as b, empty where nothing is known; how it was made;
-        and where it is from, see `shown.find`.
-
-    Raises
-    ------
-    DataError
-        If a frame or the released comparison is damaged.
+        and where it is from, see `shown.find`. A DataError if a frame or the released comparison is damaged.
     """
     folder = paths.folder_of(output) / "simulation"
     if record["engine"] == "renderer":

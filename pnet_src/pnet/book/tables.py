@@ -238,14 +238,8 @@ def _cell(value: object) -> str:
 
 
 def network_parts(kind: str) -> pd.DataFrame:
-    """Return the settings and the number of weights of each part of the networks that chapters 03 and 04 build.
-
-    One column a configuration.
-
-    Parameters
-    ----------
-    kind : {"detection", "bpnn"}
-    """
+    """Return the settings and the number of weights of each part of the networks that chapters 03 ("detection") and 04
+    ("bpnn") build, one column a configuration."""
     configs, build = {
         "detection": (detection.CONFIGS, detection.PhotometryDetectionNet),
         "bpnn": (stars.CONFIGS, stars.BayesianPhotometryNet),

@@ -24,11 +24,7 @@ SERIES = (("as the network says", "purple", "o"), ("calibrated", "pnet", "s"))  
 def figure_6(table: pd.DataFrame) -> Figure:
     """Draw panels a to d: SDSS left, simulation right; threshold sweep above, precision-recall curve below.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Measurements of PNet and, where run, a baseline (`pnet.evaluation.measurements.COLUMNS`) on one or both data
-        sets.
+    `table` holds measurements (`measurements.COLUMNS`) of PNet and, where run, a baseline, on one or both data sets.
     """
     figure, axes = style.new(2, 2, height=6.6)
     for (above, below), dataset, letters in zip(axes.T, ("sdss", "simulation"), ("ac", "bd"), strict=True):
@@ -114,14 +110,8 @@ def curve(ax: Axes, rows: pd.DataFrame, classical: pd.DataFrame | None) -> str:
 def galaxies(table: pd.DataFrame, chosen: float | None, goals: tuple[float, float]) -> Figure:
     """Draw precision and recall against the threshold on fields with galaxies.
 
-    Parameters
-    ----------
-    table : DataFrame
-        From `pnet.evaluation.detections.sweep`.
-    chosen : float, optional
-        Threshold chosen on validation frames.
-    goals : (float, float)
-        Wanted precision and recall.
+    `table` is from `pnet.evaluation.detections.sweep`, `chosen` the threshold chosen on validation frames, where there
+    is one, and `goals` are the wanted precision and recall.
     """
     figure, [[ax]] = style.new(1, 1, height=4.2)
     if table.empty or table["precision"].isna().all():

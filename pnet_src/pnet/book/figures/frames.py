@@ -25,13 +25,8 @@ TOLERANCE = 2  # thousandths of the star's light
 
 @style.styled
 def frame(frame: Frame, truth: pd.DataFrame) -> Figure:
-    """Draw a simulated frame with the sources of its truth; symbols are the larger the brighter the source.
-
-    Parameters
-    ----------
-    truth : DataFrame
-        ``x``, ``y`` (px from 0), ``mag``, ``flux``, ``kind``.
-    """
+    """Draw a simulated frame with the sources of its truth (``x``, ``y`` in px from 0, ``mag``, ``flux``, ``kind``);
+    symbols are the larger the brighter the source."""
     height, width = frame.shape
     table = mark_counted(truth, frame).assign(area=30 + 22 * np.clip(21 - truth["mag"], 0, 8))
     inside = table["x"].between(-0.5, width - 0.5) & table["y"].between(-0.5, height - 0.5)
@@ -40,13 +35,8 @@ def frame(frame: Frame, truth: pd.DataFrame) -> Figure:
 
 @style.styled
 def patch(frame: Frame, table: pd.DataFrame, patch: Patch) -> Figure:
-    """Draw a patch of a frame (`pnet.sky.patches.split`) with its objects.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Columns ``x``, ``y`` (px), ``kind``, ``counted`` (`pnet.sdss.catalogue.select`).
-    """
+    """Draw a patch of a frame (`pnet.sky.patches.split`) with the objects of its table (`pnet.sdss.catalogue.select`):
+    ``x``, ``y`` (px), ``kind``, ``counted``."""
     areas = np.select([table["counted"], table["kind"] == "star"], [130, 45], 40)
     ends = (patch.left, patch.left + SIZE), (patch.top, patch.top + SIZE)
     return _objects(frame, table.assign(area=areas)[inside(patch, table)], "other point source", *ends)
@@ -78,15 +68,8 @@ def _objects(frame: Frame, table: pd.DataFrame, left_out: str, columns: tuple, r
 
 @style.styled
 def detections(frame: Frame, catalogue: Table, truth: pd.DataFrame) -> Figure:
-    """Draw a frame with what was found on it, and the neighbourhood of its most crowded star enlarged.
-
-    Parameters
-    ----------
-    catalogue : Table
-        What `pnet.measure.PNet.measure` gives for it.
-    truth : DataFrame
-        ``x`` and ``y`` (px) of its sources.
-    """
+    """Draw a frame with what `pnet.measure.PNet.measure` found on it and ``x`` and ``y`` (px) of the truth, and the
+    neighbourhood of its most crowded star enlarged."""
     figure, [[whole, part]] = style.new(1, 2, height=3.7)
     image, sigma = background.subtracted(frame)
     x, y = (np.asarray(catalogue[name], dtype=float) for name in ("x", "y"))
@@ -108,13 +91,8 @@ def detections(frame: Frame, catalogue: Table, truth: pd.DataFrame) -> Figure:
 
 @style.styled
 def figure_1(table: pd.DataFrame) -> Figure:
-    """Draw the stars that count as bars and all point sources of the same range as an outline.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Columns ``mag``, ``kind``, ``counted`` (`pnet.sdss.catalogue.select`).
-    """
+    """Draw the stars that count as bars and all point sources of the same range as an outline, from the columns
+    ``mag``, ``kind`` and ``counted`` of `pnet.sdss.catalogue.select`."""
     figure, [[ax]] = style.new(1, 1, height=3.6)
     counted, edges = table.loc[table["counted"], "mag"], np.arange(BRIGHT, FAINT + STEP / 2, STEP)
     stars = table.loc[(table["kind"] == "star") & table["mag"].between(BRIGHT, FAINT), "mag"]
@@ -130,14 +108,8 @@ def figure_1(table: pd.DataFrame) -> Figure:
 def counts(truth: pd.DataFrame, kind: FieldKind, frames: int) -> Figure:
     """Draw the counts of simulated stars with those that the recipe expects, 10^(slope·m) with the same total.
 
-    Parameters
-    ----------
-    truth : DataFrame
-        ``mag`` and ``kind`` of the sources of all frames.
-    kind : FieldKind
-        What they were drawn from.
-    frames : int
-        Number of frames, for the label.
+    `truth` holds ``mag`` and ``kind`` of the sources of all frames, `kind` is what they were drawn from, and `frames`
+    the number of frames, for the label.
     """
     figure, [[ax]] = style.new(1, 1, height=3.6)
     stars = truth.loc[truth["kind"] == "star", "mag"]

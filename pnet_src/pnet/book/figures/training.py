@@ -38,13 +38,8 @@ SMALLEST = 1e-5  # what a rate without error is drawn at on a logarithmic axis
 
 @style.styled
 def history(table: pd.DataFrame) -> Figure:
-    """Draw the mean training loss of every epoch with its parts (above) and the validation (below).
-
-    Parameters
-    ----------
-    table : DataFrame
-        One row for each epoch: ``epoch`` and any of `LOSSES` and `VALIDATION`.
-    """
+    """Draw the mean training loss of every epoch with its parts (above) and the validation (below): of a table with
+    ``epoch`` and any of `LOSSES` and `VALIDATION`."""
     figure, [[above], [below]] = style.new(2, 1, height=7.4)
     _show(above, table, LOSSES, "training loss")
     values = table[[name for name in ("epoch", *VALIDATION) if name in table and table[name].any()]].copy()

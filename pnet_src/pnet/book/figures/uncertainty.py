@@ -18,13 +18,8 @@ BAND = 1.96  # σ of the 95 % interval
 def figure_9(table: pd.DataFrame, *, seed: int) -> Figure:
     """Draw (a) SDSS and (b) the simulation: average calibration left, confidence band right.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Measurements of PNet with mag_err (recalibrated) and, where there are any, mag_aleatoric and
-        mag_epistemic (as the network gave them).
-    seed : int
-        Of the draws behind the floor of the miscalibration area.
+    `table` holds measurements of PNet with mag_err (recalibrated) and, where there are any, mag_aleatoric and
+    mag_epistemic (as the network gave them); `seed` is that of the draws behind the floor of the miscalibration area.
     """
     figure, axes = style.new(2, 2, height=6.9)
     for row, letter, dataset in zip(axes, "ab", ("sdss", "simulation"), strict=True):
