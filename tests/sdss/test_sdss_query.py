@@ -1,8 +1,8 @@
 """Choosing fields for the paper-scale manifest, with made-up answers of the database."""
 
 import sys
-import types
 from collections import Counter
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -107,23 +107,12 @@ def test_strange_answers(build, answer):
 
 def test_skyserver_goes_through_astroquery(monkeypatch):
     """The real call, with astroquery's function replaced: what is asked, and what happens when it fails."""
-    calls = []
-
-    def answers(sql, **options):
-        calls.append((sql, options))
-        return Table({"run": [94], "camcol": [1], "field": [15], "ra": [10.0], "dec": [0.0]})
-
-    module = types.ModuleType("astroquery.sdss")
-    module.SDSS = types.SimpleNamespace(query_sql=answers)
+    row = Table({"run": [94], "camcol": [1], "field": [15], "ra": [10.0], "dec": [0.0]})
+    query = mock.Mock(side_effect=[row, None, ConnectionError("no route")])
+    module = mock.Mock(SDSS=mock.Mock(query_sql=query))
     monkeypatch.setitem(sys.modules, "astroquery.sdss", module)
     assert sdss_query.skyserver("SELECT 1")["run"].tolist() == [94]
-    assert calls[0][0] == "SELECT 1" and calls[0][1]["data_release"] == 17
-    module.SDSS = types.SimpleNamespace(query_sql=lambda *_, **__: None)
+    assert query.call_args.args == ("SELECT 1",) and query.call_args.kwargs["data_release"] == 17
     assert len(sdss_query.skyserver("SELECT 1")) == 0
-
-    def fails(*_, **__):
-        raise ConnectionError("no route")
-
-    module.SDSS = types.SimpleNamespace(query_sql=fails)
     with pytest.raises(MissingError, match="SkyServer did not answer .*no route.*pnet sdss-manifest"):
         sdss_query.skyserver("SELECT 1")

@@ -34,8 +34,7 @@ sources = open(sys.argv[1]).read().splitlines()
 if settings["IMAGE_TYPE"].strip() != "SKY_NONOISE":
     sys.exit("asked for noise")
 if fault == "exit":
-    print("> *Error*: no more memory", file=sys.stderr)
-    sys.exit(1)
+    sys.exit("> *Error*: no more memory")
 if fault == "hang":
     time.sleep(60)
 if fault == "nothing":
