@@ -22,14 +22,11 @@ def batch_of(x, y, flux, size=128, ignored=None):
     """A noiseless field of stars on a sky of noise 17 e-."""
     n = len(x)
     image = torch.zeros(1, size, size)
-    stars = render.Stars(
-        torch.zeros(n, dtype=torch.long), torch.tensor(x, dtype=torch.float64), torch.tensor(y, dtype=torch.float64),
-        torch.tensor(flux, dtype=torch.float32),
-    )  # fmt: skip
-    render.add_stars(image, stars, [1.4])
+    x, y = (torch.tensor(at, dtype=torch.float64) for at in (x, y))
+    stars = {"field": torch.zeros(n, dtype=torch.long), "x": x, "y": y, "flux": torch.tensor(flux, dtype=torch.float32)}
+    render.add_stars(image, [1.4], **stars)
     return targets.Batch(
-        image=image, sigma=torch.tensor([17.0]), fwhm=torch.tensor([3.6]), field=stars.field, x=stars.x.float(),
-        y=stars.y.float(), flux=stars.flux,
+        image=image, sigma=torch.tensor([17.0]), fwhm=torch.tensor([3.6]), **stars | {"x": x.float(), "y": y.float()},
         ignored=torch.zeros(n, dtype=torch.bool) if ignored is None else torch.tensor(ignored),
     )  # fmt: skip
 

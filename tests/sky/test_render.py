@@ -62,8 +62,8 @@ def test_rendered_star_is_the_psf_at_its_place():
     """Positions and fluxes to far below the Cramér-Rao limit of the brightest star (0.0007 px, 0.0005 mag)."""
     x, y, flux = 100.37, 99.81, 1e6
     image = torch.zeros(1, 201, 201)
-    star = render.Stars(*(torch.tensor([v]) for v in (0, x, y)), torch.tensor([flux]))
-    render.add_stars(image, star, [1.3])
+    star = {name: torch.tensor([value]) for name, value in {"field": 0, "x": x, "y": y, "flux": flux}.items()}
+    render.add_stars(image, [1.3], **star)
     stamp = pixel_psf(1.3, 0.396, x - 100, y - 100, 49, None) * flux
     np.testing.assert_allclose(image[0, 76:125, 76:125], stamp, atol=2e-5 * stamp.max())
     rows, columns = np.indices((201, 201))
@@ -76,8 +76,8 @@ def test_rendered_star_is_the_psf_at_its_place():
 def test_stars_at_and_beyond_the_border_are_cut():
     image = torch.zeros(1, 64, 64)
     where = torch.tensor([-3.0, 63.4, 30.0, 200.0])
-    stars = render.Stars(torch.zeros(4, dtype=torch.long), where, where.flip(0), torch.full((4,), 1e5))
-    render.add_stars(image, stars, [1.4])
+    stars = {"field": torch.zeros(4, dtype=torch.long), "flux": torch.full((4,), 1e5)}
+    render.add_stars(image, [1.4], x=where, y=where.flip(0), **stars)
     assert torch.isfinite(image).all() and image.min() > -1
 
 

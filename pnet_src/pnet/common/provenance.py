@@ -12,8 +12,8 @@ from typing import Any
 
 from pnet.common import paths
 
-PACKAGES = (
-    *("numpy", "scipy", "pandas", "astropy", "torch", "bayesian-torch"),
+PACKAGES = (  # this project and what numbers depend on
+    *("pnet-companion", "numpy", "scipy", "pandas", "astropy", "torch", "bayesian-torch"),
     *("uncertainty-toolbox", "sep", "galsim", "photutils"),
 )
 
@@ -37,13 +37,17 @@ def record(command: str, seed: int, device: str, **extra: Any) -> dict[str, Any]
         command, seed, device, commit ('unknown' outside git, ending in '+' where the tree has changes
         that are not committed), date (UTC, to the second), versions, machine, and what `extra` holds.
     """
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
     return {
         "command": command,
         "seed": int(seed),
         "device": str(device),
         "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat(),
-        "versions": versions(),
+        "versions": versions,
         "machine": machine(),
         **extra,
     }
@@ -58,15 +62,6 @@ def commit(root: Path | None = None) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     return done.stdout.strip() if done.returncode == 0 else "unknown"
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python, of this project and of the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
-    for name in ("pnet-companion", *PACKAGES):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
 
 
 def machine() -> dict[str, Any]:

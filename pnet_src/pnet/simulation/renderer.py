@@ -21,9 +21,9 @@ def expected_image(sources: pd.DataFrame, conditions: Conditions) -> torch.Tenso
     flux = conditions.flux(sources["mag"])
     stars = (sources["kind"] == "star").to_numpy()
     x, y, light = (torch.from_numpy(np.array(values)[stars]).double() for values in (sources["x"], sources["y"], flux))
-    drawn = render.Stars(torch.zeros(len(x), dtype=torch.long), x, y, light.float())
+    drawn = {"field": torch.zeros(len(x), dtype=torch.long), "x": x, "y": y, "flux": light.float()}
     options = {"pixel_scale": conditions.pixel_scale, "optics": conditions.optics}
-    render.add_stars(image, drawn, [conditions.seeing], **options)
+    render.add_stars(image, [conditions.seeing], **drawn, **options)
     for index in np.flatnonzero(~stars):
         source = sources.iloc[index]
         column, row = int(np.floor(source["x"] + 0.5)), int(np.floor(source["y"] + 0.5))

@@ -31,12 +31,7 @@ class Patch:
     def keep(self, stars: pd.DataFrame) -> pd.DataFrame:
         """Return the stars this patch answers for, ``x`` and ``y`` counted from the image's first pixel."""
         stars = stars.assign(x=stars["x"] + self.left, y=stars["y"] + self.top)
-        inside = (
-            (stars["x"] >= self.columns[0])
-            & (stars["x"] < self.columns[1])
-            & (stars["y"] >= self.rows[0])
-            & (stars["y"] < self.rows[1])
-        )
+        inside = stars["x"].between(*self.columns, inclusive="left") & stars["y"].between(*self.rows, inclusive="left")
         return stars[inside]
 
 

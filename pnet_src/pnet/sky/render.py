@@ -4,7 +4,7 @@ Default simulator where SkyMaker is absent, source of endless training data, and
 real frames. Everything is in electrons until `read_out`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -17,19 +17,6 @@ from pnet.sky.stamps import pixels
 SLOAN = Optics()
 BRIGHT = 4e5  # electrons; from here on a star's wings reach beyond the small stamp
 SMALL, LARGE = 49, 155  # px, widths of the stamps that stars below and above BRIGHT are drawn on
-
-
-@dataclass
-class Stars:
-    """Stars of a batch of fields: index of the `field` in the batch, `x` and `y` in px from 0, `flux` in electrons.
-
-    Each (N,): int64, float64 or float32 twice, float32.
-    """
-
-    field: Tensor
-    x: Tensor
-    y: Tensor
-    flux: Tensor
 
 
 @lru_cache(maxsize=128)
@@ -94,24 +81,28 @@ def add_stamps(images: Tensor, stamps: Tensor, field: Tensor, column: Tensor, ro
 
 def add_stars(
     images: Tensor,
-    stars: Stars,
-    seeing: list[float],
+    seeing: Sequence[float],
     *,
+    field: Tensor,
+    x: Tensor,
+    y: Tensor,
+    flux: Tensor,
     pixel_scale: float = 0.396,
     optics: Optics = SLOAN,
     aureole: Aureole | None = None,
 ) -> None:
-    """Add stars to (B, H, W) images in place; `seeing` gives each field's FWHM in arcseconds."""
+    """Add stars to (B, H, W) images in place; `seeing` gives each field's FWHM in arcseconds.
+
+    `field`, which image, int64, `x` and `y` (px from 0, float64 or float32) and `flux` (electrons, float32) are (N,).
+    """
     for index, fwhm in enumerate(seeing):
         table = psf_table(float(fwhm), pixel_scale, optics, aureole, str(images.device))
-        here = stars.field == index
-        for size, chosen in ((SMALL, here & (stars.flux < BRIGHT)), (LARGE, here & (stars.flux >= BRIGHT))):
-            if not bool(chosen.any()):
-                continue
-            x, y = stars.x[chosen], stars.y[chosen]
-            column, row = torch.floor(x + 0.5).long(), torch.floor(y + 0.5).long()
-            stamps = sample_psf(table, x - column, y - row, size) * stars.flux[chosen, None, None]
-            add_stamps(images, stamps, stars.field[chosen], column, row)
+        here = field == index
+        for size, chosen in ((SMALL, here & (flux < BRIGHT)), (LARGE, here & (flux >= BRIGHT))):
+            if bool(chosen.any()):
+                column, row = (torch.floor(at[chosen] + 0.5).long() for at in (x, y))
+                stamps = sample_psf(table, x[chosen] - column, y[chosen] - row, size) * flux[chosen, None, None]
+                add_stamps(images, stamps, field[chosen], column, row)
 
 
 @lru_cache(maxsize=8)

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-from pnet.common.errors import ConfigError
-
 REACH = 1.0  # px, from a first guess of a position to its centroid at most
 
 
@@ -19,8 +17,6 @@ def cut_stamps(images: Tensor, field: Tensor, column: Tensor, row: Tensor, size:
     size : int
         Odd width in pixels.
     """
-    if size % 2 == 0 or size < 1:
-        raise ConfigError(f"size is {size}, a stamp's width must be odd and positive")
     index, inside = pixels(images.shape, field, column, row, size)
     return images.reshape(-1)[index] * inside
 

@@ -76,9 +76,8 @@ def _light(image: Tensor, stars: pd.DataFrame, width: float, pixel_scale: float)
     field = torch.zeros(len(known), dtype=torch.long)
     x, y, flux = (torch.from_numpy(known[name].to_numpy(float).copy()) for name in ("x", "y", "flux"))
     light = torch.zeros_like(image)
-    render.add_stars(
-        light, render.Stars(field, x, y, flux.float()), [seeing], pixel_scale=pixel_scale, aureole=Aureole()
-    )
+    options = {"pixel_scale": pixel_scale, "aureole": Aureole()}
+    render.add_stars(light, [seeing], field=field, x=x, y=y, flux=flux.float(), **options)
     _, dx, dy = _cut(light, stars, 1)
     table = render.psf_table(seeing, pixel_scale, render.SLOAN, Aureole(), str(image.device))
     drawn = torch.from_numpy(stars.index.isin(known.index).astype(np.float32) * stars["flux"].to_numpy(np.float32))

@@ -168,8 +168,8 @@ def batch_of(image: torch.Tensor, sigma: Sequence[float], fwhm: Sequence[float],
 def add_stars(image: torch.Tensor, stars: pd.DataFrame, seeing: Sequence[float], recipe: Recipe) -> None:
     """Add the stars of a table (field, x, y, flux) to (B, H, W) images in place, without their aureole."""
     types = {"field": torch.long, "x": torch.float64, "y": torch.float64, "flux": torch.float32}
-    added = render.Stars(**_tensors(stars, types, image.device))
-    render.add_stars(image, added, list(seeing), pixel_scale=recipe.pixel_scale, optics=recipe.optics)
+    added = _tensors(stars, types, image.device)
+    render.add_stars(image, seeing, **added, pixel_scale=recipe.pixel_scale, optics=recipe.optics)
 
 
 def _tensors(table: pd.DataFrame, types: dict[str, torch.dtype], device: torch.device) -> dict[str, torch.Tensor]:
