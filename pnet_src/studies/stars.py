@@ -75,9 +75,10 @@ def scores(stars: FrameStars, found: Mapping[str, Prediction]) -> dict[str, floa
         if name == "mag":
             row["mag_std_over_limit"] = float(metrics.plain_scatter(ratio))
     mag, truth = found["mag"], stars.truth("mag")
-    row["z_scatter"] = float(metrics.plain_scatter(metrics.standardised(truth, mag.mean, mag.sigma)))
-    row["coverage_68"] = metrics.coverage(truth, mag.mean, mag.sigma, 0.68).value
-    row["crps"] = 1e3 * float(np.mean(crps(truth, mag.mean, mag.sigma)))
+    z = metrics.standardised(truth, mag.mean, mag.sigma)
+    row["z_scatter"] = float(metrics.plain_scatter(z))
+    row["coverage_68"] = metrics.coverage(z, 0.68).value
+    row["crps"] = 1e3 * float(np.mean(crps(z, mag.sigma)))
     row["epistemic_share"] = float(np.median(mag.epistemic / mag.aleatoric))
     return row
 

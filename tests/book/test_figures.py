@@ -9,6 +9,7 @@ from figure_checks import check, check_empty, overlaps, panels, texts
 from measured import table
 
 from pnet.book.figures import accuracy, detection, frames, over_limit, style, training, uncertainty
+from pnet.common import metrics
 from pnet.evaluation import calibration_metrics, ledger
 from pnet.evaluation.entries import entries_from_measurements
 
@@ -94,7 +95,9 @@ def test_figure_9_quotes_the_area_of_uncertainty_toolbox(measured):
     figure = uncertainty.figure_9(measured, seed=1)
     rows = measured.query("dataset == 'simulation' and status == 'matched' and confidence >= 0.3")
     rows = rows.dropna(subset=["mag_err"])
-    area = calibration_metrics.miscalibration_area(rows["truth_mag"], rows["mag"], rows["mag_err"])
+    area = calibration_metrics.miscalibration_area(
+        metrics.standardised(rows["truth_mag"], rows["mag"], rows["mag_err"])
+    )
     note = next(text.get_text() for text in panels(figure)[2].texts if "area" in text.get_text())
     assert f"area {area:.3f}" in note and f"{len(rows)} stars" in note
 

@@ -158,10 +158,10 @@ def test_coverage_of_perfect_and_wrong_error_bars(rng):
     truth, sigma = rng.uniform(13, 20, n), 10 ** rng.uniform(-3, -1, n)
     mean = truth + sigma * rng.standard_normal(n)
     for level in (0.5, 0.68, 0.95):
-        share = metrics.coverage(truth, mean, sigma, level)
+        share = metrics.coverage(metrics.standardised(truth, mean, sigma), level)
         assert share.value == pytest.approx(level, abs=4 * np.sqrt(level * (1 - level) / n))
         assert share.low < share.value < share.high
-    half = metrics.coverage(truth, mean, sigma / 2, 0.95)
+    half = metrics.coverage(metrics.standardised(truth, mean, sigma / 2), 0.95)
     assert half.value == pytest.approx(2 * stats.norm.cdf(1.96 / 2) - 1, abs=0.01)
 
 
@@ -172,7 +172,7 @@ def test_coverage_of_perfect_and_wrong_error_bars(rng):
         (lambda: metrics.magnitude_error([np.nan], [1.0]), "truth: 1 of 1 values are not finite"),
         (lambda: metrics.magnitude_error([1.0, 2.0], [1.0]), "measured has shape"),
         (lambda: metrics.scatter_over_limit([1.0, 2.0], [0.0, 1.0], seed=1), "limit"),
-        (lambda: metrics.coverage([1.0], [1.0], [1.0], 95), "level is 95"),
+        (lambda: metrics.coverage([1.0], 95), "level is 95"),
         (lambda: metrics.by_bin(np.array([1.0]), np.array([2.0, 1.0])), "edges"),
         (lambda: metrics.precision_recall_curve([0.5, 0.6], [], 1), "one to one"),
         (lambda: metrics.average_precision([1.0], [1.0], "linear"), "interpolation"),

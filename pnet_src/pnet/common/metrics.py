@@ -343,8 +343,8 @@ def _ratio(delta: np.ndarray, **scale: np.ndarray) -> np.ndarray:
     return delta / values
 
 
-def coverage(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, level: float) -> Estimate:
-    """Share of truths inside the central interval of probability `level`, with Wilson's interval."""
+def coverage(z: np.ndarray, level: float) -> Estimate:
+    """Share of `standardised` errors inside the central interval of probability `level`, with Wilson's interval."""
     if not 0 < level < 1:
         raise ConfigError(f"level is {level}, it must lie between 0 and 1")
-    return share(np.abs(standardised(truth, mean, sigma)) <= scipy.stats.norm.ppf(0.5 + level / 2))
+    return share(np.abs(z) <= scipy.stats.norm.ppf(0.5 + level / 2))

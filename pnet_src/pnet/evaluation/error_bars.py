@@ -6,6 +6,7 @@ no networks have none of these scores.
 """
 
 from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -40,14 +41,13 @@ def by_group(stars: pd.DataFrame, groups: Iterable[Group], seed: int) -> dict[st
     `stars` are as of `stars_of`; `groups` are key, label and members, (N,) bool: those of fewer than `SMALLEST` stars
     have no scores. Every group derives its own seed.
     """
-    found: dict[str, Score] = {}
+    found, all_z = {}, metrics.standardised(*_values(stars))
     for key, label, member in groups:
         if member.sum() >= SMALLEST:
-            own, chosen = derive(seed, key), _values(stars[member])
-            area = calibration_metrics.miscalibration(*chosen, seed=own)
-            floor = calibration_metrics.perfect(int(member.sum()), seed=own).value
-            found[f"miscalibration_area.{key}"] = Score(area, f"miscalibration area, {label}", limit=floor)
-            found |= _scatter_and_coverage(*chosen, own, f".{key}", f", {label}")
+            own, z = derive(seed, key), all_z[member]
+            area, floor = calibration_metrics.miscalibration(z, seed=own), calibration_metrics.perfect(z.size, seed=own)
+            found[f"miscalibration_area.{key}"] = Score(area, f"miscalibration area, {label}", limit=floor.value)
+            found |= _scatter_and_coverage(z, own, f".{key}", f", {label}")
     return found
 
 
@@ -56,24 +56,27 @@ def uncertainty(sample: Sample) -> dict[str, Score]:
     if not sample.network or (stars := sample.stars(*NEEDED)).empty:
         return {}
     (truth, mean, sigma), seed = _values(stars), sample.seed
+    z = metrics.standardised(truth, mean, sigma)
     e_bar, ratio = metrics.bootstrap(np.mean, sigma, seed=seed), _ratio(sigma, truth - mean, seed)
+    area = partial(calibration_metrics.miscalibration, seed=seed, by_star=True)
     floor = calibration_metrics.miscalibration_floor(len(stars), seed=seed)
     found = {
         "e_bar": Score(e_bar, "Ē, mean σ", "mag", sample.mean_limit(stars, "mag")),
         "e_bar_over_mae": Score(ratio, "Ē / MAE (1.25 where calibrated)"),
         "eta_sigma": Score(metrics.outliers_beyond_sigma(truth, mean, sigma), "η, |δ_mag| > σ_mag (31.7 % expected)"),
         "eta_literal": Score(metrics.outliers_literal(truth, mean, sigma), "η, |relative error| > σ_mag"),
-        "miscalibration_area": Score(_area(truth, mean, sigma, seed), "miscalibration area", limit=floor),
-        **_scatter_and_coverage(truth, mean, sigma, seed),
+        "miscalibration_area": Score(area(z), "miscalibration area", limit=floor),
+        **_scatter_and_coverage(z, seed),
     }
     parts = stars.dropna(subset=["mag_aleatoric", "mag_epistemic"])
     raw = np.hypot(parts["mag_aleatoric"], parts["mag_epistemic"]).to_numpy()
     if len(parts) and (raw > 0).all():
         (truth, mean, _), when = _values(parts), "before recalibration"
+        z = metrics.standardised(truth, mean, raw)
         found |= {
             "e_bar_raw": Score(metrics.bootstrap(np.mean, raw, seed=seed), f"Ē {when}", "mag"),
             "e_bar_over_mae_raw": Score(_ratio(raw, truth - mean, seed), f"Ē / MAE {when}"),
-            "miscalibration_area_raw": Score(_area(truth, mean, raw, seed), f"miscalibration area {when}"),
+            "miscalibration_area_raw": Score(area(z), f"miscalibration area {when}"),
         }
     return found
 
@@ -87,9 +90,10 @@ def calibration(sample: Sample) -> dict[str, Score]:
     if not sample.network or len(stars := sample.stars(*NEEDED)) < SMALLEST:
         return {}
     (truth, mean, sigma), n, seed = _values(stars), len(stars), sample.seed
+    z = metrics.standardised(truth, mean, sigma)
     # a catalogue is measured itself: the bound of one measurement does not hold for a difference, see `scores`
     limit = stars["limit_mag"].to_numpy(dtype=float) if sample.simulated else np.array([np.nan])
-    values, best = calibration_metrics.crps(truth, mean, sigma), INVERSE_ROOT_PI * limit
+    values, best = calibration_metrics.crps(z, sigma), INVERSE_ROOT_PI * limit
     crps = metrics.bootstrap(np.mean, values, seed=seed)
     sharp = metrics.bootstrap(calibration_metrics.sharpness, sigma, seed=seed)
     sharpest = float(calibration_metrics.sharpness(limit))
@@ -100,9 +104,9 @@ def calibration(sample: Sample) -> dict[str, Score]:
     if np.isfinite(best).all():
         found["crps_over_limit"] = Score(_ratio(values, best, seed), "CRPS over that of a perfect measurement", "", 1.0)
     if n >= 5 * PIT_BINS:
-        chi2, p = calibration_metrics.uniformity(calibration_metrics.pit(truth, mean, sigma))
-        found["pit_chi2"] = Score(Estimate(chi2, n=n), f"PIT in {PIT_BINS} bins: χ² per degree of freedom", "", 1.0)
-        found["pit_p"] = Score(Estimate(p, n=n), "PIT: probability of so large a χ² if σ is right")
+        chi2, p = (Estimate(value, n=n) for value in calibration_metrics.uniformity(z))
+        found["pit_chi2"] = Score(chi2, f"PIT in {PIT_BINS} bins: χ² per degree of freedom", "", 1.0)
+        found["pit_p"] = Score(p, "PIT: probability of so large a χ² if σ is right")
     found |= by_group(stars, bins(stars), seed)
     for key, label, member in bins(stars) if sample.simulated else ():
         if member.sum() >= SMALLEST:
@@ -116,18 +120,14 @@ def calibration(sample: Sample) -> dict[str, Score]:
 
 def refined(sample: Sample) -> dict[str, Score]:
     """Return the calibration of the magnitude of the refinement step: ``net_mag_pull.<bin>``, ``net_coverage_68``."""
-    stars = sample.stars("mag_net", "mag_net_err", "truth_mag")
+    stars, label = sample.stars("mag_net", "mag_net_err", "truth_mag"), "magnitude of the refinement step"
     stars = stars[stars["mag_net_err"] > 0] if len(stars) else stars
     if stars.empty:
         return {}
-    label = "magnitude of the refinement step"
     truth, mean, sigma = (stars[name].to_numpy() for name in ("truth_mag", "mag_net", "mag_net_err"))
-
-    def share(member: np.ndarray, level: float) -> Estimate:
-        return metrics.coverage(truth[member], mean[member], sigma[member], level)
-
+    z, title = metrics.standardised(truth, mean, sigma), f"{label}: share inside the {{}} interval"
     found = sample.pulls(stars, truth - mean, sigma, "net_mag_pull", label)
-    return found | scores.coverage(stars, share, "net_coverage_{}", f"{label}: share inside the {{}} interval")
+    return found | scores.coverage(stars, lambda i, level: metrics.coverage(z[i], level), "net_coverage_{}", title)
 
 
 def _values(stars: pd.DataFrame) -> list[np.ndarray]:
@@ -135,18 +135,15 @@ def _values(stars: pd.DataFrame) -> list[np.ndarray]:
     return [stars[name].to_numpy(dtype=float) for name in NEEDED]
 
 
-def _scatter_and_coverage(
-    truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, seed: int, suffix: str = "", label: str = ""
-) -> dict[str, Score]:
+def _scatter_and_coverage(z: np.ndarray, seed: int, suffix: str = "", label: str = "") -> dict[str, Score]:
     """Scatter of (truth − mean) / σ, plain and robust, and shares inside the intervals of `LEVELS`."""
-    z, what = metrics.standardised(truth, mean, sigma), f"of (truth − mean) / σ{label}"
+    what = f"of (truth − mean) / σ{label}"
     plain, robust = (metrics.bootstrap(how, z, seed=seed) for how in (metrics.plain_scatter, metrics.robust_scatter))
     found = {f"z_scatter{suffix}": Score(plain, f"standard deviation {what}", limit=1.0)}
     found[f"z_scatter_robust{suffix}"] = Score(robust, f"robust scatter {what}", limit=1.0)
     for level in LEVELS:
-        share = metrics.coverage(truth, mean, sigma, level)
         title = f"share inside the {100 * level:.0f} % interval{label}"
-        found[f"coverage_{100 * level:.0f}{suffix}"] = Score(share, title, limit=level)
+        found[f"coverage_{100 * level:.0f}{suffix}"] = Score(metrics.coverage(z, level), title, limit=level)
     return found
 
 
@@ -155,13 +152,3 @@ def _ratio(values: np.ndarray, to: np.ndarray, seed: int) -> Estimate:
     return metrics.bootstrap(
         lambda a, b, axis=-1: np.mean(a, axis=axis) / np.mean(np.abs(b), axis=axis), values, to, seed=seed
     )
-
-
-def _area(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, seed: int) -> Estimate:
-    """Miscalibration area with the interval of a bootstrap that draws star by star."""
-    value, n = calibration_metrics.miscalibration_area(truth, mean, sigma), truth.size
-    if n < 5:
-        return Estimate(value, n=n)
-    draws = np.random.default_rng(seed).integers(0, n, (200, n))
-    areas = [calibration_metrics.miscalibration_area(truth[i], mean[i], sigma[i]) for i in draws]
-    return Estimate(value, *metrics.central(areas), n)

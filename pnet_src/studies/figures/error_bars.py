@@ -112,7 +112,8 @@ def pit(table: pd.DataFrame, datasets: tuple[str, ...] = ("simulation", "sdss"))
         if len(stars) < SMALLEST:
             style.empty(ax, title)
             continue
-        values = calibration_metrics.pit(*(stars[name].to_numpy(float) for name in ("truth_mag", "mag", "mag_err")))
+        z = metrics.standardised(*stars[["truth_mag", "mag", "mag_err"]].to_numpy(float).T)
+        values = calibration_metrics.pit(z)
         # at least some seven stars a bin, so that there is a shape to see
         bins = int(np.clip(len(values) // 7, 4, calibration_metrics.PIT_BINS))
         counts = np.histogram(values, bins, (0, 1))[0] / (len(values) / bins)
@@ -125,7 +126,7 @@ def pit(table: pd.DataFrame, datasets: tuple[str, ...] = ("simulation", "sdss"))
         ax.set_title(title)
         text = f"{len(values)} stars"
         if len(values) >= 5 * calibration_metrics.PIT_BINS:
-            chi2, p = calibration_metrics.uniformity(values)
+            chi2, p = calibration_metrics.uniformity(z)
             text += f"\nχ²/dof {chi2:.2f}, p {p:.2g}"
         style.note(ax, text, fontsize=9)
     return figure

@@ -46,7 +46,7 @@ def calibration(ax: Axes, stars: pd.DataFrame, seed: int) -> None:
     if usable.any():
         expected, observed = toolbox.get_proportion_lists_vectorized(mean[usable], raw[usable], truth[usable])
         ax.plot(expected, observed, ":", color=style.COLOURS["sextractor"], label="before")
-    area = calibration_metrics.miscalibration_area(truth, mean, sigma)
+    area = calibration_metrics.miscalibration_area(metrics.standardised(truth, mean, sigma))
     floor = calibration_metrics.miscalibration_floor(len(truth), seed=seed)
     text = f"{len(truth)} stars\nmiscalibration\narea {area:.3f}\n(perfect: {floor:.3f})"
     style.note(ax, text, "lower right", fontsize=9)
