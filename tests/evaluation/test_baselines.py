@@ -131,9 +131,6 @@ def test_settings_that_cannot_be():
     for method in baselines.CLASSES.values():
         with pytest.raises(ConfigError, match="threshold"):
             method(threshold=0)
-    for name in ("min_class_star", "min_contrast"):
-        with pytest.raises(ConfigError, match=f"{name} is 1.5"):
-            baselines.SExtractor(**{name: 1.5})
 
 
 def test_missing_program_is_named_with_the_way_to_get_it(monkeypatch, rng):

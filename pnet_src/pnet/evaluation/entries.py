@@ -6,18 +6,18 @@ from typing import Any
 import pandas as pd
 
 from pnet.common.seeds import derive
-from pnet.evaluation import confidence, detections, error_bars, photometry, positions, scores
+from pnet.evaluation import accuracy, confidence, detections, error_bars, scores
 from pnet.evaluation.ledger import Entry, entries_of
 from pnet.evaluation.scores import Sample, Score
 
 # Each takes a sample and gives nothing where its method or its data set lacks what it needs.
 GROUPS: dict[str, tuple[Callable[[Sample], dict[str, Score]], ...]] = {
     "detection": (detections.compute,),
-    "photometry": (photometry.compute,),
-    "astrometry": (positions.astrometry,),
+    "photometry": (accuracy.photometry,),
+    "astrometry": (accuracy.astrometry,),
     "uncertainty": (error_bars.uncertainty,),
     "calibration": (error_bars.calibration,),
-    "positions": (positions.error_bars, error_bars.refined),
+    "positions": (accuracy.position_error_bars, error_bars.refined),
     "confidence": (confidence.compute,),
 }
 

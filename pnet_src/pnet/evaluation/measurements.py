@@ -48,7 +48,6 @@ def evaluate(
     Parameters
     ----------
     source : Source
-        Frames with their truth (x, y, mag, flux, kind, counted).
     measurers : mapping of str to callable
         Method name (of `METHODS`) → ``measurer(frame)`` giving x, y, confidence, flux, mag
         and, where it has them, the others of `matching.MEASURED_COLUMNS`.
@@ -157,14 +156,13 @@ def run(
 ) -> dict[str, Any]:
     """Measure a data set with PNet and the baselines and write ``<output>/measurements/<dataset>.parquet``.
 
-    Where a table of the same settings lies there, it returns at once.
+    Where a table of the same settings lies there, it returns at once. A ConfigError for an unknown data set or method,
+    a MissingError if weights or data cannot be had.
 
     Parameters
     ----------
-    dataset : str
-        Of `pnet.evaluation.frames.SIMULATED`, or "sdss", the fields of `manifest` with a catalogue.
-    output : path
-        Folder of the profile, as in ``build/standard``.
+    dataset, output : str, path
+        Of `DATASETS`; "sdss" are the fields of `manifest` with a catalogue. Folder of the profile, ``build/standard``.
     frames : int
         Number of simulated frames, at most.
     methods : tuple of str
@@ -181,13 +179,6 @@ def run(
     -------
     dict
         The record beside the table; of data that cannot be had ``available`` (False) and ``reason``.
-
-    Raises
-    ------
-    ConfigError
-        For an unknown data set or method.
-    MissingError
-        If weights or data cannot be had.
     """
     allowed = (*METHODS, "baseline", "baselines")
     if not methods or not set(methods) <= set(allowed):

@@ -1,6 +1,6 @@
 """What all scores share: which rows of a measurement table count, bins of magnitude, scatter over the limit.
 
-The scores themselves are by subject: `detections`, `photometry`, `positions`, `error_bars`, `confidence`.
+The scores themselves are by subject: `detections`, `accuracy`, `error_bars`, `confidence`.
 """
 
 from collections.abc import Callable, Mapping

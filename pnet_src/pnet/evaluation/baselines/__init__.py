@@ -16,13 +16,12 @@ from pathlib import Path
 from pnet.common import paths
 from pnet.common.errors import ConfigError, DataError
 from pnet.common.files import read_manifest
-from pnet.evaluation.baselines.common import PSFEX, SEXTRACTOR
+from pnet.evaluation.baselines.common import PSFEX, SEXTRACTOR, Baseline
 from pnet.evaluation.baselines.photutils_psf import Photutils
 from pnet.evaluation.baselines.psfex import PSFEx
 from pnet.evaluation.baselines.sep import Sep
 from pnet.evaluation.baselines.sextractor import SExtractor
 
-Baseline = SExtractor | Sep | PSFEx | Photutils
 CLASSES = {"sextractor": SExtractor, "sep": Sep, "psfex": PSFEx, "photutils": Photutils}
 SETTINGS = paths.MANIFESTS / "baselines.yml"
 

@@ -64,10 +64,15 @@ def confidence_of(snr: np.ndarray) -> np.ndarray:
     return snr / (snr + HALF_CONFIDENCE)
 
 
-def check_threshold(threshold: float) -> None:
-    """Refuse a detection threshold that is not positive."""
-    if not threshold > 0:
-        raise ConfigError(f"threshold is {threshold}, it must be positive (sigmas of the sky)")
+@dataclass(frozen=True)
+class Baseline:
+    """A classical measurer: it takes a frame, and ``version()`` says what it is and with which settings."""
+
+    threshold: float
+
+    def __post_init__(self):
+        if not self.threshold > 0:
+            raise ConfigError(f"threshold is {self.threshold}, it must be positive (sigmas of the sky)")
 
 
 def fwhm_of(frame: Frame) -> float:

@@ -16,7 +16,7 @@ from photutils.detection import DAOStarFinder
 from photutils.utils.exceptions import NoDetectionsWarning
 from scipy.spatial import cKDTree
 
-from pnet.evaluation.baselines.common import assemble, check_threshold, fwhm_of, odd
+from pnet.evaluation.baselines.common import Baseline, assemble, fwhm_of, odd
 from pnet.frame import Frame
 from pnet.sky import background
 
@@ -30,12 +30,11 @@ PSF_STARS = (5, 40)  # fewer stars build no PSF; of more the brightest are taken
 ISOLATION = 4.0  # FWHM; a PSF star has no other as bright as a tenth of it nearer than that
 CROWD = 2.0  # FWHM; stars nearer to each other are fitted together
 LOCAL_SKY = (4.0, 7.0)  # FWHM; radii of the ring around each star whose clipped median is its sky
-MORE = ("x_err", "y_err", "psf_stars")  # columns beside those that all methods have
 WANDER = 1.0  # FWHM; a fit that ends farther from where the star was found has left it
 
 
 @dataclass(frozen=True)
-class Photutils:
+class Photutils(Baseline):
     """DAOStarFinder, an EPSF of the frame's own bright isolated stars, and PSFPhotometry with SourceGrouper.
 
     Saturated and masked pixels take no part in the fits. A frame with fewer than five stars fit for an EPSF is
@@ -49,9 +48,6 @@ class Photutils:
 
     threshold: float = 5.0
     name: str = "photutils"
-
-    def __post_init__(self):
-        check_threshold(self.threshold)
 
     def __call__(self, frame: Frame) -> pd.DataFrame:
         """Measure a frame: x, y (px), x_err, y_err, confidence, flux (electrons), mag, mag_err, psf_stars."""
@@ -67,7 +63,7 @@ class Photutils:
         finder = DAOStarFinder(self.threshold * sky.rms, fwhm, exclude_border=False)
         found = finder(image, mask=frame.mask if frame.mask.any() else None)
         if found is None:
-            return assemble(frame, **dict.fromkeys(("x", "y", "flux", "flux_err", *MORE), np.zeros(0)))
+            return assemble(frame, **dict.fromkeys(("x", "y", "flux", "flux_err"), np.zeros(0)))
         # photutils 2 writes xcentroid
         found = found.to_pandas().rename(columns=lambda name: name.replace("_", "").replace("centroid", ""))
         found = found[["x", "y", "peak", "flux"]].astype(float)
@@ -84,9 +80,9 @@ class Photutils:
         good = np.isfinite(result[["x_fit", "y_fit", "flux_err"]]).all(axis=1)
         good &= (result["flux_fit"] > 0) & (result["flux_err"] > 0)
         good &= np.hypot(result["x_fit"] - result["x_init"], result["y_fit"] - result["y_init"]) <= WANDER * fwhm
-        result = result[good].reset_index(drop=True).assign(psf_stars=stars)
+        result = result[good].reset_index(drop=True)
         fitted = {name: result[f"{name}_fit"] for name in ("x", "y", "flux")}
-        return assemble(frame, **fitted, flux_err=result["flux_err"], **result[list(MORE)])
+        return assemble(frame, **fitted, **result[["flux_err", "x_err", "y_err"]], psf_stars=stars)
 
     def version(self) -> str:
         """Return the library's name, version and threshold."""

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import sep
 
-from pnet.evaluation.baselines.common import assemble, check_threshold
+from pnet.evaluation.baselines.common import Baseline, assemble
 from pnet.evaluation.baselines.sextractor import PYRAMID
 from pnet.frame import Frame
 from pnet.sky import background
@@ -16,7 +16,7 @@ SEP_PIXELS = 1_000_000  # size of SEP's pixel stack: a 2048 x 1489 frame with a 
 
 
 @dataclass(frozen=True)
-class Sep:
+class Sep(Baseline):
     """SExtractor's algorithms as a library (Barbary 2016), with the same settings as `SExtractor`.
 
     Kron fluxes stand for FLUX_AUTO and Gaussian-windowed centroids for XWIN, YWIN.
@@ -24,9 +24,6 @@ class Sep:
 
     threshold: float = 1.5
     name: str = "sep"
-
-    def __post_init__(self):
-        check_threshold(self.threshold)
 
     def __call__(self, frame: Frame) -> pd.DataFrame:
         """Measure a frame: x, y (px), confidence, flux (electrons), mag, mag_err."""

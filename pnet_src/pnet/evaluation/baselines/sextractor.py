@@ -11,14 +11,14 @@ import pandas as pd
 from astropy.io import fits
 from astropy.table import Table
 
-from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.common.errors import DataError, MissingError
 from pnet.evaluation.baselines.common import (
     NOT_INSTALLED,
     SEXTRACTOR,
     TYPICAL_FWHM,
     AstrOmatic,
+    Baseline,
     assemble,
-    check_threshold,
 )
 from pnet.frame import Frame
 
@@ -38,7 +38,7 @@ def network() -> Path | None:
 
 
 @dataclass(frozen=True)
-class SExtractor:
+class SExtractor(Baseline):
     """The program with its default configuration, apart from the settings below.
 
     MAG_AUTO, windowed positions, and CLASS_STAR where the program's neural-network weights are installed.
@@ -47,10 +47,9 @@ class SExtractor:
     ----------
     threshold : float
         DETECT_THRESH and ANALYSIS_THRESH in sigmas of the sky.
-    min_class_star : float
-        Sources of a lower CLASS_STAR are left out; 0 keeps all.
-    min_contrast : float
-        DEBLEND_MINCONT: the share of a blend's light from which on a part of it is a source of its own.
+    min_class_star, min_contrast : float
+        Sources of a lower CLASS_STAR are left out, 0 keeps all; DEBLEND_MINCONT, the share of a blend's light from
+        which on a part of it is a source of its own.
     """
 
     threshold: float = 1.5
@@ -58,12 +57,6 @@ class SExtractor:
     min_contrast: float = 0.005
     name: str = "sextractor"
     programs: ClassVar[tuple[AstrOmatic, ...]] = (SEXTRACTOR,)
-
-    def __post_init__(self):
-        check_threshold(self.threshold)
-        for name in ("min_class_star", "min_contrast"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, allowed is 0 to 1")
 
     def __call__(self, frame: Frame) -> pd.DataFrame:
         """Measure a frame: x, y (px), x_err, y_err, confidence, flux (electrons), mag, mag_err, class_star.
