@@ -62,8 +62,8 @@ def write_notebook(folder: Path, stem: str = "01_chapter", body: str = BODY, par
 
 def own_project(folder: Path, monkeypatch) -> Path:
     """Make an empty folder the project, for the length of a test."""
-    for name, place in (("ROOT", ""), ("NOTEBOOKS", "notebooks"), ("PROFILES", "notebooks/profiles")):
-        monkeypatch.setattr(paths, name, folder / place)
+    for name in ("NOTEBOOKS", "PROFILES", "WEIGHTS", "RESULTS", "ROOT"):
+        monkeypatch.setattr(paths, name, folder / getattr(paths, name).relative_to(paths.ROOT))
     return folder
 
 

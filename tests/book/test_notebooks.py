@@ -137,14 +137,6 @@ def test_the_projects_pairs_are_in_step():
     assert not behind, f"`make notebooks` mends {', '.join(behind)}"
 
 
-def test_colab_cell_fetches_this_version():
-    import pnet
-
-    text = (paths.NOTEBOOKS / notebooks.COLAB_CELLS[0]).read_text()
-    assert f'"v{pnet.__version__}"' in text
-    assert "torch" not in text.replace("never torch", "")
-
-
 # Running
 
 

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from notebook_files import own_project
 
 from pnet.book import release
 from pnet.common import paths
@@ -15,9 +16,7 @@ from pnet.evaluation.ledger import Ledger
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
-    folder = tmp_path / "build"
+    folder = own_project(tmp_path, monkeypatch) / "build"
     for part in release.PARTS:
         (folder / part).parent.mkdir(parents=True, exist_ok=True)
         if part.endswith(".json"):
