@@ -8,9 +8,9 @@ from pnet.frame import Frame
 from pnet.sky import background
 
 
-def frame_of(image, mask=None, gain=4.0):
+def frame_of(image, mask=None, gain=4.0, **options):
     mask = np.zeros(image.shape, bool) if mask is None else mask
-    return Frame("f", image, np.maximum(image, 1) + 25, mask, gain, 29.8, 5.0, 0.396)
+    return Frame("f", image, np.maximum(image, 1) + 25, mask, gain, 29.8, 5.0, 0.396, **options)
 
 
 def test_whole_adu_do_not_bias_the_sky(rng):
@@ -52,17 +52,14 @@ def test_masked_patches_take_the_value_around_them(rng):
 def test_interpolated_pixels_keep_their_value(rng):
     """A star on a bad column that the survey has interpolated keeps all of its light; without the note it loses a
     column."""
-    psf = pixel_psf(1.4, size=41)
-    image = np.full((120, 120), 280.0)
+    psf, mask = pixel_psf(1.4, size=41), np.zeros((120, 120), bool)
+    image = rng.normal(280, 1, mask.shape)
     image[40:81, 40:81] += 1e5 * psf
-    mask = np.zeros(image.shape, bool)
     mask[:, 60] = True
-    options = {"gain": 4.0, "zero_point": 29.8, "read_noise": 5.0, "pixel_scale": 0.396}
-    image = image + rng.normal(0, 1, image.shape)
-    light = {}
-    for name, interpolated in (("kept", mask), ("filled", None)):
-        frame = Frame("f", image, np.full(image.shape, 300.0), mask, interpolated=interpolated, **options)
-        light[name] = background.subtracted(frame)[0][50:71, 50:71].sum()
+    light = {
+        name: background.subtracted(frame_of(image, mask, interpolated=known))[0][50:71, 50:71].sum()
+        for name, known in (("kept", mask), ("filled", None))
+    }
     assert light["kept"] == pytest.approx(1e5 * psf[10:31, 10:31].sum(), rel=0.01)
     assert light["filled"] < 0.9 * light["kept"]
 

@@ -33,23 +33,21 @@ def blank(shape=(64, 64), **options):
     return Frame(name="blank", image=image, variance=image + 25, mask=np.zeros(shape, bool), **values)
 
 
-def test_source_limited_star():
-    # photons alone: σ_x = σ_PSF / √F, σ_F = √F (pixels as wide as 0.67 σ blur by 1/12 px²)
+def test_source_and_sky_limited_stars():
+    width = np.sqrt(SIGMA**2 + 1 / 12)  # pixels as wide as 0.67 σ blur by 1/12 px²
+    # photons alone: σ_x = σ_PSF / √F, σ_F = √F
     flux = 1e8
-    bound = limits.bound(gaussian(), [30.2], [30.4], [flux], 1e-3, 0.0)
-    width = np.sqrt(SIGMA**2 + 1 / 12)
-    assert bound["limit_x"][0] == pytest.approx(width / np.sqrt(flux), rel=0.01)
-    assert bound["limit_flux"][0] == pytest.approx(np.sqrt(flux), rel=0.01)
-    assert bound["limit_mag"][0] == pytest.approx(1.0857 / np.sqrt(flux), rel=0.01)
-
-
-def test_sky_limited_star():
+    bound = limits.bound(gaussian(), [30.2], [30.4], [flux], 1e-3, 0.0).iloc[0]
+    expected = [width / np.sqrt(flux), np.sqrt(flux), 1.0857 / np.sqrt(flux)]
+    assert bound[["limit_x", "limit_flux", "limit_mag"]].tolist() == pytest.approx(expected, rel=0.01)
     # noise n per pixel: σ_F = n √(4π) σ, σ_x = √(8π) σ² n / F (King 1983)
-    sky, flux = 1e4, 100.0
-    noise, width = np.sqrt(sky), np.sqrt(SIGMA**2 + 1 / 12)
-    bound = limits.bound(gaussian(), [30.0], [30.0], [flux], sky, 0.0)
-    assert bound["limit_x"][0] == pytest.approx(np.sqrt(8 * np.pi) * width**2 * noise / flux, rel=0.02)
-    assert bound["limit_flux"][0] == pytest.approx(noise * np.sqrt(4 * np.pi) * width, rel=0.01)
+    noise, flux = 100.0, 100.0
+    bound = limits.bound(gaussian(), [30.0], [30.0], [flux], noise**2, 0.0).iloc[0]
+    assert bound["limit_x"] == pytest.approx(np.sqrt(8 * np.pi) * width**2 * noise / flux, rel=0.02)
+    assert bound["limit_flux"] == pytest.approx(noise * np.sqrt(4 * np.pi) * width, rel=0.01)
+    # read noise adds to the sky
+    split = limits.bound(gaussian(), [30.0], [30.0], [flux], noise**2 - 400, 20.0).iloc[0]
+    assert split["limit_flux"] == pytest.approx(bound["limit_flux"], rel=1e-3)
 
 
 @pytest.mark.parametrize("size", [9, 15, 41])
@@ -59,12 +57,6 @@ def test_a_star_without_photons_of_its_own_is_the_closed_form(size):
     found = limits.bound(psf, [30.0], [30.0], [1e-3], 1e4, 0.0)["limit_flux"][0]
     assert psf.size == size
     assert found == pytest.approx(np.sqrt(1e4 / (gaussian_pixel(pixels, pixels) ** 2).sum()), rel=1e-6)
-
-
-def test_read_noise_adds_to_the_sky():
-    only_sky = limits.bound(gaussian(), [30.0], [30.0], [50.0], 1000.0, 0.0)
-    with_noise = limits.bound(gaussian(), [30.0], [30.0], [50.0], 600.0, 20.0)
-    assert with_noise["limit_flux"][0] == pytest.approx(only_sky["limit_flux"][0], rel=1e-3)
 
 
 def test_numbers_of_the_design():

@@ -60,14 +60,13 @@ def test_the_more_confident_detection_wins_although_it_is_farther():
 
 
 @pytest.mark.parametrize("radius", [0, -1, np.nan])
-def test_radius_must_be_positive(radius):
+def test_bad_input_is_named(radius):
     with pytest.raises(ConfigError, match="radius"):
         matching.match([1.0], [1.0], [1.0], [1.0], [1.0], radius)
-
-
-def test_positions_must_be_finite():
     with pytest.raises(DataError, match="x: 1 of 1 values are not finite"):
         matching.match([1.0], [1.0], [np.nan], [1.0], [1.0])
+    with pytest.raises(DataError, match="truth: column.*counted"):
+        matching.compare(truth((1, 1, 15)).drop(columns="counted"), detections(), (50, 50))
 
 
 def test_every_status():
@@ -97,29 +96,27 @@ def test_no_stars_and_no_detections():
     assert only_truth["status"].tolist() == [MISSED]
 
 
-def test_a_missing_column_is_named():
-    with pytest.raises(DataError, match="truth: column.*counted"):
-        matching.compare(truth((1, 1, 15)).drop(columns="counted"), detections(), (50, 50))
+def field(rng, error):
+    """40 stars and their detections, with 30 more that match nothing."""
+    sources = truth(*np.column_stack([rng.uniform(20, 180, (40, 2)), rng.uniform(13, 20, 40)]))
+    found = detections(
+        *np.column_stack([sources[["x", "y"]] + rng.normal(0, error, (40, 2)), rng.random(40)]),
+        *np.column_stack([rng.uniform(20, 180, (30, 2)), rng.random(30)]),
+    )
+    return sources, found
 
 
 def test_a_threshold_afterwards_equals_fewer_detections_before(rng):
-    sources = truth(*np.column_stack([rng.uniform(20, 180, (40, 2)), rng.uniform(13, 20, 40)]))
+    sources, found = field(rng, 0.5)
     sources["counted"] = rng.random(40) < 0.7
-    found = detections(
-        *np.column_stack([sources[["x", "y"]] + rng.normal(0, 0.5, (40, 2)), rng.random(40)]),
-        *np.column_stack([rng.uniform(0, 200, (30, 2)), rng.random(30)]),
-    )
+    found.loc[60:, "x"] -= 20  # some in the border
     late = matching.at_threshold(matching.compare(sources, found, (200, 200)), 0.4)
     early = matching.compare(sources, found[found["confidence"] >= 0.4], (200, 200))
     pd.testing.assert_frame_equal(late, early)
 
 
 def test_rematching_equals_matching_with_that_radius(rng):
-    sources = truth(*np.column_stack([rng.uniform(20, 180, (40, 2)), rng.uniform(13, 20, 40)]))
-    found = detections(
-        *np.column_stack([sources[["x", "y"]] + rng.normal(0, 0.7, (40, 2)), rng.random(40)]),
-        *np.column_stack([rng.uniform(20, 180, (20, 2)), rng.random(20)]),
-    )
+    sources, found = field(rng, 0.7)
     rows = matching.compare(sources, found, (200, 200)).assign(frame="a")
     for radius in (0.5, 1.0, 4.0):
         again = matching.rematch(rows, radius)
