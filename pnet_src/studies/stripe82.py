@@ -139,7 +139,7 @@ def read_fpc(path: Path, psfield: Path, tsfield: Path, fpm: Path) -> Frame:
     model = PSFModel.read(psfield, identity)
     zero, extinction, airmass, mjd = _calibration(tsfield, identity)
     counts = data.astype(np.float64) - float(header["SOFTBIAS"])
-    planes = read_mask(fpm, identity=identity, shape=counts.shape)
+    planes = read_mask(fpm, identity, counts.shape)
     # Whole counts: their rounding adds a twelfth.
     variance = model.gain**2 * (np.maximum(counts, 0) / model.gain + model.dark_variance + 1 / 12)
     zero_point = 2.5 * np.log10(EXPOSURE * model.gain) - (zero + extinction * airmass)

@@ -180,7 +180,7 @@ class TestMask:
         spans = {"INTERP": [[(0, 0, 0), (1, 3, 5)], [(59, 79, 79)]], "SATUR": [[(7, 2, 2)]], "CR": [[(8, 2, 3)]]}
         spans |= {"GHOST": [[(9, 0, 79)]], "OBJECT": [[(20, 10, 30)]], "NOTCHECKED": [[(40, 0, 79)]]}
         fpm = sdss_files.write_fpm(tmp_path / "fpM-001234-g3-0056.fit", ID, SHAPE, spans)
-        planes = read_mask(fpm)
+        planes = read_mask(fpm, ID, SHAPE)
         truth = np.zeros(SHAPE, bool)
         truth[0, 0] = truth[59, 79] = True
         truth[1, 3:6] = True
@@ -194,7 +194,7 @@ class TestMask:
     def test_pixels_outside(self, tmp_path, run_of_pixels):
         fpm = sdss_files.write_fpm(tmp_path / "m.fit", ID, SHAPE, {"CR": [[run_of_pixels]]})
         with pytest.raises(DataError, match="CR leaves the image"):
-            read_mask(fpm)
+            read_mask(fpm, ID, SHAPE)
 
     @pytest.mark.parametrize(
         "name, field, shape, words",
@@ -209,7 +209,7 @@ class TestMask:
         with pytest.raises(DataError, match=words):
             read_frame(frame_path, fpm=other)
         with pytest.raises(DataError, match="no fpM mask"):
-            read_mask(frame_path)
+            read_mask(sdss_files.write_psfield(tmp_path / "psField.fit", ID), ID, SHAPE)
 
 
 class TestPSF:

@@ -142,7 +142,7 @@ def fetch(
 
     A file takes its place only when its SHA-256 is right or, at a first download, when it is a whole FITS file; so an
     interruption leaves no half file. What is already there is verified and not fetched again: repeating the call
-    resumes a partial set.
+    resumes a partial set. A MissingError if a required file cannot be had; what arrived is kept.
 
     Parameters
     ----------
@@ -156,11 +156,6 @@ def fetch(
         Only these.
     progress : bool
         Show a bar on stderr.
-
-    Raises
-    ------
-    MissingError
-        If a required file cannot be had. What arrived is kept.
     """
     manifest = manifest if isinstance(manifest, Manifest) else Manifest.load(manifest)
     report = Report(Path(root) if root is not None else paths.data_root() / "sdss", manifest)

@@ -98,7 +98,7 @@ def read_frame(
         gain=gain,
         dark_variance=dark,
         header=hdus[0].header,
-        planes={} if fpm is None else read_mask(fpm, identity=identity, shape=nanomaggies.shape),
+        planes={} if fpm is None else read_mask(fpm, identity, nanomaggies.shape),
         model=model,
         airmass=_airmass(hdus),
         exptime=float(hdus[0].header.get("EXPTIME", "nan")),
@@ -167,7 +167,8 @@ def _frame_arrays(hdus: fits.HDUList, path: object) -> tuple[np.ndarray, np.ndar
         coarse, columns, rows = (np.asarray(sky_table[name][0], dtype=np.float64) for name in names)
     except (KeyError, IndexError, TypeError) as error:
         raise DataError(f"{path}: HDU 2 must be a table with ALLSKY, XINTERP and YINTERP") from error
-    if coarse.ndim != 2 or columns.shape != (width,) or rows.shape != (height,):
+    fitting = coarse.ndim == 2 and columns.shape == (width,) and rows.shape == (height,)
+    if not fitting or not np.isfinite(np.concatenate([columns, rows])).all():
         raise DataError(
             f"{path}: the sky of HDU 2 (ALLSKY {coarse.shape}, XINTERP {columns.shape}, YINTERP {rows.shape}) "
             f"does not fit an image of {image.shape}"
@@ -201,39 +202,26 @@ def _airmass(hdus: fits.HDUList) -> float:
         return float("nan")
 
 
-def read_mask(
-    path: str | os.PathLike, *, identity: FieldId | None = None, shape: tuple[int, int] | None = None
-) -> dict[str, np.ndarray]:
+def read_mask(path: str | os.PathLike, identity: FieldId, shape: tuple[int, int]) -> dict[str, np.ndarray]:
     """Read which pixels an fpM file says to be `UNUSABLE`: its planes, (H, W) bool, by type.
 
     HDUs 1 to 10 list masks of one type each as runs of pixels, bytes of big-endian (row, first column, last column);
-    the last HDU names the types (``S_MASK_INTERP`` is returned as ``INTERP``).
-
-    Parameters
-    ----------
-    path : path
-    identity, shape : FieldId, (int, int), optional
-        The field that the mask must belong to, and the shape that it must have.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, a run of pixels leaves the image, or the field or shape is another.
+    the last HDU names the types (``S_MASK_INTERP`` is returned as ``INTERP``). A DataError if the file is damaged, a
+    run of pixels leaves the image, or it belongs to another field than `identity` or has another shape than `shape`.
     """
     hdus = open_fits(path)
     header = hdus[0].header
-    if identity is not None:
-        check_same_field(header, path, identity)
-        named = re.search(r"fpM-\d{6}-([ugriz])\d-", Path(path).name)
-        if named and named[1] != identity.band:
-            raise DataError(f"{path}: is the mask of band {named[1]}, the frame is {identity.name}")
+    check_same_field(header, path, identity)
+    named = re.search(r"fpM-\d{6}-([ugriz])\d-", Path(path).name)
+    if named and named[1] != identity.band:
+        raise DataError(f"{path}: is the mask of band {named[1]}, the frame is {identity.name}")
     try:
         size = (int(header["MASKROWS"]), int(header["MASKCOLS"]))
         numbers = {str(row["attributeName"]).strip(): int(row["Value"]) for row in hdus[-1].data}
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: is no fpM mask: {error}") from error
-    if shape is not None and size != tuple(shape):
-        raise DataError(f"{path}: the mask is {size}, the image {tuple(shape)}")
+    if size != shape:
+        raise DataError(f"{path}: the mask is {size}, the image {shape}")
     missing = [kind for kind in UNUSABLE if f"S_MASK_{kind}" not in numbers]
     if missing:
         raise DataError(f"{path}: lacks the mask types {', '.join(missing)}")

@@ -123,12 +123,8 @@ class Manifest:
     def load(cls, name: str | os.PathLike = "sdss-standard") -> "Manifest":
         """Load a manifest by name (from ``data_manifests/``) or by path, with the hashes locked so far.
 
-        Raises
-        ------
-        MissingError
-            If there is no such manifest; the message lists those there are.
-        DataError, ConfigError
-            If it is not YAML or holds something that is not allowed.
+        A MissingError, which lists those there are, if there is no such manifest; a DataError or ConfigError if it is
+        not YAML or holds something that is not allowed.
         """
         path = Path(name)
         if path.suffix not in (".yml", ".yaml"):

@@ -70,21 +70,13 @@ def build_manifest(
     the database's answer: the same answer, in any order of rows, gives the same manifest. The paper does not say how
     many fields it used. 94-1-12 holds 66 stars that count, so 300 fields hold about 20,000.
 
-    Parameters
-    ----------
-    output : path, optional
-        ``data_manifests/<name>.yml`` by default.
-    overwrite : bool
-        Replace an existing manifest.
+    `output` is ``data_manifests/<name>.yml`` by default; only with `overwrite` an existing one is replaced.
 
     Raises
     ------
-    ConfigError
-        If `n_fields` is more than the rule can give, or the output exists.
-    DataError
-        If the answer of the database is not as expected.
-    MissingError
-        If the database does not answer.
+    ConfigError, DataError, MissingError
+        If `n_fields` is more than the rule can give, or the output exists; if the answer of the database is not as
+        expected; if there is none.
     """
     output = Path(output) if output is not None else paths.MANIFESTS / f"{name}.yml"
     if output.exists() and not overwrite:

@@ -45,14 +45,8 @@ def make(manifest: Manifest | str, output: str | os.PathLike, *, seed: int = 0) 
     """Download what a manifest lists, read every frame, select the stars, write table and record.
 
     The files go into ``sdss`` of `output`, the folder of the profile, as in ``build/standard``; nothing here is random,
-    `seed` is only recorded.
-
-    Raises
-    ------
-    MissingError
-        If a required file cannot be had.
-    DataError
-        If a file is damaged or no field has a catalogue.
+    `seed` is only recorded. A MissingError if a required file cannot be had, a DataError if a file is damaged or no
+    field has a catalogue.
     """
     report = fetch(manifest, progress=False)
     tables, frames = [], []

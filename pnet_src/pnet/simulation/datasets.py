@@ -65,7 +65,8 @@ def make_dataset(
     """Provide `n` frames of a split and return their paths.
 
     Frames that are already in `folder` are kept, so an interrupted run goes on where it stopped. With the engine
-    'frames' nothing is copied: the paths point into $SKYMAKER_FRAMES.
+    'frames' nothing is copied: the paths point into $SKYMAKER_FRAMES. A ConfigError or MissingError if a parameter is
+    not allowed, or the engine or its frames are missing.
 
     Parameters
     ----------
@@ -81,11 +82,6 @@ def make_dataset(
         Frames that SkyMaker makes at the same time.
     progress : bool
         Show a progress bar.
-
-    Raises
-    ------
-    ConfigError, MissingError
-        If a parameter is not allowed, or the engine or its frames are missing.
     """
     engine = find_engine(kind) if engine == "auto" else engine
     files = _files(Path(folder), split, n, engine, kind)
@@ -157,7 +153,8 @@ def simulate(
 
     Where the record tells of the same settings and its frames are there, it returns at once and leaves the record as
     it is: writing it again would make everything that was trained on these frames look out of date. An interrupted
-    run goes on where it stopped; frames of other settings, or of no record, are made anew.
+    run goes on where it stopped; frames of other settings, or of no record, are made anew. A ConfigError if a split is
+    not known, a count is negative or all are 0; and errors as from `make_dataset`.
 
     Parameters
     ----------
@@ -172,11 +169,6 @@ def simulate(
     -------
     Path
         JSON with ``engine``, ``kind``, ``seed``, ``splits`` (name → list of files) and the provenance.
-
-    Raises
-    ------
-    ConfigError, MissingError
-        If a split is not known, a count is negative or all are 0; and as `make_dataset`.
     """
     if any(n < 0 for n in counts.values()) or not any(counts.values()):
         raise ConfigError(f"frames by split are {dict(counts)}; none may be negative and one must be positive")

@@ -53,7 +53,7 @@ def write_frame(
 
 
 def read_frame(path: str | os.PathLike) -> tuple[Frame, pd.DataFrame]:
-    """Read a simulated frame.
+    """Read a simulated frame; a DataError if it is not there, is truncated or damaged, or lacks a header card.
 
     Returns
     -------
@@ -61,11 +61,6 @@ def read_frame(path: str | os.PathLike) -> tuple[Frame, pd.DataFrame]:
         In electrons; zero point and variance from the header, seeing in arcsec.
     truth : DataFrame
         ``x``, ``y`` (px from 0), ``mag``, ``flux`` (electrons), ``kind``; empty where the file has no TRUTH.
-
-    Raises
-    ------
-    MissingError, DataError
-        If the file is not there, is truncated or damaged, or lacks a header card.
     """
     path = Path(path)
     with fits_file.open_fits(path) as hdus:

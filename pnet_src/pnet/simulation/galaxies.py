@@ -21,14 +21,11 @@ FOLDING = galsim.GSParams(maximum_fft_size=16384, folding_threshold=1e-2)
 
 
 def draw_galaxies(recipe: Recipe, magnitudes: tuple[float, float], seed: int) -> pd.DataFrame:
-    """Draw the galaxies of one frame.
+    """Draw the galaxies of one frame: ``x``, ``y`` (px from 0), ``mag``, ``kind``, and their shapes as SkyMaker
+    describes them (`skymaker.GALAXY_COLUMNS`).
 
-    Returns
-    -------
-    DataFrame
-        ``x``, ``y`` (px from 0), ``mag``, ``kind``, and their shapes as SkyMaker describes them
-        (`skymaker.GALAXY_COLUMNS`): a round bulge, and a disc whose ``disk_scale`` is the scale length along the major
-        axis, ``disk_angle`` in degrees from the x axis; ``disk_radius`` is its circularised half-light radius (arcsec).
+    The bulge is round; ``disk_scale`` is the disc's scale length along the major axis and ``disk_radius`` its
+    circularised half-light radius (arcsec), ``disk_angle`` is in degrees from the x axis.
     """
     rng = np.random.default_rng(derive(seed, "galaxies"))
     low, high = magnitudes

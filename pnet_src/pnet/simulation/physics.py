@@ -52,12 +52,8 @@ SIGMAS = 3.0  # a deviation counts as one where it exceeds its tolerance by this
 def measure(frames: Iterable[tuple[Frame, pd.DataFrame]], recipe: Recipe) -> pd.DataFrame:
     """Compare frames with what the recipe, their headers and their truth predict.
 
-    Parameters
-    ----------
-    frames : iterable of (Frame, truth)
-        As from `frame_file.read_frame`; the seeing and BACKMAG of the header are needed.
-    recipe : Recipe
-        Optics and aureole.
+    `frames` are as from `frame_file.read_frame`, with seeing and BACKMAG in their headers; the recipe tells optics and
+    aureole.
 
     Returns
     -------
@@ -193,14 +189,8 @@ def rendered(frame: Frame, truth: pd.DataFrame, recipe: Recipe, seed: int) -> Fr
 
 
 def radial_profile(frames: Iterable[tuple[Frame, pd.DataFrame]], recipe: Recipe) -> pd.DataFrame:
-    """Return the stacked radial profile of isolated stars for each seeing.
-
-    Returns
-    -------
-    DataFrame
-        seeing (arcsec), radius (px, middle of the annulus), area (px), value, error, expected (light per pixel over
-        the star's total), n (stars).
-    """
+    """Return the stacked radial profile of isolated stars for each seeing: seeing (arcsec), radius (px, middle of the
+    annulus), area (px), value, error, expected (light per pixel over the star's total), n (stars)."""
     stars, rows = [], []
     for frame, truth in frames:
         stars += _measure_stars(frame, truth, recipe, far_light(frame, truth, recipe))

@@ -161,15 +161,8 @@ def galaxies(recipe: Recipe, magnitudes: tuple[float, float], seed: int) -> pd.D
     """Draw the galaxies of a field in SDSS g′ (AB) between two magnitudes as SkyMaker describes them: by Stuff, or by
     `draw_galaxies` where there is no `stuff`. The same seed gives the same galaxies.
 
-    Returns
-    -------
-    DataFrame
-        At least x, y (px from 0), mag, kind = 'galaxy' and `GALAXY_COLUMNS`.
-
-    Raises
-    ------
-    ConfigError, DataError, PNetError
-        If $STUFF is not Stuff, its list cannot be used, or it fails.
+    They have at least x, y (px from 0), mag, kind = 'galaxy' and `GALAXY_COLUMNS`. A ConfigError, DataError or
+    PNetError if $STUFF is not Stuff, its list cannot be used, or it fails.
     """
     path = programs.find("stuff", "STUFF")
     if path is None:
