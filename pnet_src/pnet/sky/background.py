@@ -8,7 +8,7 @@ import sep
 
 from pnet.frame import Frame
 
-SKEW = 2.5 / 6  # electrons; see `mesh_of_modes`
+SKEW = 2.5 / 6  # electrons; see `estimate`
 MESH = 64  # px; SExtractor's default, many times a star's width and far below the scale of sky gradients
 
 
@@ -19,32 +19,23 @@ class Background(NamedTuple):
     rms: float
 
 
-def estimate(frame: Frame) -> Background:
+def estimate(frame: Frame, smooth: int = 3) -> Background:
     """Estimate the sky with SExtractor's mesh of clipped modes, through SEP (Bertin & Arnouts 1996; Barbary 2016).
 
-    The mode is 2.5 medians less 1.5 means. On whole ADU the median jumps by a whole step, so that the sky of a mesh
-    would be off by up to half a standard deviation; spreading the values over their step (always in the same way) mends
-    it.
+    The mode is 2.5 medians less 1.5 means; `smooth` meshes are median filtered. On whole ADU the median jumps by a
+    whole step, so that the sky of a mesh would be off by up to half a standard deviation; spreading the values over
+    their step (always in the same way) mends it. And photons are skewed: where a Poisson part λ is in the variance σ²,
+    the mean lies λ/(6σ²) above the median, and 2.5 medians less 1.5 means lie 2.5 times as far below the mean. That is
+    0.4 electrons of 280, and over an aperture 2 to 3 mmag of a star of 19.5 mag; it is put back.
     """
-    level, rms = mesh_of_modes(frame.image, frame.gain, frame.mask)
-    if not rms > 0:  # a frame without noise, or almost wholly masked
-        rms = float(np.sqrt(np.median(frame.variance)))
-    return Background(level, rms)
-
-
-def mesh_of_modes(image: np.ndarray, gain: float, mask: np.ndarray, smooth: int = 3) -> tuple[np.ndarray, float]:
-    """Return the sky (H, W) float32 of an image whose electrons come in steps of `gain`, and its noise.
-
-    `smooth` meshes are median filtered. Photons are skewed: where a Poisson part λ is in the variance σ², the mean lies
-    λ/(6σ²) above the median, and 2.5 medians less 1.5 means lie 2.5 times as far below the mean. That is 0.4 electrons
-    of 280, and over an aperture 2 to 3 mmag of a star of 19.5 mag; it is put back.
-    """
-    mesh = min(MESH, *image.shape)
-    spread = np.random.default_rng(0).uniform(-0.5, 0.5, image.shape).astype(np.float32) * np.float32(gain)
-    sky = sep.Background(image + spread, mask=mask, bw=mesh, bh=mesh, fw=smooth, fh=smooth)
+    mesh = min(MESH, *frame.shape)
+    spread = np.random.default_rng(0).uniform(-0.5, 0.5, frame.shape).astype(np.float32) * np.float32(frame.gain)
+    sky = sep.Background(frame.image + spread, mask=frame.mask, bw=mesh, bh=mesh, fw=smooth, fh=smooth)
     level, rms = sky.back(dtype=np.float32), float(sky.globalrms)
     photons = np.clip(level / rms**2, 0, 1) if rms > 0 else np.float32(0)  # λ/σ²
-    return level + np.float32(SKEW) * photons, rms
+    if not rms > 0:  # a frame without noise, or almost wholly masked
+        rms = float(np.sqrt(np.median(frame.variance)))
+    return Background(level + np.float32(SKEW) * photons, rms)
 
 
 def subtracted(frame: Frame) -> tuple[np.ndarray, float]:

@@ -1,5 +1,7 @@
 """The stamps of a frame's stars: PSF width, neighbours' light, cut-outs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import torch
@@ -91,9 +93,8 @@ def _sky(frame: Frame, light: Tensor, rms: float) -> Tensor:
     pixel, which over a faint star's aperture adds an eighth to its error. Their cores, where a model fits to a per cent
     at best, are left out.
     """
-    rest = np.ascontiguousarray(frame.image - light[0].numpy())
-    mask = frame.mask | (light[0] > rms).numpy()
-    return torch.from_numpy(background.mesh_of_modes(rest, frame.gain, mask, SKY_FILTER)[0])
+    rest = replace(frame, image=frame.image - light[0].numpy(), mask=frame.mask | (light[0] > rms).numpy())
+    return torch.from_numpy(background.estimate(rest, SKY_FILTER).level)
 
 
 def frame_stamps(
