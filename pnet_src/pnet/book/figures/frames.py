@@ -1,6 +1,8 @@
 """Frames and what they hold: simulated ones and patches of SDSS with their objects, what was found on one, how many
 stars there are at each magnitude (Figure 1), and the profiles of stars."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -93,15 +95,12 @@ def detections(frame: Frame, catalogue: Table, truth: pd.DataFrame) -> Figure:
 def figure_1(table: pd.DataFrame) -> Figure:
     """Draw the stars that count as bars and all point sources of the same range as an outline, from the columns
     ``mag``, ``kind`` and ``counted`` of `pnet.sdss.catalogue.select`."""
-    figure, [[ax]] = style.new(1, 1, height=3.6)
     counted, edges = table.loc[table["counted"], "mag"], np.arange(BRIGHT, FAINT + STEP / 2, STEP)
     stars = table.loc[(table["kind"] == "star") & table["mag"].between(BRIGHT, FAINT), "mag"]
     line = {"element": "step", "fill": False, "linewidth": 1.8, "color": style.COLOURS["truth"]}
-    line["label"] = f"all point sources ({stars.size})"
-    if _counts(ax, counted, edges, f"stars that count ({counted.size})", "apparent magnitude g"):
-        sns.histplot(x=stars, bins=edges, ax=ax, **line)
-        ax.legend(loc="upper left")
-    return figure
+    line |= {"x": stars, "bins": edges, "label": f"all point sources ({stars.size})"}
+    labels = f"stars that count ({counted.size})", "apparent magnitude g"
+    return _counts(counted, edges, *labels, lambda ax: sns.histplot(ax=ax, **line))
 
 
 @style.styled
@@ -111,28 +110,31 @@ def counts(truth: pd.DataFrame, kind: FieldKind, frames: int) -> Figure:
     `truth` holds ``mag`` and ``kind`` of the sources of all frames, `kind` is what they were drawn from, and `frames`
     the number of frames, for the label.
     """
-    figure, [[ax]] = style.new(1, 1, height=3.6)
     stars = truth.loc[truth["kind"] == "star", "mag"]
     edges = np.arange(kind.magnitudes[0], kind.magnitudes[1] + STEP / 2, STEP)
     growth = 10 ** (kind.slope * edges) if kind.slope else edges
     expected = stars.size * np.diff(growth) / (growth[-1] - growth[0])
     points = {"fmt": "o", "markersize": 4, "capsize": 2.5, "linewidth": 1.2, "color": style.COLOURS["limit"]}
+    points |= {"x": (edges[:-1] + edges[1:]) / 2, "y": expected, "yerr": np.sqrt(expected)}
     points["label"] = f"recipe: 10^({kind.slope:g} m), Poisson"
-    if _counts(ax, stars, edges, f"{stars.size} stars in {frames} frames", "magnitude"):
-        ax.errorbar((edges[:-1] + edges[1:]) / 2, expected, yerr=np.sqrt(expected), **points)
-        ax.legend(loc="upper left")
-    return figure
+    labels = f"{stars.size} stars in {frames} frames", "magnitude"
+    return _counts(stars, edges, *labels, lambda ax: ax.errorbar(**points))
 
 
-def _counts(ax: Axes, magnitudes: pd.Series, edges: np.ndarray, label: str, xlabel: str) -> bool:
-    """Draw how many stars there are in each bin of magnitude as bars; return whether there are any."""
+def _counts(
+    magnitudes: pd.Series, edges: np.ndarray, label: str, xlabel: str, compare: Callable[[Axes], object]
+) -> Figure:
+    """Draw how many stars there are in each bin of magnitude as bars, and upon them what they are compared with."""
+    figure, [[ax]] = style.new(1, 1, height=3.6)
     if magnitudes.empty:
         style.empty(ax, "", "no stars")
-        return False
+        return figure
     bars = {"shrink": 0.92, "alpha": 1, "linewidth": 0, "color": style.COLOURS["pnet"]}
     sns.histplot(x=magnitudes, bins=edges, ax=ax, label=label, **bars)
+    compare(ax)
     ax.set(xlim=edges[[0, -1]], xlabel=xlabel, ylabel=f"stars per {STEP:g} mag")
-    return True
+    ax.legend(loc="upper left")
+    return figure
 
 
 @style.styled
