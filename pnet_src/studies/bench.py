@@ -276,7 +276,7 @@ def _whole_frame(model: PhotometryDetectionNet, threads: int, device: torch.devi
     """Time a frame as large as SDSS's as one image, and as overlapping patches."""
     # empty sky: the time of a convolution does not depend on what it sees
     pixels = torch.randn(1, *WHOLE, generator=torch.Generator().manual_seed(0))
-    height, width = (-(-side // model.multiple) * model.multiple for side in WHOLE)
+    height, width = (-(-side // model.config.multiple) * model.config.multiple for side in WHOLE)
     padded = nn.functional.pad(pixels, (0, width - WHOLE[1], 0, height - WHOLE[0]))
     tiles = torch.stack([torch.from_numpy(tile.cut(pixels[0].numpy())) for tile in patches.split(WHOLE)])
     frames = WHOLE[0] * WHOLE[1] / patches.SIZE**2

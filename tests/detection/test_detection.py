@@ -132,6 +132,28 @@ def test_repeats_are_dropped_keeping_the_confident_one():
     assert keep.tolist() == [False, True, True, True]
 
 
+def test_repeats_are_found_exactly_far_from_the_origin():
+    """Distances from products of matrices, as torch.cdist makes them of more than 25 points, are off by tenths of a
+    pixel here; in TF32 stars 100 px apart would be one."""
+    x = torch.arange(40) * 50.0 + 4000
+    x = torch.cat([x, x + 2.05, x + 1.95])
+    y, field = torch.full_like(x, 4000.3), torch.zeros(len(x), dtype=torch.long)
+    confidence = torch.linspace(0.9, 0.1, len(x))
+    keep = predict.without_repeats(field, x, y, confidence)
+    assert keep.tolist() == [True] * 80 + [False] * 40
+    assert predict.without_repeats(*(torch.zeros(0) for _ in range(4))).tolist() == []
+
+
+def test_without_a_star_every_head_has_a_gradient():
+    """Several devices wait for all of them."""
+    empty = batch_of([], [], [])
+    model = network.PhotometryDetectionNet(network.CONFIGS["tiny"])
+    parts = losses.detection_loss(model, empty)
+    parts["loss"].backward()
+    assert parts["offset"] == parts["flux"] == parts["size"] == 0 < parts["heatmap"]
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 def test_same_seed_gives_the_same_rendered_batch():
     source = RenderedFields(Recipe.load(), 2, 128)
     a, b, c = (source.batch(seed, torch.device("cpu")) for seed in (1, 1, 2))

@@ -76,14 +76,13 @@ def detection_loss(model: PhotometryDetectionNet, batch: Batch) -> dict[str, Ten
     parts = {name: torch.zeros((), device=batch.image.device) for name in WEIGHTS}
     for output in outputs:
         parts["heatmap"] = parts["heatmap"] + focal(output["heatmap"], targets.heatmap, targets.weight, config.focal)
-        if not len(star):
-            continue
         picked = {
             name: output[name].float()[targets.field, :, targets.row, targets.column]
             for name in ("offset", "flux", "size")
         }
-        parts["offset"] = parts["offset"] + (picked["offset"] - targets.offset).abs().mean()
-        parts["flux"] = parts["flux"] + ((picked["flux"][:, 0] - flux[star]) ** 2).mean()
-        parts["size"] = parts["size"] + (picked["size"] - size).abs().mean()
+        # Sums, not means: without a star they are 0 with a gradient of 0, which several devices wait for.
+        parts["offset"] = parts["offset"] + (picked["offset"] - targets.offset).abs().sum() / max(1, 2 * len(star))
+        parts["flux"] = parts["flux"] + ((picked["flux"][:, 0] - flux[star]) ** 2).sum() / max(1, len(star))
+        parts["size"] = parts["size"] + (picked["size"] - size).abs().sum() / max(1, 2 * len(star))
     parts["loss"] = sum(WEIGHTS[name] * parts[name] for name in WEIGHTS)
     return parts

@@ -63,6 +63,11 @@ class DetectionConfig:
         if self.stacks < 1 or len(self.channels) < 2:
             raise ConfigError(f"stacks is {self.stacks} and channels {self.channels}: at least 1 and 2 are needed")
 
+    @property
+    def multiple(self) -> int:
+        """The image's sides must be multiples of this many pixels."""
+        return STRIDE * 2 ** (len(self.channels) - 1)
+
     def as_dict(self) -> dict:
         """Plain values for a card or a checkpoint."""
         return asdict(self) | {"channels": list(self.channels)}
@@ -167,14 +172,10 @@ class PhotometryDetectionNet(nn.Module):
         )
         self.preheads = nn.ModuleList(PreHeads(width, config.head) for _ in range(config.stacks))
 
-    @property
-    def multiple(self) -> int:
-        """The image's sides must be multiples of this many pixels."""
-        return STRIDE * 2 ** (len(self.config.channels) - 1)
-
     def forward(self, x: Tensor) -> list[dict[str, Tensor]]:
-        if x.shape[-1] % self.multiple or x.shape[-2] % self.multiple:
-            raise ConfigError(f"the image is {tuple(x.shape[-2:])}, its sides must be multiples of {self.multiple} px")
+        multiple = self.config.multiple
+        if x.shape[-1] % multiple or x.shape[-2] % multiple:
+            raise ConfigError(f"the image is {tuple(x.shape[-2:])}, its sides must be multiples of {multiple} px")
         x = self.downsample(x)
         outputs = []
         for index, hourglass in enumerate(self.hourglasses):

@@ -76,7 +76,7 @@ def _cubic(position: Tensor) -> tuple[Tensor, list[Tensor]]:
 def add_stamps(images: Tensor, stamps: Tensor, field: Tensor, column: Tensor, row: Tensor) -> None:
     """Add (N, S, S) stamps to (B, H, W) images in place, centred on integer pixels, cut at the borders."""
     index, inside = pixels(images.shape, field, column, row, stamps.shape[-1])
-    images.view(-1).index_add_(0, index[inside], stamps[inside])
+    images.view(-1).index_add_(0, index.flatten(), (stamps * inside).flatten())
 
 
 def add_stars(
@@ -93,7 +93,8 @@ def add_stars(
 ) -> None:
     """Add stars to (B, H, W) images in place; `seeing` gives each field's FWHM in arcseconds.
 
-    `field`, which image, int64, `x` and `y` (px from 0, float64 or float32) and `flux` (electrons, float32) are (N,).
+    `field`, which image, int64, `x` and `y` (px from 0, float64 or float32) and `flux` (electrons, float32) are (N,);
+    they may lie on the CPU, where stars are picked without a GPU that waits.
     """
     for index, fwhm in enumerate(seeing):
         table = psf_table(float(fwhm), pixel_scale, optics, aureole, str(images.device))
@@ -101,8 +102,9 @@ def add_stars(
         for size, chosen in ((SMALL, here & (flux < BRIGHT)), (LARGE, here & (flux >= BRIGHT))):
             if bool(chosen.any()):
                 column, row = (torch.floor(at[chosen] + 0.5).long() for at in (x, y))
-                stamps = sample_psf(table, x[chosen] - column, y[chosen] - row, size) * flux[chosen, None, None]
-                add_stamps(images, stamps, field[chosen], column, row)
+                parts = (x[chosen] - column, y[chosen] - row, flux[chosen, None, None], field[chosen], column, row)
+                dx, dy, light, *where = (part.to(images.device) for part in parts)
+                add_stamps(images, sample_psf(table, dx, dy, size) * light, *where)
 
 
 @lru_cache(maxsize=8)

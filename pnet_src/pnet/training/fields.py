@@ -168,7 +168,7 @@ def batch_of(image: torch.Tensor, sigma: Sequence[float], fwhm: Sequence[float],
 def add_stars(image: torch.Tensor, stars: pd.DataFrame, seeing: Sequence[float], recipe: Recipe) -> None:
     """Add the stars of a table (field, x, y, flux) to (B, H, W) images in place, without their aureole."""
     types = {"field": torch.long, "x": torch.float64, "y": torch.float64, "flux": torch.float32}
-    added = _tensors(stars, types, image.device)
+    added = _tensors(stars, types, "cpu")
     render.add_stars(image, seeing, **added, pixel_scale=recipe.pixel_scale, optics=recipe.optics)
 
 

@@ -78,7 +78,7 @@ class RenderedStamps:
             other, taken_off = self._neighbours(rng, each, zero_point, fwhm, device)
             expected.append(render.sample_psf(table, *star, WIDTH_STAMP) * total[:, None, None] + other)
             known.append(taken_off)
-            widths.append(float(gaussian_width(render.sample_psf(table, zero, zero, WIDTH_STAMP), zero, zero)))
+            widths.append(gaussian_width(render.sample_psf(table, zero, zero, WIDTH_STAMP), zero, zero))
         adu = exposures.read_out(torch.cat(expected), seed)
         gain, sky, sigma = (tensor(np.repeat(v, each)) for v in (exposures.gain, exposures.sky, exposures.sigma))
         # Sky and PSF width of a real frame are estimates.
@@ -86,7 +86,8 @@ class RenderedStamps:
         # In half of the frames the PSF varies from place to place, as it does in a drift scan, and the frame knows by
         # how much.
         scatter = np.where(rng.random(FIELDS) < 0.5, 0.0, 10 ** rng.uniform(*WIDTH_SCATTER, FIELDS))
-        measured = np.array(widths) * (1 + rng.normal(0, np.hypot(WIDTH_ERROR, scatter / 5)))
+        widths = torch.cat(widths).double().cpu().numpy()  # at once: a GPU waits for each number that is asked for
+        measured = widths * (1 + rng.normal(0, np.hypot(WIDTH_ERROR, scatter / 5)))
         own = measured[:, None] * (1 + scatter[:, None] * rng.normal(0, 1, (FIELDS, each)))
         # The estimate from a handful of stars: none in every other uniform frame, up to 0.7 % in the rest.
         mistaken = np.where(rng.random(FIELDS) < 0.5, 0.0, rng.normal(0, 0.003, FIELDS))
