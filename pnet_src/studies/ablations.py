@@ -16,7 +16,7 @@ from pnet.common import paths, provenance
 from pnet.common.files import write_json
 from pnet.common.seeds import derive
 from pnet.training.config import FitConfig
-from pnet.training.fit import DataSource, fit
+from pnet.training.fit import DataSource, fit, launch
 from pnet.training.sets import TrainingSet
 
 
@@ -32,7 +32,7 @@ def trained(
     """Train one network and return it with the seconds that it took; a finished one in `folder` is read again."""
     torch.manual_seed(derive(budget.seed, "initial weights"))
     model = build().to(memory_format=torch.channels_last)
-    history = fit(model, loss, data, budget, folder, devices=1, progress=progress)
+    history = fit(model, loss, data, budget, folder, launch(devices="1"), progress=progress)
     return model.cpu().eval(), sum(row["seconds"] for row in history)
 
 

@@ -1,13 +1,16 @@
 """The training loop: resuming equals never having stopped, freezing freezes, bad checkpoints are refused."""
 
 import contextlib
+import sys
 
 import pandas as pd
 import pytest
 import torch
 
 from pnet.common.errors import ConfigError, DataError
-from pnet.training.fit import CHECKPOINT, HISTORY, FitConfig, fit
+from pnet.detection import predict
+from pnet.training import fit as fitting
+from pnet.training.fit import CHECKPOINT, HISTORY, FitConfig, fit, launch
 
 
 class Line:
@@ -44,7 +47,7 @@ def run(folder, model, config, stop_after=None, loss=loss, **options):
             raise Stopped
 
     interrupted = pytest.raises(Stopped) if stop_after else contextlib.nullcontext()
-    options |= {"accelerator": "cpu", "devices": 1, "progress": False}
+    options |= {"fabric": launch("cpu", "1", options.pop("precision", "32-true")), "progress": False}
     with interrupted:
         return fit(model, loss, Line(), config, folder, on_epoch=stops, **options)
 
@@ -110,9 +113,93 @@ def test_interrupted_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    with pytest.raises(DataError, match="the loss is nan at step 0"):
+    with pytest.raises(DataError, match="the loss or its gradient is nan by step 0"):
         run(tmp_path, network(), CONFIG, loss=lambda model, batch: {"loss": model(batch[0]).sum() * torch.nan})
     assert not (tmp_path / CHECKPOINT).exists()
+
+
+@pytest.mark.parametrize(("step", "by"), [(3, 4), (5, 9), (0, 0)])
+def test_no_checkpoint_follows_a_loss_that_is_not_finite(tmp_path, step, by):
+    """It is looked at every 20 steps and at the end of an epoch; a gradient alone may spoil the weights, too."""
+    for spoilt in (lambda value: value * torch.inf, lambda value: value + 1e30 * value**20):
+        seen = []
+
+        def once(model, batch, spoilt=spoilt, seen=seen):
+            parts = loss(model, batch)
+            seen.append(parts)
+            return parts | {"loss": spoilt(parts["loss"])} if len(seen) == step + 1 else parts
+
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        with pytest.raises(DataError, match=f"by step {by}"):
+            run(folder, network(), CONFIG, loss=once)
+        assert len(list(folder.glob(CHECKPOINT))) == step // CONFIG.steps
+        if folder.exists():
+            state = torch.load(folder / CHECKPOINT)
+            assert all(bool(value.isfinite().all()) for value in state["model"].values()) and len(state["history"]) == 1
+
+
+class Counted:
+    """The first batches of a line, one after the other, `joined` so many in one."""
+
+    def __init__(self, joined):
+        self.joined, self.next = joined, 0
+
+    def batch(self, seed, device):
+        self.next += self.joined
+        parts = [Line().batch(index, device) for index in range(self.next - self.joined, self.next)]
+        return tuple(torch.cat(values) for values in zip(*parts, strict=True))
+
+
+def test_a_step_made_up_of_pieces_is_that_of_the_whole_batch(tmp_path):
+    models = []
+    for pieces in (1, 2):
+        torch.manual_seed(7)
+        models.append(torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1)))
+        options = {"pieces": pieces, "progress": False}
+        rows = fit(models[-1], loss, Counted(3 - pieces), CONFIG, tmp_path / str(pieces), launch("cpu", "1"), **options)
+    for a, b in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    assert rows[0]["loss"] == pytest.approx(pd.read_csv(tmp_path / "1" / HISTORY)["loss"][0], rel=1e-4)
+
+
+def test_the_scaler_is_kept_and_a_run_goes_on_in_another_precision(tmp_path, capsys):
+    straight, resumed = network(), network()
+    run(tmp_path / "a", straight, CONFIG, precision="16-mixed")
+    run(tmp_path / "b", network(), CONFIG, precision="16-mixed", stop_after=2)
+    state = torch.load(tmp_path / "b" / CHECKPOINT)
+    assert state["scaler"]["scale"] > 8 and state["scaler"]["_growth_tracker"] > 0
+    torch.save(state | {"scaler": state["scaler"] | {"scale": 8.0}}, tmp_path / "b" / CHECKPOINT)
+    run(tmp_path / "b", resumed, CONFIG, precision="16-mixed")
+    assert torch.load(tmp_path / "b" / CHECKPOINT)["scaler"]["scale"] == 8
+    run(tmp_path / "c", network(), CONFIG, stop_after=2)
+    run(tmp_path / "c", network(), CONFIG, precision="16-mixed", stop_after=3)
+    run(tmp_path / "c", network(), CONFIG, precision="bf16-mixed")
+    assert capsys.readouterr().err == ""
+    torch.save(state | {"shares": {"devices": 2, "pieces": 1}}, tmp_path / "b" / CHECKPOINT)
+    run(tmp_path / "b", resumed, CONFIG)
+    assert "had {'devices': 2, 'pieces': 1}, it goes on with {'devices': 1, 'pieces': 1}" in capsys.readouterr().err
+
+
+def test_a_card_without_bfloat16_gets_float16_in_training_and_in_use(monkeypatch):
+    for native, kind in ((True, torch.bfloat16), (False, torch.float16)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native)
+        assert predict.half_precision("cuda") == kind and predict.half_precision("cpu") == torch.bfloat16
+    monkeypatch.setattr(fitting, "half_precision", lambda kind: torch.float16)
+    for asked, given in (("bf16-mixed", "16-mixed"), ("32-true", "32-true")):
+        assert launch("cpu", "1", asked).strategy.precision.precision == given
+
+
+def test_what_computes_is_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert fitting.machine("auto", "auto") == fitting.machine("cuda", "2") == ("cuda", 2)
+    assert fitting.machine("cpu", "auto") == ("cpu", 1)
+    with pytest.raises(ConfigError, match="devices is 3, but PyTorch sees 2"):
+        fitting.machine("auto", "3")
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    assert fitting.machine("auto", "auto") == ("cuda", 1), "a notebook cannot start the others"
+    with pytest.raises(ConfigError, match="a notebook takes one"):
+        fitting.machine("auto", "2")
 
 
 def test_learning_rate_rises_and_falls():
@@ -137,5 +224,5 @@ def test_mixed_precision_does_not_round_what_the_network_is_given(tmp_path, prec
         model.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0].clone()))
         return loss(model, (batch[0] + 70_001, batch[1]))
 
-    run(tmp_path, network(), FitConfig(epochs=1, steps=1, precision=precision), loss=looks)
+    run(tmp_path, network(), FitConfig(epochs=1, steps=1), loss=looks, precision=precision)
     assert seen[0].dtype == torch.float32 and bool(((seen[0] >= 70_001) & (seen[0] < 70_002)).all())

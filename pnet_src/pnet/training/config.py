@@ -28,8 +28,7 @@ class FitConfig:
 
     `learning_rate` is the peak; it rises linearly over `warmup` steps and falls along a cosine to a hundredth.
     Gradients of a norm above `clip_norm` are scaled down (section 4.2). For `freeze_epochs` epochs the modules whose
-    names start with one of `freeze` stay as they are (section 4.1). `precision` is as lightning.fabric names it:
-    '32-true', 'bf16-mixed'.
+    names start with one of `freeze` stay as they are (section 4.1).
 
     Raises
     ------
@@ -44,7 +43,6 @@ class FitConfig:
     clip_norm: float = 1.0
     freeze_epochs: int = 0
     freeze: tuple[str, ...] = ()
-    precision: str = "32-true"
     seed: int = 2023
 
     def __post_init__(self):
@@ -106,6 +104,12 @@ class TrainConfig:
     batch_size: int | None = _setting(
         "Fields or stamps in a batch.", {"detection": 8, "refiner": 2048, "bpnn": 2048}, least=1
     )
+    micro_batch: int | None = _setting(
+        "Fields or stamps at once, of which a batch is made up where memory is short; by default a device's share. "
+        "The paper's detection net takes 5 GB and, by estimate, 0.62 GB for each field of 512 px: 10 of its 40 at "
+        "once on a card of 16 GB, 20 on one of 24 GB, all on one of 80 GB.",
+        least=1,
+    )
     field_size: int | None = _setting("Width of a training field in pixels.", 256, kinds=("detection",), least=64)
     learning_rate: float = _setting("Peak of the learning rate.", 2e-3, least=0)
     temperature: float | None = _setting("Weight of the KL term; 1 is Eq. 12.", 1.0, kinds=STARS, least=0)
@@ -115,7 +119,11 @@ class TrainConfig:
     )
     freeze_epochs: int = _setting("Epochs in which what new data leaves as it is holds still.", 0, least=0)
     start: str | None = _setting("Pre-trained weights to begin with.")
-    precision: str = _setting("Of the arithmetic:", "32-true", allowed=("32-true", "bf16-mixed", "16-mixed"))
+    precision: str = _setting(
+        "Of the arithmetic, 16-mixed standing in for bf16-mixed on a card without bfloat16:",
+        "32-true",
+        allowed=("32-true", "bf16-mixed", "16-mixed"),
+    )
     seed: int = _setting("All random numbers follow from it.", 2023, least=0)
     accelerator: str = _setting("What computes:", "auto", allowed=("auto", "cpu", "cuda", "mps"))
     devices: str = _setting("How many of them, or auto; they share each step.", "auto")
@@ -138,10 +146,21 @@ class TrainConfig:
             raise ConfigError("learning_rate is 0, it must be positive")
         if not self.rendered and not self.simulated and self.dataset == "simulation":
             raise ConfigError("there is nothing to train on: set rendered or simulated, or dataset to sdss")
-        if self.injected and self.batch_size < 4:
-            raise ConfigError(f"batch_size is {self.batch_size}; with injected, a quarter of each batch, at least 4")
         if self.devices != "auto" and not (self.devices.isdigit() and int(self.devices)):
             raise ConfigError(f"devices is {self.devices!r}, allowed are auto and a positive number")
+        at_once = self.at_once(1 if self.devices == "auto" else int(self.devices))
+        least = 4 if self.injected or self.kind in STARS else 2  # a quarter of them, or half, comes from frames
+        mixed = self.injected or (self.rendered and (self.simulated or self.dataset == "sdss"))
+        if mixed and at_once < least:
+            raise ConfigError(f"{at_once} at once; of which some come from frames, they must be at least {least}")
+        if self.kind == "detection":
+            multiple = known[self.config].multiple
+            if self.field_size % multiple:
+                raise ConfigError(f"field_size is {self.field_size}, it must be a multiple of {multiple} px")
+            if at_once * self.field_size == multiple:
+                raise ConfigError(
+                    f"field_size is {multiple} with one field at once: the narrowest layer sees one value"
+                )
 
     def _check(self, name: str, about: Mapping[str, Any]) -> None:
         """Fill in the kind's default; refuse a value that is out of its range or not for this kind."""
@@ -164,9 +183,25 @@ class TrainConfig:
         if about["allowed"] and value not in about["allowed"]:
             raise ConfigError(f"{name} is {value!r}, allowed are {', '.join(about['allowed'])}")
 
+    def at_once(self, devices: int) -> int:
+        """Return how many fields or stamps each of so many devices takes at once.
+
+        Raises
+        ------
+        ConfigError
+            If a batch cannot be made up of so many.
+        """
+        at_once = self.micro_batch or max(1, self.batch_size // devices)
+        if self.batch_size % (at_once * devices):
+            raise ConfigError(
+                f"batch_size is {self.batch_size}, it must be a multiple of devices times micro_batch, "
+                f"{devices} × {at_once}"
+            )
+        return at_once
+
     def fit(self) -> FitConfig:
         """Return the loop's part of the settings."""
-        names = ("epochs", "steps", "learning_rate", "freeze_epochs", "precision", "seed")
+        names = ("epochs", "steps", "learning_rate", "freeze_epochs", "seed")
         freeze = FREEZE[self.kind] if self.freeze_epochs else ()
         return FitConfig(freeze=freeze, **{name: getattr(self, name) for name in names})
 

@@ -6,9 +6,11 @@ and resumed ends with the same weights as one that was not.
 
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,17 +18,21 @@ import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision import MixedPrecision
+from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from pnet.common.errors import ConfigError, DataError
 from pnet.common.files import atomic_path
 from pnet.common.seeds import derive
+from pnet.detection.predict import half_precision
 from pnet.training.config import FitConfig
 
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.csv"
 START_HISTORY = "history.start.csv"  # of the run whose weights this one started from
+LOOK = 20  # steps between two looks at the loss: a GPU waits for each
+WAIT = timedelta(hours=3)  # of the other devices for the first, which alone validates and finds the stars for that
 
 
 class DataSource(Protocol):
@@ -43,6 +49,46 @@ class Autocast(MixedPrecision):
     def convert_input(self, data: Any) -> Any:
         """Return the data as they are."""
         return data
+
+
+def machine(accelerator: str, devices: str) -> tuple[str, int]:
+    """Return what computes here, and on how many devices: for 'auto' all GPUs that PyTorch sees, from a notebook one,
+    as it cannot start the others; else the CPU, never Apple's GPU, which has no float64.
+
+    Raises
+    ------
+    ConfigError
+        If what is asked for is not there.
+    """
+    gpus, notebook = torch.cuda.device_count() if torch.cuda.is_available() else 0, hasattr(sys, "ps1")
+    if accelerator == "cuda" and not gpus:
+        raise ConfigError("accelerator is cuda, but PyTorch sees no GPU here; `pnet doctor` says more, cpu is slow")
+    kind = "cuda" if accelerator == "auto" and gpus else "cpu" if accelerator == "auto" else accelerator
+    if devices == "auto":
+        return kind, gpus if kind == "cuda" and not notebook else 1
+    if kind == "cuda" and int(devices) > gpus:
+        raise ConfigError(f"devices is {devices}, but PyTorch sees {gpus} GPUs here")
+    if int(devices) > 1 and notebook:
+        raise ConfigError(f"devices is {devices}, but a notebook takes one; `pnet train` takes several")
+    return kind, int(devices)
+
+
+def launch(accelerator: str = "auto", devices: str = "auto", precision: str = "32-true") -> Fabric:
+    """Start a run on its devices and return what holds them together. From here on each of several devices has a
+    process of its own that runs the same program from its beginning, so it comes before anything is written.
+
+    `accelerator` and `devices` are as in `machine`, `precision` as in `TrainConfig`; float16 takes bfloat16's place on
+    a GPU that has none.
+    """
+    kind, count = machine(accelerator, devices)
+    if precision == "bf16-mixed" and half_precision(kind) == torch.float16:
+        precision = "16-mixed"
+    torch.backends.cudnn.benchmark = kind == "cuda"  # batches are all of one shape
+    plugins = [] if precision == "32-true" else [Autocast(precision, kind)]
+    strategy = DDPStrategy(timeout=WAIT) if count > 1 else "auto"
+    fabric = Fabric(accelerator=kind, devices=count, strategy=strategy, plugins=plugins)
+    fabric.launch()
+    return fabric
 
 
 @dataclass
@@ -77,11 +123,11 @@ def fit(
     data: DataSource,
     config: FitConfig,
     folder: str | os.PathLike,
+    fabric: Fabric,
     *,
+    pieces: int = 1,
     validate: Callable[[nn.Module], dict[str, float]] | None = None,
     on_epoch: Callable[[list[dict]], None] | None = None,
-    accelerator: str = "auto",
-    devices: int | str = "auto",
     progress: bool = True,
 ) -> list[dict]:
     """Train `model` in place with Adam; checkpoint and history are written to `folder` after every epoch.
@@ -90,18 +136,21 @@ def fit(
     ----------
     model : torch.nn.Module
     loss : callable
-        Of model and batch; returns the parts and their sum under ``loss``.
+        Of model and batch; returns the parts and their sum under ``loss``, means over the batch.
     data : DataSource
     config : FitConfig
     folder : path
-        If it holds a checkpoint of the same configuration, the run goes on from there.
+        If it holds a checkpoint of the same configuration, the run goes on from there, whatever the precision. On
+        another number of devices or pieces its random numbers are others from there on, which a note says.
+    fabric : Fabric
+        As `launch` returns it. Several devices share a step (DDP).
+    pieces : int
+        Batches of which each device makes up its share of a step, one after the other.
     validate : callable, optional
         Of the model, after every epoch; its numbers join the history.
     on_epoch : callable, optional
         Of the history so far, after every epoch, once it is safe on disk: draws a growing curve, say. What it raises
         ends the run, which goes on from there when it is started again.
-    accelerator, devices
-        As for lightning.fabric; several devices share the work of a step (DDP).
     progress : bool
 
     Returns
@@ -112,75 +161,85 @@ def fit(
     Raises
     ------
     DataError, ConfigError
-        If the checkpoint is damaged or of another run, or the loss is no longer finite.
+        If the checkpoint is damaged or of another run, or the loss is no longer finite; what is written was finite.
     """
-    if accelerator == "auto":  # not Fabric's choice, which may be one without float64
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    plugins = [] if config.precision == "32-true" else [Autocast(config.precision, accelerator)]
-    fabric = Fabric(accelerator=accelerator, devices=devices, plugins=plugins)
-    if fabric.world_size > 1:
-        fabric.launch()
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     wrapped, optimizer = fabric.setup(model, optimizer)
     history: list[dict] = []
-    checkpoint = Path(folder, CHECKPOINT)
+    checkpoint, shares = Path(folder, CHECKPOINT), {"devices": fabric.world_size, "pieces": pieces}
     if checkpoint.exists():
         state = _load_checkpoint(checkpoint, config)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+        if state.get("scaler"):
+            fabric.strategy.precision.load_state_dict(state["scaler"])
         history = state["history"]
+        if fabric.is_global_zero and state.get("shares", shares) != shares:
+            print(f"note: this run had {state['shares']}, it goes on with {shares}: other batches", file=sys.stderr)
     for epoch in range(len(history), config.epochs):
-        frozen = epoch < config.freeze_epochs
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(not (frozen and name.startswith(config.freeze)))
-        row = _epoch(fabric, wrapped, model, optimizer, loss, data, config, epoch, progress)
+        row = _epoch(fabric, wrapped, optimizer, loss, data, config, epoch, pieces, progress)
         if validate is not None:
             model.eval()
             with torch.no_grad():
                 row |= {f"val_{name}": value for name, value in validate(model).items()}
         history.append(row)
         if fabric.is_global_zero:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "shares": shares}
+            state |= {"scaler": fabric.strategy.precision.state_dict(), "history": history, "config": asdict(config)}
             with atomic_path(checkpoint) as temporary:
-                torch.save(state | {"history": history, "config": asdict(config)}, temporary)
+                torch.save(state, temporary)
             with atomic_path(Path(folder, HISTORY)) as temporary:
                 pd.DataFrame(history).to_csv(temporary, index=False, na_rep="nan")
             if on_epoch is not None:
                 on_epoch(history)
         fabric.barrier()
-    model.requires_grad_(True).eval()
+    model.eval()
     return history
 
 
-def _epoch(fabric, wrapped, model, optimizer, loss, data, config: FitConfig, epoch: int, progress: bool) -> dict:
+def _epoch(
+    fabric: Fabric, wrapped, optimizer, loss, data, config: FitConfig, epoch: int, pieces: int, progress: bool
+) -> dict:
     """Train one epoch and return its row of the history."""
     wrapped.train()
-    for name, module in model.named_modules():
+    freeze = config.freeze if epoch < config.freeze_epochs else ()
+    still = [parameter for name, parameter in wrapped.module.named_parameters() if name.startswith(freeze)]
+    for name, module in wrapped.module.named_modules():
         # A frozen normalisation must not drift either.
-        if epoch < config.freeze_epochs and name.startswith(config.freeze):
+        if name.startswith(freeze):
             module.eval()
+    scaler = getattr(fabric.strategy.precision, "scaler", None)
     sums: dict[str, Tensor] = {}
-    start = time.monotonic()
+    start, norms = time.monotonic(), 0.0
     steps = range(epoch * config.steps, (epoch + 1) * config.steps)
     quiet = not (progress and fabric.is_global_zero)
     for step in (bar := tqdm(steps, f"epoch {epoch + 1}/{config.epochs}", unit="step", disable=quiet, mininterval=5)):
-        seed = derive(config.seed, "step", step, fabric.global_rank)
-        torch.manual_seed(seed)
         for group in optimizer.param_groups:
             group["lr"] = config.rate(step)
-        batch = data.batch(seed, fabric.device)
         optimizer.zero_grad(set_to_none=True)
-        parts = loss(wrapped, batch)
-        fabric.backward(parts["loss"])
-        fabric.clip_gradients(wrapped, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
-        total = float(parts["loss"].detach())
-        if not math.isfinite(total):
-            raise DataError(f"the loss is {total} at step {step}; lower learning_rate or look at the data")
+        for piece in range(pieces):
+            seed = derive(config.seed, "step", step, fabric.global_rank * pieces + piece)
+            torch.manual_seed(seed)
+            batch = data.batch(seed, fabric.device)
+            with fabric.no_backward_sync(wrapped, enabled=piece < pieces - 1):
+                parts = loss(wrapped, batch)
+                fabric.backward(parts["loss"] / pieces)
+            for name, value in parts.items():
+                sums[name] = sums.get(name, 0) + value.detach().float() / pieces
+        # DDP waits for the gradient of every parameter that it was set up with: a frozen one's is not used.
+        for parameter in still:
+            parameter.grad = None
+        norm = fabric.clip_gradients(wrapped, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
         optimizer.step()
-        for name, value in parts.items():
-            sums[name] = sums.get(name, 0) + value.detach().float()
-        if step % 20 == 0:
-            bar.set_postfix(loss=f"{total:.4f}")
+        norms = norms + (0 if scaler else norm)  # a scaler leaves a step out whose gradient is not finite
+        if step % LOOK == 0 or step == steps[-1]:
+            total = float(fabric.all_reduce(sums["loss"] + norms))  # all devices stop, or none does
+            if not math.isfinite(total):
+                raise DataError(
+                    f"the loss or its gradient is {total} by step {step}; lower learning_rate or look at the data"
+                )
+            bar.set_postfix(loss=f"{float(parts['loss'].detach()):.4f}")
     row = {"epoch": epoch + 1, "steps": steps.stop, "seconds": round(time.monotonic() - start, 1)}
     row["learning_rate"] = config.rate(steps[-1])
-    return row | {name: float(value) / config.steps for name, value in sums.items()}
+    means = fabric.all_reduce(torch.stack(list(sums.values())))
+    return row | {name: float(value) / config.steps for name, value in zip(sums, means, strict=True)}

@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from pnet.stars.network import BayesianPhotometryNet, BPNNConfig, refiner_config
 from pnet.stars.predict import predict
 from pnet.training import fields, injection, record, sets, stars
 from pnet.training.config import STARS, TrainConfig
-from pnet.training.fit import CHECKPOINT, HISTORY, START_HISTORY, Mixed, fit
+from pnet.training.fit import CHECKPOINT, HISTORY, START_HISTORY, Mixed, fit, launch
 
 RUN = "run.json"  # what a run was asked for, from its first minute on; the card comes last
 
@@ -70,9 +71,10 @@ def train(
     ConfigError, MissingError, DataError
         If frames or weights are missing or damaged, or do not fit the settings; before anything is trained.
     """
+    # First of all: on several devices each begins this program anew, and only the first of them writes.
+    fabric = launch(config.accelerator, config.devices, config.precision)
+    at_once, first = config.at_once(fabric.world_size), fabric.is_global_zero
     kind, folder = config.kind, paths.folder_of(output) / config.kind
-    if config.accelerator == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("accelerator is cuda, but PyTorch sees no GPU here; `pnet doctor` says more, cpu is slow")
     chosen = sets.chosen(config, output)
     if not chosen.train and not config.rendered:
         raise ConfigError("there is nothing to train on: give train frames, or set rendered")
@@ -85,21 +87,28 @@ def train(
     torch.manual_seed(derive(config.seed, "initial weights"))
     model = network(config)
     start, before = _start(config, model)
-    lesson = (_fields if kind == "detection" else _stars)(config, chosen)
+    known = chosen if first else replace(chosen, val=())
+    lesson = (_fields if kind == "detection" else _stars)(config, known, at_once, fabric.device)
     # a finished run without its card is one that was declared out of date
     unfinished = same and ((folder / CHECKPOINT).is_file() or not (folder / HISTORY).is_file())
-    if folder.is_dir() and any(folder.iterdir()) and not unfinished:
-        _set_aside(folder)
-    write_json(folder / RUN, asked)
-    if before is not None:
-        with atomic_path(folder / START_HISTORY) as temporary:
-            before.to_csv(temporary, index=False)
-    devices = int(config.devices) if config.devices.isdigit() else config.devices
-    options = {"accelerator": config.accelerator, "devices": devices, "on_epoch": on_epoch, "progress": progress}
-    history = fit(model, lesson.loss, lesson.source, config.fit(), folder, validate=lesson.validate, **options)
-    device, model = next(model.parameters()).device, model.cpu()
+    fabric.barrier()  # all devices have read what was there
+    if first:
+        if folder.is_dir() and any(folder.iterdir()) and not unfinished:
+            _set_aside(folder)
+        write_json(folder / RUN, asked)
+        if before is not None:
+            with atomic_path(folder / START_HISTORY) as temporary:
+                before.to_csv(temporary, index=False)
+    fabric.barrier()
+    options = {"validate": lesson.validate, "on_epoch": on_epoch, "progress": progress}
+    options["pieces"] = config.batch_size // (at_once * fabric.world_size)
+    history = fit(model, lesson.loss, lesson.source, config.fit(), folder, fabric, **options)
+    if not first:
+        return card
+    model = model.cpu()
     seen = {"dataset": config.dataset} | {f"{split}_frames": chosen.names(split) for split in ("train", "val")}
     fitted = vars(config.fit()) | {"epochs_done": len(history), "batch_size": config.batch_size}
+    fitted |= {"precision": fabric.strategy.precision.precision, "devices": fabric.world_size}
     details = {}
     if kind != "detection":
         fitted["temperature"], val = config.temperature, lesson.validation
@@ -110,7 +119,7 @@ def train(
     content = provenance.record(
         config.command(output),
         config.seed,
-        device,
+        fabric.device,
         data=lesson.data | seen,
         fit=fitted,
         start=start,
@@ -127,7 +136,8 @@ def _asked(config: TrainConfig, output: str | os.PathLike, chosen: sets.Training
     """Return what makes a run the same as another: its settings, its frames, and the weights that it builds upon, by
     their hashes, whatever they are called."""
     built_upon = {"detection": "detection", "refiner": "refiner", "start": config.kind}
-    asked = {"settings": {name: value for name, value in config.settings().items() if name not in built_upon}}
+    left_out = (*built_upon, "micro_batch")  # the last is how a machine does it, which may change on the way
+    asked = {"settings": {name: value for name, value in config.settings().items() if name not in left_out}}
     asked |= {"train": chosen.names("train"), "val": chosen.names("val")}
     if chosen.train and chosen.manifest is None and config.frames is None:
         made = read_json(simulation_folder(output) / "simulation.json")
@@ -175,11 +185,11 @@ def _start(config: TrainConfig, model: nn.Module) -> tuple[dict[str, Any] | None
     return {name: card.get(name) for name in known}, history
 
 
-def _fields(config: TrainConfig, chosen: sets.TrainingSet) -> Lesson:
-    """Return what the detection net is trained with."""
-    frames, size, batches = chosen.prepared(), config.field_size, config.epochs * config.steps
-    into_real = config.batch_size // 4 if config.injected else 0
-    rest = config.batch_size - into_real
+def _fields(config: TrainConfig, chosen: sets.TrainingSet, at_once: int, device: torch.device) -> Lesson:
+    """Return what the detection net is trained with, so many fields at once."""
+    size, batches = config.field_size, config.epochs * config.steps * config.batch_size // at_once
+    frames, into_real = chosen.prepared(size), at_once // 4 if config.injected else 0
+    rest = at_once - into_real
     cut = rest if not config.rendered else rest // 2 if frames else 0
     shares = {"rendered_fields": rest - cut, "cut_fields": cut, "injected_fields": into_real}
     sources = [injection.fields(config.injected, into_real, size)] if into_real else []
@@ -194,25 +204,25 @@ def _fields(config: TrainConfig, chosen: sets.TrainingSet) -> Lesson:
     )
 
 
-def _stars(config: TrainConfig, chosen: sets.TrainingSet) -> Lesson:
-    """Return what a network of single stars is trained with."""
+def _stars(config: TrainConfig, chosen: sets.TrainingSet, at_once: int, device: torch.device) -> Lesson:
+    """Return what a network of single stars is trained with, so many at once; `device` finds those of frames."""
     find, found_by = None, {}
     bare = network_config(config).bare
     if chosen.train or chosen.val:
-        find, found_by = sets.finder(config.detection, config.refiner if config.refiner != "none" else None)
-    whole, batches = config.batch_size, config.epochs * config.steps
-    cut = whole if not config.rendered else whole // 4 if chosen.train else 0
+        find, found_by = sets.finder(config.detection, config.refiner if config.refiner != "none" else None, device)
+    batches = config.epochs * config.steps * config.batch_size // at_once
+    cut = at_once if not config.rendered else at_once // 4 if chosen.train else 0
     refined = config.kind == "bpnn" and config.refiner != "none"
     error = stars.REFINED if refined else stars.DETECTED
     sources = [stars.FrameStars(chosen.found("train", find), cut, bare=bare)] if cut else []
-    sources += [stars.RenderedStamps(Recipe.load(), whole - cut, error, bare)] if cut < whole else []
+    sources += [stars.RenderedStamps(Recipe.load(), at_once - cut, error, bare)] if cut < at_once else []
     validation = stars.FrameStars(chosen.found("val", find), 1, bare=bare) if chosen.val else None
     return Lesson(
         # Endless data: N in Eq. 12 is the number of stars that the whole run sees.
-        loss=ELBO(batches * whole, config.temperature),
+        loss=ELBO(batches * at_once, config.temperature),
         source=Mixed(sources, stars.StampBatch.join),
         validate=(lambda net: star_scores(net, validation, config.seed)) if validation else None,
-        data={"rendered_stars": (whole - cut) * batches, "cut_stars": cut * batches, "found_by": found_by},
+        data={"rendered_stars": (at_once - cut) * batches, "cut_stars": cut * batches, "found_by": found_by},
         validation=validation,
     )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from pnet.common.errors import MissingError
 from pnet.detection.predict import detect
@@ -20,7 +21,7 @@ from pnet.stars import weights
 from pnet.stars.error_scale import scales_of
 from pnet.stars.refine import refine
 from pnet.training.config import TrainConfig
-from pnet.training.fields import FAINT, PreparedFrame, prepare
+from pnet.training.fields import FAINT, PreparedFrame, check_size, prepare
 
 MarkedFrame = tuple[Frame, pd.DataFrame]
 Finder = Callable[[Frame], pd.DataFrame]
@@ -59,9 +60,14 @@ class TrainingSet:
         for frame, truth in self.read(split):
             yield frame, truth, find(frame)
 
-    def prepared(self) -> list[PreparedFrame]:
-        """Return the training frames as `fields.FrameFields` takes them."""
-        return [prepare(frame, self._for_training(truth)) for frame, truth in self.read("train")]
+    def prepared(self, size: int = 0) -> list[PreparedFrame]:
+        """Return the training frames as `fields.FrameFields` takes them; DataError at the first that is smaller than
+        a cut-out of `size` px."""
+        frames = []
+        for frame, truth in self.read("train"):
+            check_size([frame.image], size)
+            frames.append(prepare(frame, self._for_training(truth)))
+        return frames
 
     def _for_training(self, truth: pd.DataFrame) -> pd.DataFrame:
         """Mark what the heat map is not trained on; a real catalogue's doubtful sources are masked (section 4.1)."""
@@ -117,12 +123,15 @@ def chosen(config: TrainConfig, output: str | os.PathLike) -> TrainingSet:
     return TrainingSet(train, val[: config.validation], config.manifest)
 
 
-def finder(detection: str | os.PathLike, refiner: str | os.PathLike | None) -> tuple[Finder, dict[str, str]]:
+def finder(
+    detection: str | os.PathLike, refiner: str | os.PathLike | None, device: str | torch.device = "cpu"
+) -> tuple[Finder, dict[str, str]]:
     """Return a function that finds the stars of a frame, and the SHA-256 of the weights that it uses.
 
     `detection` and `refiner` are as in `weights.resolve`; without a refiner the detection net's own positions stand.
+    The detection net computes on `device`, the refiner beside the stamps that it sees, on the CPU.
     """
-    net, card = weights.load("detection", detection)
+    net, card = weights.load("detection", detection, device)
     made = {"detection": card["sha256"]}
     if refiner is None:
         return (lambda frame: detect(net, frame, CONFIDENCE)), made
