@@ -74,6 +74,9 @@ def released(folder):
     return sorted(str(path) for path in Path("results", folder).glob("*") if path.is_file())
 
 
+onstart:
+    PROFILE.check_machine()  # not after hours of simulation; a dry run does without
+
 localrules: all
 
 rule all:

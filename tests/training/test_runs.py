@@ -1,5 +1,6 @@
 """Training runs end to end at the smallest size: settings, cards, resuming, starting from weights, bad parameters."""
 
+import contextlib
 import dataclasses
 import json
 import shlex
@@ -13,6 +14,7 @@ import torch
 from typer.testing import CliRunner
 
 from pnet import cli
+from pnet.book import profiles
 from pnet.common import paths
 from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.simulation import datasets
@@ -110,6 +112,45 @@ def test_a_finished_run_returns_at_once_and_others_are_set_aside(tmp_path, monke
     assert (tmp_path / "detection.2" / card.name).is_file(), "a run of other settings may have taken hours"
 
 
+def test_two_devices_share_each_step_and_go_on_where_one_stopped(detection, tmp_path):
+    """Through the command line, frozen parts included; what two devices do side by side one does one after the other,
+    so that the weights are the same but for rounding."""
+
+    def stops(history):
+        raise KeyboardInterrupt
+
+    settings = {"config": "tiny", "epochs": 3, "steps": 2, "batch_size": 4, "micro_batch": 2, "field_size": 64}
+    settings |= {"start": detection, "freeze_epochs": 2}
+    config = TrainConfig("detection", simulated=False, accelerator="cpu", **settings)
+    whole = weights.load("detection", runs.train(config, tmp_path / "one", progress=False))[0].state_dict()
+    with pytest.raises(KeyboardInterrupt):
+        runs.train(config, tmp_path / "two", on_epoch=stops, progress=False)
+    words = ["train", "detection", "--output", tmp_path / "two", "--no-simulated", "--accelerator", "cpu"]
+    words += [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)]
+    command = [sys.executable, "-m", "pnet", *map(str, words), "--devices", "2", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.count("this run had {'devices': 1, 'pieces': 2}, it goes on with") == 1
+    assert [path.name for path in (tmp_path / "two").iterdir()] == ["detection"], "nothing was set aside"
+    shared, card = weights.load("detection", tmp_path / "two" / "detection" / "detection-tiny.json")
+    assert card["fit"]["devices"] == 2 and card["data"]["rendered_fields"] == 3 * 2 * 4
+    before = weights.load("detection", detection)[0].state_dict()
+    for name, value in shared.state_dict().items():
+        if "running" not in name and "num_batches" not in name:  # each device's own
+            apart, moved = (float((value - other[name]).abs().median()) for other in (whole, before))
+            assert apart <= 0.01 * moved, name
+
+
+@pytest.mark.parametrize("devices", [2, 3])
+def test_a_batch_that_devices_cannot_share_is_refused(devices):
+    config = TrainConfig("bpnn", batch_size=2000, micro_batch=500)
+    if devices == 2:
+        assert config.at_once(2) == 500 and TrainConfig("bpnn", batch_size=2000).at_once(2) == 1000
+    else:
+        with pytest.raises(ConfigError, match="multiple of devices times micro_batch, 3 × 500"):
+            config.at_once(devices)
+
+
 def test_a_run_on_other_frames_or_with_another_net_is_another_run(tmp_path, monkeypatch):
     config = TrainConfig("bpnn", detection="net", **SMALL | BATCH["bpnn"])
     monkeypatch.setattr(weights, "WEIGHTS", tmp_path)
@@ -154,11 +195,27 @@ def test_the_command_line_the_profile_and_the_record_have_the_same_settings(tmp_
         ({"learning_rate": 0}, "positive"),
         ({"devices": "0"}, "positive number"),
         ({"precision": "half"}, "allowed are"),
+        ({"batch_size": 40, "micro_batch": 16}, "1 × 16"),
+        ({"batch_size": 40, "devices": 3}, "3 × 13"),
     ],
 )
 def test_bad_settings_are_named(kind, bad, text):
     with pytest.raises(ConfigError, match=text):
         TrainConfig(kind, **bad)
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ({"field_size": 500}, "field_size is 500, it must be a multiple of 64"),
+        ({"field_size": 64, "batch_size": 4, "micro_batch": 1, "simulated": False}, "one field at once"),
+        ({"batch_size": 1}, "1 at once; of which some come from frames, they must be at least 2"),
+        ({"injected": "sdss-standard", "micro_batch": 2}, "2 at once; .* at least 4"),
+    ],
+)
+def test_fields_that_the_net_cannot_take_are_refused(setting, text):
+    with pytest.raises(ConfigError, match=text):
+        TrainConfig("detection", **setting)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +261,48 @@ def test_doubtful_sources_of_a_real_catalogue_are_masked():
     assert "ignored" not in sets.TrainingSet()._for_training(truth)
 
 
+def train_gpu(*settings):
+    """Return the command that `make train-gpu` gives."""
+    words = ["make", "--no-print-directory", "-n", "train-gpu", f"PY={sys.executable}", "READY=", "JOBS=1", *settings]
+    return subprocess.run(words, cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_make_train_gpu_asks_for_the_papers_training():
+    command = f"{train_gpu()} --dry-run --forceall --nolock"
+    done = subprocess.run(command, shell=True, cwd=paths.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(f"train_{kind} " in done.stdout for kind in KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_papers_training_in_miniature(frames, tmp_path, kind):
+    """Every setting of the profile but those of size; the narrow configurations differ from the paper's in width."""
+    settings = profiles.load("paper").steps[f"train-{kind}"]
+    if kind != "refiner":
+        sizes = {"detection": {"batch_size": 40, "field_size": 512}, "bpnn": {"batch_size": 2000}}[kind]
+        assert settings["config"] == "paper" and settings | sizes == settings
+        settings |= {"config": "paper-narrow"}
+    small = SMALL | BATCH[kind] | {"config": settings["config"]}
+    content = weights.check(train(kind, tmp_path, frames, **settings | small))
+    assert content["fit"]["precision"] == ("bf16-mixed" if kind == "detection" else "32-true")
+    assert content["data"]["train_frames"]
+
+
+def test_a_machine_without_what_a_profile_needs_is_told_before_anything_is_done(monkeypatch):
+    paper = profiles.load("paper")
+    started = dataclasses.replace(paper, steps={"train-bpnn": {"start": "mine", "accelerator": "cpu"}})
+    with pytest.raises(MissingError, match="'mine'"):
+        started.check_machine()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="profile paper, train-bpnn: accelerator is cuda, but PyTorch sees no GPU"):
+        paper.check_machine()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for gpus, fits in ((1, True), (4, True), (5, False)):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
+        with contextlib.nullcontext() if fits else pytest.raises(ConfigError, match="train-refiner: .* 5 × 409"):
+            paper.check_machine()
+
+
 def test_make_train_gpu_trains_the_networks_of_a_profile(tmp_path):
     """In miniature, on the CPU, two of the three; the profile paper differs in its numbers."""
     (tmp_path / "train-gpu-trial.yml").write_text(
@@ -214,19 +313,14 @@ def test_make_train_gpu_trains_the_networks_of_a_profile(tmp_path):
         "  train-refiner: {config: tiny, batch_size: 64, simulated: false}\n"
     )
     build = paths.BUILD / "train-gpu-trial"
-    words = [
-        "make",
-        "--no-print-directory",
-        "-n",
-        "train-gpu",
-        f"PY={sys.executable}",
-        "READY=",
-        f"PROFILE={tmp_path}/train-gpu-trial.yml",
-    ]
-    words += ["ACCELERATOR=cpu", "EPOCHS=1", "STEPS=2", "JOBS=1"]
-    command = subprocess.run(words, cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout
+    profile = f"PROFILE={tmp_path}/train-gpu-trial.yml"
+    options = {"cwd": paths.ROOT, "capture_output": True, "text": True}
     try:
-        done = subprocess.run(f"{command.strip()} --nolock", shell=True, cwd=paths.ROOT, capture_output=True, text=True)
+        done = subprocess.run(f"CUDA_VISIBLE_DEVICES='' {train_gpu(profile)} --nolock", shell=True, **options)
+        assert done.returncode and "PyTorch sees no GPU here" in done.stdout + done.stderr
+        assert not build.exists(), "nothing was simulated first"
+        command = train_gpu(profile, "ACCELERATOR=cpu", "EPOCHS=1", "STEPS=2")
+        done = subprocess.run(f"{command} --nolock", shell=True, **options)
         assert done.returncode == 0, done.stdout + done.stderr
         assert sorted(path.name for path in build.glob("*e*")) == ["benchmarks", "detection", "refiner"]
         for kind in ("detection", "refiner"):

@@ -1,6 +1,6 @@
 """Profiles: one YAML file with the parameters of every notebook and of every step before them, Snakemake's config."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,15 +83,37 @@ class Profile:
         A ConfigError for parameters of a notebook (`notebooks.parameters`) or settings of a training run that are not
         allowed.
         """
-        for step in self.steps.keys() & TRAINING.keys():
-            try:
-                TrainConfig(TRAINING[step], **self.steps[step])
-            except (ConfigError, TypeError) as error:
-                raise ConfigError(f"profile {self.name}, {step}: {error}") from error
+        self._check_training(lambda config: None)
         for source in notebooks.sources():
             where = f"profile {self.name}, {source.stem}"
             notebooks.parameters(notebooks.read(source), self.parameters(source.stem), where)
         return self
+
+    def check_machine(self) -> None:
+        """Check before the first of many hours that this machine has what the training runs compute on and start from.
+
+        Raises
+        ------
+        ConfigError, MissingError
+            If it has not, or a batch cannot be shared by its devices.
+        """
+        from pnet.stars import weights  # slow to import
+        from pnet.training.fit import machine
+
+        def check(config: TrainConfig) -> None:
+            config.at_once(machine(config.accelerator, config.devices)[1])
+            if config.start is not None:
+                weights.resolve(config.kind, config.start)
+
+        self._check_training(check)
+
+    def _check_training(self, further: Callable[[TrainConfig], Any]) -> None:
+        """Check the settings of every training run, and what `further` does."""
+        for step in sorted(self.steps.keys() & TRAINING.keys()):
+            try:
+                further(TrainConfig(TRAINING[step], **self.steps[step]))
+            except (ConfigError, TypeError) as error:
+                raise ConfigError(f"profile {self.name}, {step}: {error}") from error
 
 
 def find(name: str | Path) -> Path:
@@ -127,7 +149,8 @@ def of(name: str, content: Mapping[str, Any]) -> Profile:
     sections = _mappings(content, f"profile {name}", ("common", "steps", *stems))
     steps = _mappings(sections.pop("steps", {}), f"profile {name}, steps", STEPS)
     for step in steps.keys() & TRAINING.keys():
-        steps[step] |= steps.get(ALL, {})
+        for setting, value in steps.get(ALL, {}).items():  # Snakemake takes a number of its command line for a word
+            steps[step][setting] = yaml.safe_load(value) if isinstance(value, str) else value
     for key, section in sections.items():
         if taken := sorted(set(section) & set(RESERVED)):
             raise ConfigError(f"profile {name}: {key} sets {', '.join(taken)}, which follows from the file's name")
