@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from emulated_device import Emulated, emulated
 from pixel_psf import pixel_psf
 
 from pnet.common.errors import ConfigError, DataError, MissingError
@@ -170,6 +171,14 @@ def test_same_seed_same_batch(source):
     first, second = (source.batch(9, torch.device("cpu")) for _ in range(2))
     assert all(torch.equal(getattr(first, name), getattr(second, name)) for name in vars(first))
     assert not torch.equal(first.image, source.batch(10, torch.device("cpu")).image)
+
+
+def test_a_batch_is_made_on_the_device_that_is_asked_for(source):
+    with emulated() as device:
+        batch = source.batch(9, device)
+    for name, value in vars(source.batch(9, torch.device("cpu"))).items():
+        assert isinstance(getattr(batch, name), Emulated)
+        torch.testing.assert_close(getattr(batch, name).held, value)
 
 
 def test_saturated_stars_bleed_and_masked_ones_are_filled(sky, recipe):
