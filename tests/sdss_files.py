@@ -165,7 +165,6 @@ class Scene:
     identity: FieldId
     paths: dict[str, Path]  # frame, photoObj, psField, fpM
     objects: pd.DataFrame  # x, y, nmgy, type
-    zero_point: float  # magnitude of one electron
 
 
 def write_field(
@@ -188,8 +187,7 @@ def write_field(
     write_fpm(where["fpM"], identity, shape, {"INTERP": [[(r, 5, 6) for r in range(height)]]})
     objects = pd.DataFrame({"x": x, "y": y, "nmgy": nmgy, "type": 6})
     write_photoobj(where["photoObj"], identity, objects)
-    scale = float(np.median(calibration.astype(np.float32)))
-    return Scene(identity, where, objects, 22.5 - 2.5 * np.log10(scale / gain))
+    return Scene(identity, where, objects)
 
 
 def wcs() -> WCS:

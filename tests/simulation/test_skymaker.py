@@ -286,19 +286,12 @@ def test_without_stuff_our_own_galaxies_keep_their_half_light_radius(tmp_path, m
     assert skymaker.source_list(table).count("200 ") == len(own) > 3
 
 
-@pytest.fixture(scope="module")
-def field():
-    """A 512 px field: a grid of stars of 14.2–17.4 mag, and one of 11 mag that bleeds."""
-    rng = np.random.default_rng(5)
-    x, y = (values.ravel() for values in np.meshgrid(45.0 + 70 * np.arange(7), 45.0 + 70 * np.arange(7)))
-    mag = rng.uniform(14.2, 17.4, x.size)  # none but one fills its pixels
-    mag[24] = 11.0  # the middle one
-    return pd.DataFrame({"x": x + rng.uniform(-0.5, 0.5, x.size), "y": y + rng.uniform(-0.5, 0.5, x.size), "mag": mag})
-
-
 @needs_program("sky")
-def test_live_frame_is_true_to_its_truth(field, tmp_path):
+def test_live_frame_is_true_to_its_truth(rng, tmp_path):
     """Positions, flux, PSF, sky and noise of a real SkyMaker frame against the analytic prediction."""
+    x, y = np.stack(np.meshgrid(*[45.0 + 70 * np.arange(7)] * 2)).reshape(2, -1) + rng.uniform(-0.5, 0.5, (2, 49))
+    field = pd.DataFrame({"x": x, "y": y, "mag": rng.uniform(14.2, 17.4, 49)})  # none of them fills its pixels
+    field.loc[24, "mag"] = 11.0  # but the middle one, which bleeds
     # gain of 6: the full well (50,000 ADU) stays below the converter's limit
     conditions = Conditions(seeing=1.2, sky_mag=21.9, gain=6.0, read_noise=5.0)
     image, truth = skymaker.simulate_frame(conditions, field, 7)
