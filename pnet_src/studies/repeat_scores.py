@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from pnet.common import metrics
-from pnet.common.errors import ConfigError
 from pnet.common.seeds import derive
 from pnet.evaluation.ledger import Entry, entries_of
 from pnet.evaluation.scores import RANGES, Score
@@ -34,21 +33,14 @@ def smooth_residual(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndar
     Parameters
     ----------
     values, x, y : ndarray, (N,)
-        Positions are in pixels.
+        Of at least three stars. Positions are in pixels.
 
     Returns
     -------
     ndarray, (N,)
         For a star in the fit, its residual over 1 − h with its leverage h: what a fit without it would leave.
-
-    Raises
-    ------
-    ConfigError
-        If there are too few stars for a plane.
     """
     values, x, y = metrics.flat(values=values, x=x, y=y)
-    if len(values) < 2 * TERMS:
-        raise ConfigError(f"a plane has {TERMS} terms; {len(values)} stars are fewer than twice as many")
     # of order one on a frame of SDSS
     design = np.column_stack([np.ones(len(x)), y / 1000 - 0.75, x / 1000 - 1])
 
