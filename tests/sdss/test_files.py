@@ -86,9 +86,8 @@ class Server(http.server.ThreadingHTTPServer):
 def server(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("SDSS_MIRROR", raising=False)
-    monkeypatch.setattr(files, "RETRIES", 2)
-    monkeypatch.setattr(files, "TIMEOUT", 0.5)
-    monkeypatch.setattr(files, "CHUNK", 64)
+    for name, value in {"RETRIES": 2, "TIMEOUT": 0.5, "CHUNK": 64}.items():
+        monkeypatch.setattr(files, name, value)
     monkeypatch.setattr(time, "sleep", lambda _: None)  # pooch's, before it tries again
     server = Server()
     yield server

@@ -163,8 +163,7 @@ class TestMask:
         fpm = sdss_files.write_fpm(tmp_path / "fpM-001234-g3-0056.fit", ID, SHAPE, spans)
         planes = read_mask(fpm, ID, SHAPE)
         truth = np.zeros(SHAPE, bool)
-        truth[0, 0] = truth[59, 79] = True
-        truth[1, 3:6] = True
+        truth[0, 0] = truth[59, 79] = truth[1, 3:6] = True
         np.testing.assert_array_equal(planes["INTERP"], truth)
         assert {kind: plane.sum() for kind, plane in planes.items()} == {"INTERP": 5, "SATUR": 1, "CR": 2, "GHOST": 80}
         frame = read_frame(frame_path, fpm=fpm)

@@ -22,12 +22,8 @@ def scenes(tmp_path, rng, monkeypatch):
     mirror = tmp_path / "mirror" / "sas"
     monkeypatch.setenv("SDSS_MIRROR", str(mirror))
     monkeypatch.setenv("PNET_DATA", str(tmp_path / "data"))
-    places = (
-        {"run": 1234, "stars": 60},
-        {"run": 1300, "camcol": 6, "stars": 20},
-        {"run": 1400, "camcol": 2, "stars": 5},
-    )
-    written = [sdss_files.write_field(mirror, rng, **place) for place in places]
+    places = ((1234, 3, 60), (1300, 6, 20), (1400, 2, 5))
+    written = [sdss_files.write_field(mirror, rng, run=run, camcol=camcol, stars=n) for run, camcol, n in places]
     fields = []
     for number, (scene, split) in enumerate(zip(written, ("test", "val", "train"), strict=True)):
         i, where = scene.identity, scene.identity.server_path

@@ -16,7 +16,6 @@ from pnet.simulation import datasets, physics, skymaker
 from pnet.simulation.frame_file import read_frame, write_frame
 from pnet.simulation.galaxies import draw_galaxies
 from pnet.simulation.recipe import Conditions, Recipe, draw_stars
-from pnet.simulation.skymaker import GALAXY_COLUMNS
 from pnet.sky.psf import Aureole, Optics
 
 CONDITIONS = Conditions(seeing=1.2, sky_mag=21.9, gain=4.0, read_noise=5.0, size=64)
@@ -86,9 +85,7 @@ def script(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def fake_sky(script, monkeypatch):
-    for name in ("FAULT", "FAKE_VERSION"):
-        monkeypatch.delenv(name, raising=False)
+def fake_sky(script):
     return script(FAKE_SKY, "SKY", "sky")
 
 
@@ -99,7 +96,7 @@ def stars(rng):
 
 
 def galaxy(**changes):
-    shape = dict.fromkeys(GALAXY_COLUMNS, 0.5)
+    shape = dict.fromkeys(skymaker.GALAXY_COLUMNS, 0.5)
     return pd.DataFrame([{"x": 10.0, "y": 20.0, "mag": 18.0, "kind": "galaxy", **shape, **changes}])
 
 
@@ -112,7 +109,7 @@ def test_source_list_counts_from_one():
 
 
 def test_source_list_writes_galaxies_in_the_order_that_sky_reads():
-    values = {name: float(number) for number, name in enumerate(GALAXY_COLUMNS, start=1)}
+    values = {name: float(number) for number, name in enumerate(skymaker.GALAXY_COLUMNS, start=1)}
     line = skymaker.source_list(galaxy(**values)).split()
     assert [float(word) for word in line] == [200, 11.0, 21.0, 18.0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
 
