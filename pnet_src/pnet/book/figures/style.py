@@ -80,10 +80,16 @@ def new(rows: int, columns: int, height: float, width: float = WIDTH, **options)
 
 @styled
 def save(figure: Figure, path: str | os.PathLike) -> Path:
-    """Write a figure as PNG, atomically; without software name or time, so that it is reproducible byte for byte."""
+    """Write a figure as PNG or SVG, by the path's suffix, atomically; without software name or time, so that it is
+    reproducible byte for byte.
+
+    An SVG holds its text as outlines: pages show it as an image, which finds no other font than the reader's, and
+    another font's letters would run over the boxes that they were measured for.
+    """
     path = Path(path)
+    left_out = {".png": ["Software"], ".svg": ["Creator", "Date"]}[path.suffix]
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=DPI, format="png", metadata={"Software": None})
+        figure.savefig(temporary, dpi=DPI, format=path.suffix[1:], metadata=dict.fromkeys(left_out))
     return path
 
 
