@@ -69,8 +69,11 @@ MEASURING = (
     option("optional", Optional, False),
     option("seed", Seed, 2023),
 )
-Methods = Annotated[list[str], typer.Option("--method", help="pnet, baselines or one of them; repeatable.")]
-METHODS = option("methods", Methods, ["pnet", "baselines"])
+Methods = Annotated[list[str], typer.Option("--method", help="pnet, pnet_paper, baselines or one of them; repeatable.")]
+METHODS = (
+    option("methods", Methods, ["pnet", "pnet_paper", "baselines"]),
+    *(option(f"paper_{kind}", Weights, "paper") for kind in ("detection", "bpnn")),
+)
 
 
 def tell(name: str, record: dict[str, Any]) -> None:
@@ -243,7 +246,7 @@ def release_weights(
 
 
 @app.command()
-@with_options(*MEASURING, METHODS)
+@with_options(*MEASURING, *METHODS)
 def evaluate(
     dataset: Annotated[Dataset, typer.Option(help="What to measure.")],
     frames: Annotated[int, typer.Option(min=1, help="Simulated test frames.")] = 120,

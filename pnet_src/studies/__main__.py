@@ -122,7 +122,7 @@ def tune_baseline(
 
 
 @app.command()
-@with_options(*MEASURING, METHODS)
+@with_options(*MEASURING, *METHODS)
 def coadd(quiet: Quiet = False, **options: Any) -> None:
     """Measure the SDSS field that the co-add of Stripe 82 covers, with the co-add as truth."""
     from pnet.evaluation import measurements

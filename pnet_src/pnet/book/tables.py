@@ -23,7 +23,7 @@ from pnet.detection import network as detection
 from pnet.evaluation import scores
 from pnet.evaluation.claims import Claim
 from pnet.evaluation.goals import CLASSICAL, Goal
-from pnet.evaluation.ledger import Entry, Ledger, paper_values
+from pnet.evaluation.ledger import Entry, Ledger, of_paper, paper_values
 from pnet.simulation import recipe
 from pnet.sky import limits
 from pnet.stars import network as stars
@@ -74,9 +74,8 @@ def text(what: Entry | Estimate | float | None, style: str = "number", digits: i
 
 def _paper(key: str, style: str, decimals: int = 2) -> str:
     """Return the paper's value of a key as it would print it, a percentage with `decimals`."""
-    if key not in paper_values():
+    if not (item := of_paper(key)):
         return NO_VALUE
-    item = paper_values()[key]
     bound = "> " if item["relation"] == ">" else ""
     return bound + text(item["value"], style, decimals if style == "percent" else 4)
 
@@ -87,7 +86,7 @@ def table_1(ledger: Ledger) -> pd.DataFrame:
     for dataset, method in itertools.product(DATASET_NAMES, METHOD_NAMES):
         keys = {name: f"{dataset}.{method}.{name}" for name in ("precision", "recall", "ap")}
         # SEP stands in for SExtractor only; a row without any number says nothing
-        if not any(key in ledger or key in paper_values() for key in keys.values()):
+        if not any(key in ledger or of_paper(key) for key in keys.values()):
             continue
         row = {"data": DATASET_NAMES[dataset], "method": METHOD_NAMES[method]}
         for name in ("precision", "recall"):
@@ -103,16 +102,20 @@ def _stars(entry: Entry | None) -> str:
 
 
 def table_2(ledger: Ledger) -> pd.DataFrame:
-    """Photometric uncertainty of PNet: one row per criterion, both data sets, ours beside the paper's."""
-    rows = [{"": title} for title, _, _ in _TABLE_2] + [{"": "stars"}]
-    for dataset, label in DATASET_NAMES.items():
-        ours, theirs = f"{label}, ours (95 %)", f"{label}, paper"
-        for row, (_, name, style) in zip(rows, _TABLE_2, strict=False):
-            key = f"{dataset}.pnet.{name}"
-            row[ours] = text(ledger.get(key), style)
-            row[theirs] = _paper(key, style, 4)
-        rows[-1][ours] = _stars(ledger.get(f"{dataset}.pnet.mae"))
-        rows[-1][theirs] = f"{paper_values()['paper.targets']['value']} in all"
+    """Photometric uncertainty: one row per criterion and data set, the paper's number, that of its networks as trained
+    here, ours, and what measurements at the limit would have."""
+    rows = []
+    for dataset, (title, name, style) in itertools.product(DATASET_NAMES, (*_TABLE_2, ("stars", "mae", ""))):
+        both = {method: ledger.get(f"{dataset}.{method}.{name}") for method in ("pnet_paper", "pnet")}
+        row = {"data": DATASET_NAMES[dataset], "": title}
+        if title == "stars":
+            numbers = [f"{paper_values()['paper.targets']['value']} in all", *map(_stars, both.values()), NO_VALUE]
+        else:
+            limit = both["pnet"].limit if both["pnet"] else None
+            paper = _paper(f"{dataset}.pnet.{name}", style, 4)
+            numbers = [paper, *(text(each, style) for each in both.values()), text(limit, style)]
+        heads = ("the paper", "its networks, trained here (95 %)", "ours (95 %)", "limit")
+        rows.append(row | dict(zip(heads, numbers, strict=True)))
     return pd.DataFrame(rows)
 
 
@@ -120,7 +123,7 @@ def verdict(entry: Entry) -> str:
     """Return how a number compares with the paper's: better, worse, or within our 95 % interval."""
     if entry.paper is None or entry.value is None:
         return NO_VALUE
-    if paper_values().get(entry.key, {}).get("relation") == ">" and entry.value > entry.paper:
+    if of_paper(entry.key).get("relation") == ">" and entry.value > entry.paper:
         return "agrees"  # the paper states a bound, so nobody knows which of the two is better
     if entry.low is not None and entry.high is not None and entry.low <= entry.paper <= entry.high:
         return "within interval"

@@ -65,5 +65,7 @@ def entries_from_measurements(
     entries = []
     for dataset, method in table[["dataset", "method"]].drop_duplicates().itertuples(index=False):
         found = compute(table, dataset, method, seed=seed, groups=groups, record=provenance)
-        entries += entries_of(found, f"{dataset}.{method}", source, provenance)
+        own = (provenance or {}).get("settings", {}).get("weights", {}).get(method)
+        record = provenance if own is None else {**provenance, "weights": own}
+        entries += entries_of(found, f"{dataset}.{method}", source, record)
     return entries

@@ -147,6 +147,14 @@ def paper_values(path: Path = paths.MANIFESTS / "paper_values.yml") -> dict[str,
     return {key: {"relation": "=", **item} for key, item in content.items()}
 
 
+def of_paper(key: str) -> dict[str, Any]:
+    """Return the paper's number beside a key of the ledger, as in `paper_values`; empty where it has none.
+
+    It stands beside this project's networks and beside the paper's own as trained here.
+    """
+    return paper_values().get(key.replace(".pnet_paper.", ".pnet."), {})
+
+
 def entries_of(
     found: Mapping[str, scores.Score], head: str, source: str, provenance: Mapping[str, Any] | None
 ) -> list[Entry]:
@@ -158,6 +166,6 @@ def entries_of(
     entries = []
     for name, score in found.items():
         key = f"{head}.{name}"
-        known = {"paper": paper_values().get(key, {}).get("value"), "limit": score.limit, **vars(score.estimate)}
+        known = {"paper": of_paper(key).get("value"), "limit": score.limit, **vars(score.estimate)}
         entries.append(Entry(key, unit=score.unit, title=score.title, source=source, provenance=kept, **known))
     return entries

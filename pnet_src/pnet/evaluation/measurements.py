@@ -21,7 +21,8 @@ from pnet.stars import weights
 
 DATASETS = ("simulation", "realistic", "validation", "sdss", "coadd")
 STUDIES = ("coadd", "repeat")  # which `python -m studies` measures
-NETWORKS = {"pnet": "released"}  # methods that are networks → their set of weights, see `PNet.load`
+# Methods that are networks → their set of weights, see `PNet.load`.
+NETWORKS = {"pnet": "released", "pnet_paper": "paper"}
 METHODS = (*NETWORKS, "sextractor", "sextractor_default", "sep", "psfex", "photutils")
 FLOOR = 0.01  # detections are recorded down to this confidence, so that every threshold can be studied later
 # Confidence from which on a method's detections count in tables: the paper's 0.3 for networks; a classical
@@ -148,7 +149,7 @@ def run(
     frames: int = 120,
     seed: int = 2023,
     manifest: str = "sdss-standard",
-    methods: tuple[str, ...] = ("pnet", "baselines"),
+    methods: tuple[str, ...] = (*NETWORKS, "baselines"),
     source: Callable[[], Source] | None = None,
     optional: bool = False,
     progress: bool = True,
@@ -173,7 +174,8 @@ def run(
     optional : bool
         Where data cannot be had, leave a record that says why (see `unavailable`) instead of raising.
     networks : str or path
-        Weights of the method "pnet" that are not the released ones, see `pnet.measure.PNet.load`.
+        Weights of the method "pnet" that are not the released ones, see `pnet.measure.PNet.load`, and with the prefix
+        ``paper_`` of "pnet_paper", the paper's networks as written.
 
     Returns
     -------
@@ -197,7 +199,12 @@ def run(
         if not optional:
             raise
         return unavailable(path, str(error))
-    own = {name: networks if name == "pnet" else {} for name in methods if name in NETWORKS}
+    paper = {name.removeprefix("paper_"): each for name, each in networks.items() if name.startswith("paper_")}
+    own = {
+        "pnet": {name: each for name, each in networks.items() if not name.startswith("paper_")},
+        "pnet_paper": paper,
+    }
+    own = {name: own[name] for name in methods if name in own}
     classical = baselines.chosen(name for name in methods if name not in own)
     settings = {
         **{"seed": seed, "methods": list(methods), **found.details, "items": [Path(item).name for item in found.items]},

@@ -16,7 +16,7 @@ from pnet.stars.network import BayesianPhotometryNet, BPNNConfig
 
 RELEASED = {"detection": "detection-compact", "refiner": "refiner-compact", "bpnn": "bpnn-compact"}
 # The networks that measure together; the paper's have no refinement step.
-SETS = {"released": RELEASED, "paper": {"detection": "detection-paper-narrow", "bpnn": "bpnn-paper"}}
+SETS = {"released": RELEASED, "paper": {"detection": "detection-paper-narrow", "bpnn": "bpnn-paper-narrow"}}
 NONE = "none"  # the name of a refinement step that there is not
 NETWORKS: dict[str, tuple[type[nn.Module], type]] = {
     "detection": (PhotometryDetectionNet, DetectionConfig),

@@ -1,5 +1,6 @@
 """What a posterior over the weights buys: the CRPS of each way to one, and how much of σ is its own."""
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,9 @@ def bought(study: dict[str, Any] | None) -> Figure:
     study : dict or None
         What ``python -m studies posterior`` wrote.
     """
-    figure, axes = style.new(1, 2, height=3.4, sharey=True)
+    figure, axes = style.new(1, 2, height=3.8, sharey=True)
     left, right = axes[0]
-    titles = ("(a) error and error bar together", "(b) what is epistemic")
+    titles = ("(a) CRPS", "(b) epistemic part")
     if not study:
         for ax, title in zip(axes[0], titles, strict=True):
             style.empty(ax, title)
@@ -33,10 +34,10 @@ def bought(study: dict[str, Any] | None) -> Figure:
     # The same stars are measured by all: what differs is smaller than what so many stars leave open, 1/√(2 n).
     noise = crps[0] / np.sqrt(2 * n)
     left.axvspan(crps[0] - noise, crps[0] + noise, color=style.COLOURS["grey"], alpha=0.18, linewidth=0)
-    left.set(xlabel="CRPS / mmag", title=titles[0])
-    left.set_yticks(y, [row["name"].replace(" (the paper's kind), ELBO of Eq. 12", ", Eq. 12") for row in rows])
+    left.set(xlabel="mmag", title=titles[0])
+    left.set_yticks(y, [textwrap.fill(row["name"].replace("the paper's kind", "the paper's"), 26) for row in rows])
     right.barh(y, 100 * np.maximum(share, 0), height=0.5, color=style.COLOURS["purple"])
     for place, value in zip(y, share, strict=True):
         right.text(100 * value, place, f" {100 * value:.2g} %", va="center", fontsize=10)
-    right.set(xlabel="epistemic share of the variance / %", title=titles[1], xlim=(0, 130 * max(share.max(), 1e-4)))
+    right.set(xlabel="% of the variance", title=titles[1], xlim=(0, 130 * max(share.max(), 1e-4)))
     return figure

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 METHOD_NAMES = {
     "pnet": "PNet",
+    "pnet_paper": "PNet as the paper has it",
     "sextractor": "SExtractor",
     "sextractor_default": "SExtractor, default settings",
     "sep": "SEP",
@@ -35,6 +36,7 @@ WIDTH = 6.6  # inches
 # Okabe & Ito's palette, told apart by readers with any colour vision
 COLOURS = {
     "pnet": "#0072B2",
+    "pnet_paper": "#882255",
     "sextractor": "#D55E00",
     "sep": "#E69F00",
     "psfex": "#56B4E9",
