@@ -26,7 +26,7 @@ MAGNITUDES = (  # column, key, words; the first is the BPNN's, or a baseline's o
 )
 TWO_AND_A_HALF_PERCENT = 2.5 * np.log10(1.025)  # mag
 SKYMAKER_ENGINES = ("frames", "skymaker")  # of `datasets.ENGINES`, those whose frames SkyMaker made
-RADII = (0.1, 0.15, 0.21)  # px; section 4.1 and Fig. 8
+RADII = (0.075, 0.1, 0.105, 0.15, 0.21)  # px; section 4.1 and Fig. 8, whose contours may be radii or diameters
 POSITIONS = (  # key, suffix of columns, words
     ("{}", "", ""),
     ("det_{}", "_det", " of the detection net alone"),

@@ -17,52 +17,57 @@ from pnet.book.figures.style import DATASET_NAMES, METHOD_NAMES
 from pnet.common import metrics
 from pnet.evaluation import scores
 
-MAG = 0.15  # mag shown; the paper's errors are "mostly within 0.5", ours and SExtractor's within a third of that
-MAG_EDGES = np.arange(-15, 16) * 0.01
+# mag shown: the paper's errors are "mostly within 0.5", ours and SExtractor's within a third of that
+MAG, WIDE = 0.15, 0.75
 FLUX_2_5_PERCENT = 2.5 * np.log10(1.025)  # mag
 PX = 0.5  # px shown
 PX_EDGES = np.arange(-25, 26) * 0.02  # bins as in the paper
-CIRCLES = ((0.15, "pnet"), (0.21, "truth"))  # px; the paper's blue and green contour
+CIRCLES = ((0.15, "pnet"), (0.21, "truth"))  # px; the paper's blue and green contour, by its caption
+DIAMETERS = (0.075, 0.105)  # px; radii of the same contours by its text, where they are diameters
 CONTOURS = (0.05, 0.32)  # share of the density outside: the contours hold 95 and 68 % of the stars
 COLOUR_MAP = ListedColormap(colormaps["inferno_r"](np.linspace(0.25, 1, 256)))  # a single star must stand out on white
 HELD = 0.99  # share of the stars between the red dashed lines
 
 
-def _shown(table: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
-    """Yield what both figures show: method, data set, title and rows of each of three style."""
-    shown = ((scores.baseline_of(table, "sdss") or "sextractor", "sdss"), ("pnet", "sdss"), ("pnet", "simulation"))
-    for method, dataset in shown:
-        title = f"{METHOD_NAMES[method]}, {DATASET_NAMES[dataset]}"
-        yield method, dataset, title, scores.select(table, dataset, method)
+def _shown(table: pd.DataFrame, dataset: str) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Yield what both figures show of a data set: method, title and rows of a baseline, of the paper's networks where
+    they were measured, and of PNet."""
+    there = set(table.loc[table["dataset"] == dataset, "method"])
+    methods = (scores.baseline_of(table, dataset) or "sextractor", *("pnet_paper",) * ("pnet_paper" in there), "pnet")
+    for method in methods:
+        yield method, f"{METHOD_NAMES[method]}, {DATASET_NAMES[dataset]}", scores.select(table, dataset, method)
 
 
 @style.styled
 def figure_7(table: pd.DataFrame) -> Figure:
-    """Draw panels a to f: baseline on SDSS, PNet on SDSS, PNet on the simulation; error left, histogram right.
+    """Draw a row for each method on SDSS and for each network on the simulation; error left, histogram right.
 
-    These are the magnitudes of the refinement step, before the BPNN; where a table has none, PNet's final ones.
+    These are magnitudes before the BPNN: of PNet's refinement step, of the paper's detection net; where a table has
+    none, final ones.
     """
-    figure, axes = style.new(3, 2, height=9.6)
-    for (left, right), (method, dataset, title, rows), letters in zip(
-        axes, _shown(table), ("ab", "cd", "ef"), strict=True
-    ):
+    shown = [("sdss", *each) for each in _shown(table, "sdss")]
+    shown += [("simulation", *each) for each in _shown(table, "simulation")][1:]  # as in the paper, no baseline
+    figure, axes = style.new(len(shown), 2, height=3.2 * len(shown))
+    letters = iter("abcdefghij")
+    for (left, right), (dataset, method, title, rows) in zip(axes, shown, strict=True):
         column = "mag_net" if rows["mag_net"].notna().any() else "mag"
         stars = scores.matched(rows, column, "truth_mag")
         magnitude, measured, limit = stars[["truth_mag", column, "limit_mag"]].to_numpy(float).T
         error, colour = metrics.magnitude_error(magnitude, measured), style.COLOURS[method]
         limit = limit if dataset == "simulation" else None
-        error_by_magnitude(left, error, magnitude, limit, colour, title=f"({letters[0]}) {title}")
-        histogram(right, error, colour, title=f"({letters[1]}) {title}")
+        reach = MAG if not len(error) or np.mean(np.abs(error) < MAG) > 0.8 else WIDE
+        error_by_magnitude(left, error, magnitude, limit, colour, reach, title=f"({next(letters)}) {title}")
+        histogram(right, error, colour, reach, title=f"({next(letters)}) {title}")
     for ax in axes.flat:
-        ax.title.set_fontsize(10.5)
+        ax.title.set_fontsize(9.5)
     return figure
 
 
 @style.panel
 def error_by_magnitude(
-    ax: Axes, error: np.ndarray, magnitude: np.ndarray, limit: np.ndarray | None, colour: str
+    ax: Axes, error: np.ndarray, magnitude: np.ndarray, limit: np.ndarray | None, colour: str, reach: float
 ) -> str:
-    """Errors of stars, (n,) mag, against their true magnitude; what lies beyond `MAG` is drawn at the edge.
+    """Errors of stars, (n,) mag, against their true magnitude; what lies beyond `reach` is drawn at the edge.
 
     Of many stars the median and the central 68 % by half magnitude stand over the points; with the bound of every star
     (`limit`), ± its median, which the 68 % of a perfect measurement would keep.
@@ -71,7 +76,7 @@ def error_by_magnitude(
     ax.axhline(0, color=style.COLOURS["grey"], linewidth=1)
     small = {"s": 4, "alpha": 0.3} if many else {"s": 16, "alpha": 0.8}
     points = {"color": colour, "linewidth": 0, "legend": False, "clip_on": False, **small}
-    sns.scatterplot(x=magnitude, y=np.clip(error, -MAG, MAG), ax=ax, **points)
+    sns.scatterplot(x=magnitude, y=np.clip(error, -reach, reach), ax=ax, **points)
     middle = np.floor(2 * magnitude) / 2 + 0.25
     if many:
         spread = {"estimator": "median", "errorbar": ("pi", 68), "err_style": "bars", "err_kws": {"linewidth": 2}}
@@ -83,43 +88,46 @@ def error_by_magnitude(
             ax.plot(bound.index, sign * bound, color=style.COLOURS["limit"], linewidth=1.3, label=label)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(loc="upper left", fontsize=8.5, borderpad=0.2, labelspacing=0.2)
-    ax.set(xlim=(13, 20), ylim=(-MAG * 1.02, MAG * 1.02), xlabel="true magnitude", ylabel="true − measured / mag")
-    return f"\n{len(error)} stars, {int((np.abs(error) > MAG).sum())} beyond ± {MAG:g}"
+    ax.set(xlim=(13, 20), ylim=(-reach * 1.02, reach * 1.02), xlabel="true magnitude", ylabel="true − measured / mag")
+    return f"\n{len(error)} stars, {int((np.abs(error) > reach).sum())} beyond ± {reach:g}"
 
 
 @style.panel
-def histogram(ax: Axes, error: np.ndarray, colour: str) -> str:
-    """Percentage of stars per 0.01 mag of error, (n,); what lies beyond is in the outermost bins."""
-    inside = np.clip(error, MAG_EDGES[:2].mean(), MAG_EDGES[-2:].mean())
+def histogram(ax: Axes, error: np.ndarray, colour: str, reach: float) -> str:
+    """Percentage of stars in thirty bins of error, (n,) mag; what lies beyond `reach` is in the outermost bins."""
+    edges = np.linspace(-reach, reach, 31)
+    inside = np.clip(error, edges[:2].mean(), edges[-2:].mean())
     bars = {"stat": "percent", "color": colour, "alpha": 1, "edgecolor": "white", "linewidth": 0.4}
-    sns.histplot(x=inside, bins=MAG_EDGES, ax=ax, **bars)
+    sns.histplot(x=inside, bins=edges, ax=ax, **bars)
     ax.set_ylim(0, 1.25 * ax.dataLim.ymax)
     within = metrics.share(np.abs(error) < FLUX_2_5_PERCENT)
     interval = f"({100 * within.low:.0f} … {100 * within.high:.0f} %)"
     style.note(ax, f"within 2.5 %:\n{100 * within.value:.0f} % of stars\n{interval}", fontsize=8.5)
-    ax.set(xlim=MAG_EDGES[[0, -1]], xlabel="true − measured / mag", ylabel="stars / %")
+    ax.set(xlim=(-reach, reach), xlabel="true − measured / mag", ylabel="stars / %")
     return "\nthe rest in the outermost bins"
 
 
 @style.styled
 def figure_8(table: pd.DataFrame) -> Figure:
-    """Draw the three panels: baseline on SDSS, PNet on SDSS, PNet on the simulation.
+    """Draw a panel for each method: SDSS above, the simulation below.
 
     Each panel counts stars in squares of 0.02 px on a logarithmic scale. Blue and green circles hold errors up to 0.15
-    and 0.21 px; the red dashed lines enclose 99 % of the errors in x and in y. White contours of many stars hold 68 and
-    95 % of them.
+    and 0.21 px, dotted ones up to half of that; the red dashed lines enclose 99 % of the errors in x and in y. White
+    contours of many stars hold 68 and 95 % of them.
     """
-    figure, axes = style.new(1, 3, height=4.55, width=7.2, sharey=True)
-    errors = {title: scores.errors(rows)[["x", "y"]].dropna() for *_, title, rows in _shown(table)}
+    shown = [*_shown(table, "sdss"), *_shown(table, "simulation")]
+    figure, axes = style.new(2, len(shown) // 2, height=8.2, width=2.4 * len(shown) / 2, sharey=True)
+    errors = {title: scores.errors(rows)[["x", "y"]].dropna() for _, title, rows in shown}
     counts = (np.histogram2d(found["x"], found["y"], [PX_EDGES, PX_EDGES])[0].max() for found in errors.values())
     scale = LogNorm(1, max(2, *map(int, counts)))
-    for ax, (title, found) in zip(axes[0], errors.items(), strict=True):
-        positions(ax, found, scale, title=title)
+    for ax, (title, found) in zip(axes.flat, errors.items(), strict=True):
+        positions(ax, found, scale, title=title.replace(", ", "\n"))
         ax.title.set_fontsize(10.5)
-    axes[0, 0].set_ylabel("Δy / px")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("Δy / px")
     if any(map(len, errors.values())):
         place = {"location": "bottom", "shrink": 0.6, "aspect": 40, "pad": 0.03}
-        bar = figure.colorbar(ScalarMappable(scale, COLOUR_MAP), ax=axes[0].tolist(), **place)
+        bar = figure.colorbar(ScalarMappable(scale, COLOUR_MAP), ax=axes.ravel().tolist(), **place)
         bar.set_label("stars per 0.02 × 0.02 px")
     return figure
 
@@ -139,6 +147,9 @@ def positions(ax: Axes, errors: pd.DataFrame, scale: LogNorm) -> str:
         share = metrics.within(distance, radius)
         interval = f"({100 * share.low:.1f} … {100 * share.high:.1f})"
         text.append(f"within {radius:g} px:\n{100 * share.value:.1f} % {interval}")
+    for radius, (_, colour) in zip(DIAMETERS, CIRCLES, strict=True):
+        dotted = {"linestyle": ":", "edgecolor": style.COLOURS[colour], "linewidth": 1.2, "zorder": 3}
+        ax.add_patch(Circle((0, 0), radius, fill=False, **dotted))
     tail = (1 - HELD) / 2
     for values, line in ((dx, ax.axvline), (dy, ax.axhline)):
         for position in np.quantile(values, [tail, 1 - tail]):

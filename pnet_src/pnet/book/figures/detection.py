@@ -21,14 +21,15 @@ SERIES = (("as the network says", "purple", "o"), ("calibrated", "pnet", "s"))  
 
 
 @style.styled
-def figure_6(table: pd.DataFrame) -> Figure:
+def figure_6(table: pd.DataFrame, method: str = "pnet") -> Figure:
     """Draw panels a to d: SDSS left, simulation right; threshold sweep above, precision-recall curve below.
 
-    `table` holds measurements (`measurements.COLUMNS`) of PNet and, where run, a baseline, on one or both data sets.
+    `table` holds measurements (`measurements.COLUMNS`) of the `method`, a network, and, where run, a baseline, on one
+    or both data sets.
     """
     figure, axes = style.new(2, 2, height=6.6)
     for (above, below), dataset, letters in zip(axes.T, ("sdss", "simulation"), ("ac", "bd"), strict=True):
-        rows, baseline = scores.rows(table, dataset, "pnet"), scores.baseline_of(table, dataset)
+        rows, baseline = scores.rows(table, dataset, method), scores.baseline_of(table, dataset)
         classical = scores.working(table, dataset, baseline) if baseline else None
         sweep(above, rows, title=f"({letters[0]}) {DATASET_NAMES[dataset]}")
         curve(below, rows, classical, title=f"({letters[1]}) {DATASET_NAMES[dataset]}")

@@ -15,15 +15,16 @@ BAND = 1.96  # σ of the 95 % interval
 
 
 @style.styled
-def figure_9(table: pd.DataFrame, *, seed: int) -> Figure:
+def figure_9(table: pd.DataFrame, method: str = "pnet", *, seed: int) -> Figure:
     """Draw (a) SDSS and (b) the simulation: average calibration left, confidence band right.
 
-    `table` holds measurements of PNet with mag_err (recalibrated) and, where there are any, mag_aleatoric and
-    mag_epistemic (as the network gave them); `seed` is that of the draws behind the floor of the miscalibration area.
+    `table` holds measurements of a network, the `method`, with mag_err (recalibrated) and, where there are any,
+    mag_aleatoric and mag_epistemic (as the network gave them); `seed` is that of the draws behind the floor of the
+    miscalibration area.
     """
     figure, axes = style.new(2, 2, height=6.9)
     for row, letter, dataset in zip(axes, "ab", ("sdss", "simulation"), strict=True):
-        stars = scores.matched(scores.select(table, dataset, "pnet"), "mag", "mag_err", "truth_mag")
+        stars = scores.matched(scores.select(table, dataset, method), "mag", "mag_err", "truth_mag")
         title = f"({letter}) {DATASET_NAMES[dataset]}"
         calibration(row[0], stars, derive(seed, "floor", dataset), title=f"{title}: calibration")
         band(row[1], stars, title=f"{title}: 95 % band")
