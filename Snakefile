@@ -61,7 +61,11 @@ def weights(kind):
     return f"weights/{kind}-compact.json" if named == "released" else named
 
 
-WEIGHTS = " ".join(f"--{kind} {PROFILE.weights(kind)}" for kind in KINDS)
+WEIGHTS, PAPER = (
+    " ".join(f"--{name.replace('_', '-')} {card}" for name, card in PROFILE.measuring().items() if name.startswith("paper_") == paper)
+    for paper in (False, True)
+)
+CARDS = [*map(weights, KINDS), *(f"weights/{kind}-paper-narrow.json" for kind in ("detection", "bpnn"))]
 
 
 def record(kind):
@@ -121,7 +125,7 @@ rule train_bpnn:
     input: f"{OUT}/simulation/simulation.json", code("training"), weights("detection"), weights("refiner")
     output: PROFILE.card("bpnn") if TRAINS["bpnn"] else f"{OUT}/bpnn/none.json"
     benchmark: f"{TIMES}/train_bpnn.tsv"
-    params: options=options("train-bpnn"), seed=SEED, found=f"--detection {PROFILE.weights('detection')} --refiner {PROFILE.weights('refiner')}"
+    params: options=options("train-bpnn"), seed=SEED, found=" ".join(f"--{kind} {PROFILE.training('bpnn')[kind]}" for kind in KINDS[:2])
     threads: workflow.cores
     resources: mem_mb=6000
     shell: "OMP_NUM_THREADS={threads} {PNET} train bpnn --output {OUT} --seed {params.seed} {params.found} {params.options}"
@@ -130,11 +134,11 @@ rule trained:
     input: [PROFILE.card(kind) for kind in KINDS if TRAINS[kind]]
 
 rule measure_simulation:
-    input: f"{OUT}/simulation/simulation.json", code("evaluation", without=("training",)), *map(weights, KINDS)
+    input: f"{OUT}/simulation/simulation.json", code("evaluation", without=("training",)), *CARDS
     output: f"{OUT}/measurements/simulation.json"
     benchmark: f"{TIMES}/measure_simulation.tsv"
     params: frames=PROFILE.steps.get("simulate", {}).get("test", 120), seed=SEED, baseline=SEXTRACTOR,
-        weights=WEIGHTS
+        weights=f"{WEIGHTS} {PAPER}"
     resources: mem_mb=MEMORY
     shell: "{PNET} evaluate --dataset simulation --output {OUT} --seed {params.seed} --frames {params.frames} {params.weights}"
 
@@ -148,40 +152,40 @@ rule simulate_realistic:
     shell: "{PNET} simulate --kind realistic --output {OUT} --seed {params.seed} --workers {threads} {params.options}"
 
 rule measure_realistic:
-    input: f"{OUT}/realistic/simulation.json", code("evaluation", without=("training",)), *map(weights, KINDS)
+    input: f"{OUT}/realistic/simulation.json", code("evaluation", without=("training",)), *CARDS
     output: f"{OUT}/measurements/realistic.json"
     benchmark: f"{TIMES}/measure_realistic.tsv"
     params: frames=PROFILE.steps.get("simulate-realistic", {}).get("test", 120), seed=SEED, baseline=SEXTRACTOR,
-        weights=WEIGHTS
+        weights=f"{WEIGHTS} {PAPER}"
     resources: mem_mb=MEMORY
     shell: "{PNET} evaluate --dataset realistic --output {OUT} --seed {params.seed} --frames {params.frames} {params.weights}"
 
 rule measure_validation:
-    input: f"{OUT}/simulation/simulation.json", code("evaluation", without=("training",)), *map(weights, KINDS)
+    input: f"{OUT}/simulation/simulation.json", code("evaluation", without=("training",)), *CARDS
     output: f"{OUT}/measurements/validation.json"
     benchmark: f"{TIMES}/measure_validation.tsv"
-    params: frames=PROFILE.steps.get("simulate", {}).get("val", 120), seed=SEED, weights=WEIGHTS
+    params: frames=PROFILE.steps.get("simulate", {}).get("val", 120), seed=SEED, weights=f"{WEIGHTS} {PAPER}"
     resources: mem_mb=MEMORY
     shell: "{PNET} evaluate --dataset validation --output {OUT} --seed {params.seed} --frames {params.frames} --method pnet {params.weights}"
 
 rule measure_sdss:
-    input: f"{OUT}/sdss/download.json", code("evaluation", without=("training",)), *map(weights, KINDS)
+    input: f"{OUT}/sdss/download.json", code("evaluation", without=("training",)), *CARDS
     output: f"{OUT}/measurements/sdss.json"
     benchmark: f"{TIMES}/measure_sdss.tsv"
-    params: seed=SEED, baseline=SEXTRACTOR, weights=WEIGHTS
+    params: seed=SEED, baseline=SEXTRACTOR, weights=f"{WEIGHTS} {PAPER}"
     resources: mem_mb=MEMORY
     shell: "{PNET} evaluate --dataset sdss --output {OUT} --seed {params.seed} --optional {params.weights}"
 
 rule measure_coadd:
-    input: f"{OUT}/sdss/download.json", "data_manifests/stripe82.yml", code("evaluation", without=("training",)), *STUDIED, *map(weights, KINDS)
+    input: f"{OUT}/sdss/download.json", "data_manifests/stripe82.yml", code("evaluation", without=("training",)), *STUDIED, *CARDS
     output: f"{OUT}/measurements/coadd.json"
     benchmark: f"{TIMES}/measure_coadd.tsv"
-    params: seed=SEED, baseline=SEXTRACTOR, weights=WEIGHTS
+    params: seed=SEED, baseline=SEXTRACTOR, weights=f"{WEIGHTS} {PAPER}"
     resources: mem_mb=MEMORY
     shell: "{STUDIES} coadd --output {OUT} --seed {params.seed} --optional {params.weights}"
 
 rule repeat:
-    input: f"{OUT}/sdss/download.json", "data_manifests/stripe82.yml", code("evaluation", without=("training",)), *STUDIED, *map(weights, KINDS)
+    input: f"{OUT}/sdss/download.json", "data_manifests/stripe82.yml", code("evaluation", without=("training",)), *STUDIED, *CARDS
     output: f"{OUT}/measurements/repeat.json"
     benchmark: f"{TIMES}/repeat.tsv"
     params: seed=SEED, weights=WEIGHTS

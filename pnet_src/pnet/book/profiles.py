@@ -44,8 +44,7 @@ class Profile:
         if stem in SIMULATED:
             asked = {f"n_{split}": n for split, n in simulated.items()}
         elif stem in MEASURED:
-            weights = {kind: self.weights(kind) for kind in KINDS}
-            asked = {"measure": "live", "frames": simulated.get("test", 120), "weights": weights}
+            asked = {"measure": "live", "frames": simulated.get("test", 120), "weights": self.measuring()}
         elif trained:
             asked = {"train": "live", **{kind: self.training(kind) for kind in trained}}
         return {**self.common, **asked, **self.notebooks.get(stem, {}), "profile": self.name, "output": self.output}
@@ -72,10 +71,20 @@ class Profile:
         own = f"train-{kind}" in self.steps and self.steps.get("measure", {}).get("weights") == "trained"
         return self.card(kind) if own else "released"
 
+    def paper(self, kind: str) -> bool:
+        """Return whether this profile's run of a network trains one of the paper's, as written."""
+        return str(self.steps.get(f"train-{kind}", {}).get("config", "")).startswith("paper")
+
+    def measuring(self) -> dict[str, str]:
+        """Return the weights that the methods of a measurement take, as `evaluation.measurements.run` names them."""
+        own = {f"paper_{kind}" if self.paper(kind) else kind: self.weights(kind) for kind in KINDS}
+        return dict.fromkeys(KINDS, "released") | own
+
     def training(self, kind: str) -> dict[str, Any]:
         """Return the fields of `pnet.training.config.TrainConfig` that this profile's run of a network sets."""
         before = KINDS[: KINDS.index(kind)]  # each network starts from what those before it find
-        return {name: self.weights(name) for name in before} | self.steps.get(f"train-{kind}", {})
+        found = {name: "none" if name == "refiner" and self.paper(kind) else self.weights(name) for name in before}
+        return found | self.steps.get(f"train-{kind}", {})
 
     def check(self) -> "Profile":
         """Check every value against the notebooks, now and not after an hour; return the profile.
