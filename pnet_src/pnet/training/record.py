@@ -59,8 +59,10 @@ class TrainingRecord:
         return pd.DataFrame({"item": list(made), "value": [html.unescape(str(value)) for value in made.values()]})
 
 
-def load(kind: str, output: str | os.PathLike) -> TrainingRecord:
+def load(kind: str, output: str | os.PathLike, together: str = "released") -> TrainingRecord:
     """Return the run of this build where there is one, else the released one.
+
+    `together` is the set of `weights.SETS` that the network is of: 'paper' for those of the paper as written.
 
     Raises
     ------
@@ -68,7 +70,8 @@ def load(kind: str, output: str | os.PathLike) -> TrainingRecord:
         If neither is there, or its weights do not have the card's hash.
     """
     cards = sorted((ROOT / output / kind).glob(f"{kind}-*.json"))
-    card = cards[0] if cards else weights.resolve(kind)
+    cards = [card for card in cards if card.stem.startswith(f"{kind}-paper") == (together == "paper")]
+    card = cards[0] if cards else weights.resolve(kind, together)
     history = history_of(card)
     if history is None:
         raise MissingError(
