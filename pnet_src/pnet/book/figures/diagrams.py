@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Patch
-from matplotlib.patheffects import withStroke
 
 from pnet.book.figures import style
 from pnet.detection import losses
@@ -27,7 +26,7 @@ from pnet.stars.weights import SETS
 WIDTH, PITCH, FIRST = 5.0, 0.64, 0.28  # inches: of a figure, from row to row, from the edge to the first row
 SMALL, LARGE = 9.5, 10.5  # points
 INPUT, DETECTION, STARS, OUTPUT, PLAIN = (style.COLOURS[name] for name in ("truth", "purple", "pnet", "sep", "grey"))
-HALO = [withStroke(linewidth=2.5, foreground="white")]  # the ground is transparent, and dark in some viewers
+GROUND = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # behind words: some viewers have a dark page
 KEY = "{1} · {2}²: {1} channels,\n{2} × {2} cells\n→ residual block\n↓ with stride 2\n↑ and doubled\ntwo arrows: sum"
 FOCAL = {"soft": "focal, labels soft around a star (CenterNet)", "hard": "focal, α-balanced (Eq. 19)"}
 FLUX = {
@@ -47,7 +46,7 @@ def _canvas(height: float) -> tuple[Figure, Axes]:
 
 
 def _words(ax: Axes, x: float, y: float, text: str, **options) -> None:
-    ax.text(x, y, text, **{"fontsize": SMALL, "va": "center", "linespacing": 1.25, "path_effects": HALO} | options)
+    ax.text(x, y, text, **{"fontsize": SMALL, "va": "center", "linespacing": 1.25, "bbox": GROUND} | options)
 
 
 def _box(ax: Axes, x: float, y: float, text: str, colour: str, width: float, height: float, dashed=False) -> Patch:
@@ -56,7 +55,7 @@ def _box(ax: Axes, x: float, y: float, text: str, colour: str, width: float, hei
     face = "white" if dashed else tuple(0.8 + 0.2 * np.array(to_rgb(colour)))
     look = {"facecolor": face, "edgecolor": colour, "linewidth": 1.3, "linestyle": "--" if dashed else "-"}
     title, _, rest = text.partition("\n")
-    options, large = {"ha": "center", "zorder": 3, "path_effects": None}, {"fontsize": LARGE}
+    options, large = {"ha": "center", "zorder": 3, "bbox": None}, {"fontsize": LARGE}
     _words(ax, x, y - 0.09 * text.count("\n"), title, **options, **large, fontweight="bold" if rest else "normal")
     _words(ax, x, y + 0.09, rest, **options)
     return ax.add_patch(FancyBboxPatch(corner, width - 0.08, height - 0.08, boxstyle=rounded, zorder=2, **look))
@@ -157,7 +156,7 @@ def preheads(config: detection.DetectionConfig) -> Figure:
         _words(ax, 0.45, y - 0.13, "3 × 3, ReLU")
         _words(ax, 3.12, y - 0.13, "1 × 1", ha="center")
         _words(ax, 0.45, y + 0.26, name, fontweight="bold", va="top")
-        _words(ax, 1.2, y + 0.26, told[name] + (f", × {weight:g}" if weight != 1 else ""), va="top")
+        _words(ax, 1.25, y + 0.26, told[name] + (f", × {weight:g}" if weight != 1 else ""), va="top")
     return figure
 
 
