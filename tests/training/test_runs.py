@@ -11,6 +11,7 @@ import sys
 import pandas as pd
 import pytest
 import torch
+from lightning_fabric import Fabric
 from typer.testing import CliRunner
 
 from pnet import cli
@@ -139,6 +140,12 @@ def test_two_devices_share_each_step_and_go_on_where_one_stopped(detection, tmp_
         if "running" not in name and "num_batches" not in name:  # each device's own
             apart, moved = (float((value - other[name]).abs().median()) for other in (whole, before))
             assert apart <= 0.01 * moved, name
+
+
+def test_of_several_devices_only_the_first_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(Fabric, "is_global_zero", False)
+    assert not train("bpnn", tmp_path).exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("devices", [2, 3])

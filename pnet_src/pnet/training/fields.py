@@ -206,9 +206,10 @@ class PreparedFrame(NamedTuple):
     sources: pd.DataFrame
 
 
-def prepare(frame: Frame, sources: pd.DataFrame) -> PreparedFrame:
+def prepare(frame: Frame, sources: pd.DataFrame, size: int = 0) -> PreparedFrame:
     """Subtract the sky of a frame; `sources` may have a boolean column ``ignored`` (default: stars fainter than
-    FAINT)."""
+    FAINT). DataError if the frame is smaller than a cut-out of `size` px."""
+    check_size([frame.image], size)
     image, rms = background.subtracted(frame)
     star = sources["kind"] == "star"
     if "ignored" not in sources:

@@ -21,7 +21,7 @@ from pnet.stars import weights
 from pnet.stars.error_scale import scales_of
 from pnet.stars.refine import refine
 from pnet.training.config import TrainConfig
-from pnet.training.fields import FAINT, PreparedFrame, check_size, prepare
+from pnet.training.fields import FAINT, PreparedFrame, prepare
 
 MarkedFrame = tuple[Frame, pd.DataFrame]
 Finder = Callable[[Frame], pd.DataFrame]
@@ -61,13 +61,8 @@ class TrainingSet:
             yield frame, truth, find(frame)
 
     def prepared(self, size: int = 0) -> list[PreparedFrame]:
-        """Return the training frames as `fields.FrameFields` takes them; DataError at the first that is smaller than
-        a cut-out of `size` px."""
-        frames = []
-        for frame, truth in self.read("train"):
-            check_size([frame.image], size)
-            frames.append(prepare(frame, self._for_training(truth)))
-        return frames
+        """Return the training frames as `fields.FrameFields` takes them for cut-outs of `size` px."""
+        return [prepare(frame, self._for_training(truth), size) for frame, truth in self.read("train")]
 
     def _for_training(self, truth: pd.DataFrame) -> pd.DataFrame:
         """Mark what the heat map is not trained on; a real catalogue's doubtful sources are masked (section 4.1)."""
