@@ -77,6 +77,7 @@ def test_a_step_and_a_prediction_of_the_network_of_stars(name):
         assert set(found) == set(STARS[name].targets) and np.isfinite(found["mag"].sigma).all()
 
 
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
 @pytest.mark.parametrize("name", NETS)
 def test_stars_are_read_from_the_output(name):
     torch.manual_seed(1)
@@ -90,6 +91,8 @@ def test_stars_are_read_from_the_output(name):
         there, sigma = batch.image.to(device), batch.sigma.to(device)
         image = network.network_input(there, sigma, NETS[name].inputs)
         found = predict.decode(moved(model)(image)[-1], there, sigma, NETS[name])
+        whole = predict.detect_image.__wrapped__(model, batch.image[0].numpy(), float(batch.sigma[0]), 0.1)
+    assert len(whole)
     assert len(plain["x"])
     for key, value in found.items():
         assert isinstance(value, Emulated)

@@ -151,14 +151,15 @@ class Counted:
 
 
 def test_a_step_made_up_of_pieces_is_that_of_the_whole_batch(tmp_path):
-    models = []
+    models, config = [], FitConfig(epochs=4, steps=5, learning_rate=1e-2, clip_norm=1e9, seed=3)
     for pieces in (1, 2):
         torch.manual_seed(7)
         models.append(torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1)))
         options = {"pieces": pieces, "progress": False}
-        rows = fit(models[-1], loss, Counted(3 - pieces), CONFIG, tmp_path / str(pieces), launch("cpu", "1"), **options)
+        rows = fit(models[-1], loss, Counted(3 - pieces), config, tmp_path / str(pieces), launch("cpu", "1"), **options)
     for a, b in zip(*(model.parameters() for model in models), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-5)
     assert rows[0]["loss"] == pytest.approx(pd.read_csv(tmp_path / "1" / HISTORY)["loss"][0], rel=1e-4)
 
 

@@ -148,6 +148,14 @@ def test_of_several_devices_only_the_first_writes(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_stars_of_frames_are_found_on_the_device_of_the_run(frames, tmp_path, monkeypatch):
+    places, load = {}, weights.load
+    monkeypatch.setattr(weights, "load", lambda *words: (places.update({words[0]: words[2:]}), load(*words[:2]))[1])
+    config = TrainConfig("bpnn", config="tiny", frames=frames)
+    runs._stars(config, sets.chosen(config, tmp_path), 64, torch.device("cuda:3"))
+    assert places == {"detection": (torch.device("cuda:3"),), "refiner": ()}, "the refiner is beside its stamps"
+
+
 @pytest.mark.parametrize("devices", [2, 3])
 def test_a_batch_that_devices_cannot_share_is_refused(devices):
     config = TrainConfig("bpnn", batch_size=2000, micro_batch=500)
@@ -156,6 +164,8 @@ def test_a_batch_that_devices_cannot_share_is_refused(devices):
     else:
         with pytest.raises(ConfigError, match="multiple of devices times micro_batch, 3 × 500"):
             config.at_once(devices)
+        with pytest.raises(ConfigError, match="1 at once; of which some come from frames"):
+            TrainConfig("detection", batch_size=3).at_once(devices)
 
 
 def test_a_run_on_other_frames_or_with_another_net_is_another_run(tmp_path, monkeypatch):

@@ -148,19 +148,12 @@ class TrainConfig:
             raise ConfigError("there is nothing to train on: set rendered or simulated, or dataset to sdss")
         if self.devices != "auto" and not (self.devices.isdigit() and int(self.devices)):
             raise ConfigError(f"devices is {self.devices!r}, allowed are auto and a positive number")
+        multiple = known[self.config].multiple if self.kind == "detection" else 1
+        if self.kind == "detection" and self.field_size % multiple:
+            raise ConfigError(f"field_size is {self.field_size}, it must be a multiple of {multiple} px")
         at_once = self.at_once(1 if self.devices == "auto" else int(self.devices))
-        least = 4 if self.injected or self.kind in STARS else 2  # a quarter of them, or half, comes from frames
-        mixed = self.injected or (self.rendered and (self.simulated or self.dataset == "sdss"))
-        if mixed and at_once < least:
-            raise ConfigError(f"{at_once} at once; of which some come from frames, they must be at least {least}")
-        if self.kind == "detection":
-            multiple = known[self.config].multiple
-            if self.field_size % multiple:
-                raise ConfigError(f"field_size is {self.field_size}, it must be a multiple of {multiple} px")
-            if at_once * self.field_size == multiple:
-                raise ConfigError(
-                    f"field_size is {multiple} with one field at once: the narrowest layer sees one value"
-                )
+        if at_once == 1 and self.field_size == multiple:
+            raise ConfigError(f"field_size is {multiple} with one field at once: the narrowest layer sees one value")
 
     def _check(self, name: str, about: Mapping[str, Any]) -> None:
         """Fill in the kind's default; refuse a value that is out of its range or not for this kind."""
@@ -189,7 +182,7 @@ class TrainConfig:
         Raises
         ------
         ConfigError
-            If a batch cannot be made up of so many.
+            If a batch cannot be made up of so many, or they are too few to mix in those of frames.
         """
         at_once = self.micro_batch or max(1, self.batch_size // devices)
         if self.batch_size % (at_once * devices):
@@ -197,6 +190,10 @@ class TrainConfig:
                 f"batch_size is {self.batch_size}, it must be a multiple of devices times micro_batch, "
                 f"{devices} × {at_once}"
             )
+        least = 4 if self.injected or self.kind in STARS else 2  # a quarter of them, or half, comes from frames
+        mixed = self.injected or (self.rendered and (self.simulated or self.dataset == "sdss"))
+        if mixed and at_once < least:
+            raise ConfigError(f"{at_once} at once; of which some come from frames, they must be at least {least}")
         return at_once
 
     def fit(self) -> FitConfig:

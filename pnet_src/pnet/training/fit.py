@@ -63,7 +63,7 @@ def machine(accelerator: str, devices: str) -> tuple[str, int]:
     gpus, notebook = torch.cuda.device_count() if torch.cuda.is_available() else 0, hasattr(sys, "ps1")
     if accelerator == "cuda" and not gpus:
         raise ConfigError("accelerator is cuda, but PyTorch sees no GPU here; `pnet doctor` says more, cpu is slow")
-    kind = "cuda" if accelerator == "auto" and gpus else "cpu" if accelerator == "auto" else accelerator
+    kind = accelerator if accelerator != "auto" else "cuda" if gpus else "cpu"
     if devices == "auto":
         return kind, gpus if kind == "cuda" and not notebook else 1
     if kind == "cuda" and int(devices) > gpus:
