@@ -288,19 +288,19 @@ def test_make_train_gpu_asks_for_the_papers_training():
     command = f"{train_gpu()} --dry-run --forceall --nolock"
     done = subprocess.run(command, shell=True, cwd=paths.ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert all(f"train_{kind} " in done.stdout for kind in KINDS)
+    assert all(f"train_{kind} " in done.stdout for kind in PAPER)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+PAPER = {"detection": {"batch_size": 40, "field_size": 512}, "bpnn": {"batch_size": 2000}}
+
+
+@pytest.mark.parametrize("kind", PAPER)
 def test_the_papers_training_in_miniature(frames, tmp_path, kind):
     """Every setting of the profile but those of size; the narrow configurations differ from the paper's in width."""
-    settings = profiles.load("paper").steps[f"train-{kind}"]
-    if kind != "refiner":
-        sizes = {"detection": {"batch_size": 40, "field_size": 512}, "bpnn": {"batch_size": 2000}}[kind]
-        assert settings["config"] == "paper" and settings | sizes == settings
-        settings |= {"config": "paper-narrow"}
-    small = SMALL | BATCH[kind] | {"config": settings["config"]}
-    content = weights.check(train(kind, tmp_path, frames, **settings | small))
+    settings = profiles.load("paper").training(kind)
+    assert settings["config"] == "paper" and settings | PAPER[kind] == settings
+    settings |= SMALL | BATCH[kind] | {"config": "paper-narrow"} | ({"detection": "released"} if kind == "bpnn" else {})
+    content = weights.check(train(kind, tmp_path, frames, **settings))
     assert content["fit"]["precision"] == ("bf16-mixed" if kind == "detection" else "32-true")
     assert content["data"]["train_frames"]
 
@@ -314,9 +314,9 @@ def test_a_machine_without_what_a_profile_needs_is_told_before_anything_is_done(
     with pytest.raises(ConfigError, match="profile paper, train-bpnn: accelerator is cuda, but PyTorch sees no GPU"):
         paper.check_machine()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    for gpus, fits in ((1, True), (4, True), (5, False)):
+    for gpus, fits in ((1, True), (4, True), (3, False)):
         monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
-        with contextlib.nullcontext() if fits else pytest.raises(ConfigError, match="train-refiner: .* 5 × 409"):
+        with contextlib.nullcontext() if fits else pytest.raises(ConfigError, match="train-bpnn: .* 3 × 666"):
             paper.check_machine()
 
 
