@@ -311,12 +311,12 @@ def test_a_machine_without_what_a_profile_needs_is_told_before_anything_is_done(
     with pytest.raises(MissingError, match="'mine'"):
         started.check_machine()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="profile paper, train-bpnn: accelerator is cuda, but PyTorch sees no GPU"):
+    with pytest.raises(ConfigError, match="accelerator is cuda, but PyTorch sees no GPU"):
         paper.check_machine()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for gpus, fits in ((1, True), (4, True), (3, False)):
         monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
-        with contextlib.nullcontext() if fits else pytest.raises(ConfigError, match="train-bpnn: .* 3 × 666"):
+        with contextlib.nullcontext() if fits else pytest.raises(ConfigError, match="batch_size is 2000, .* 3 × 666"):
             paper.check_machine()
 
 

@@ -1,6 +1,6 @@
 """Profiles: one YAML file with the parameters of every notebook and of every step before them, Snakemake's config."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,11 @@ class Profile:
         A ConfigError for parameters of a notebook (`notebooks.parameters`) or settings of a training run that are not
         allowed.
         """
-        self._check_training(lambda config: None)
+        for step in self.steps.keys() & TRAINING.keys():
+            try:
+                TrainConfig(TRAINING[step], **self.steps[step])
+            except (ConfigError, TypeError) as error:
+                raise ConfigError(f"profile {self.name}, {step}: {error}") from error
         for source in notebooks.sources():
             where = f"profile {self.name}, {source.stem}"
             notebooks.parameters(notebooks.read(source), self.parameters(source.stem), where)
@@ -101,28 +105,16 @@ class Profile:
     def check_machine(self) -> None:
         """Check before the first of many hours that this machine has what the training runs compute on and start from.
 
-        Raises
-        ------
-        ConfigError, MissingError
-            If it has not, or a batch cannot be shared by its devices.
+        A ConfigError or MissingError if it has not, or if its devices cannot share a batch.
         """
         from pnet.stars import weights  # slow to import
         from pnet.training.fit import machine
 
-        def check(config: TrainConfig) -> None:
+        for step in sorted(self.steps.keys() & TRAINING.keys()):
+            config = TrainConfig(TRAINING[step], **self.steps[step])
             config.at_once(machine(config.accelerator, config.devices)[1])
             if config.start is not None:
                 weights.resolve(config.kind, config.start)
-
-        self._check_training(check)
-
-    def _check_training(self, further: Callable[[TrainConfig], Any]) -> None:
-        """Check the settings of every training run, and what `further` does."""
-        for step in sorted(self.steps.keys() & TRAINING.keys()):
-            try:
-                further(TrainConfig(TRAINING[step], **self.steps[step]))
-            except (ConfigError, TypeError) as error:
-                raise ConfigError(f"profile {self.name}, {step}: {error}") from error
 
 
 def find(name: str | Path) -> Path:
