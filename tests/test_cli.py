@@ -14,7 +14,7 @@ from pnet.common.files import read_json
 from pnet.evaluation import check, measurements
 from pnet.evaluation.ledger import Entry, Ledger
 from pnet.simulation import datasets
-from pnet.stars.weights import RELEASED
+from pnet.stars.weights import RELEASED, SETS
 
 runner = CliRunner()
 COMMANDS = (
@@ -109,7 +109,8 @@ def test_download_that_may_fail_says_why(root, monkeypatch):
 
 def test_evaluate_hands_its_options_on(root, monkeypatch):
     calls = []
-    known = {*inspect.signature(measurements.run).parameters, *RELEASED}
+    paper = {f"paper_{kind}" for kind in SETS["paper"]}
+    known = {*inspect.signature(measurements.run).parameters, *RELEASED, *paper}
     monkeypatch.setattr(measurements, "run", lambda *names, **options: calls.append((names, options)) or {})
     words = ["evaluate", "--dataset", "simulation", "-O", "build/x", "--frames", "3", "--method", "pnet"]
     assert runner.invoke(cli.app, words).exit_code == 0

@@ -86,7 +86,7 @@ def table_1(ledger: Ledger) -> pd.DataFrame:
     for dataset, method in itertools.product(DATASET_NAMES, METHOD_NAMES):
         keys = {name: f"{dataset}.{method}.{name}" for name in ("precision", "recall", "ap")}
         # SEP stands in for SExtractor only; a row without any number says nothing
-        if not any(key in ledger or of_paper(key) for key in keys.values()):
+        if not any(key in ledger or key in paper_values() for key in keys.values()):
             continue
         row = {"data": DATASET_NAMES[dataset], "method": METHOD_NAMES[method]}
         for name in ("precision", "recall"):

@@ -16,6 +16,7 @@ from pathlib import Path
 from pnet.common import paths
 from pnet.common.errors import ConfigError, DataError
 from pnet.common.files import read_manifest
+from pnet.evaluation import claims
 from pnet.evaluation.ledger import Entry, Ledger, paper_values
 
 FILE = paths.MANIFESTS / "goals.yml"
@@ -139,8 +140,8 @@ def families(path: Path = FAMILIES) -> Mapping[str, list[str]]:
 
 
 def keep(ledger: Ledger) -> Ledger:
-    """Return the entries of a ledger that a page, a goal or the paper asks for."""
-    asked = set(paper_values())
+    """Return the entries of a ledger that a page, a goal, the paper or a verdict on it asks for."""
+    asked = {*paper_values(), *(key for claim in claims.load() for key in claim.keys)}
     for key in (key for goal in load() for key in goal.keys):
         asked |= {key, *(key.replace(".pnet.", f".{method}.") for method in CLASSICAL)}
     shown = re.compile("|".join(fnmatch.translate(pattern) for page in families().values() for pattern in page))
