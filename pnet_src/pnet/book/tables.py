@@ -208,9 +208,10 @@ def claims(ledger: Ledger, stated: Iterable[Claim]) -> pd.DataFrame:
         if other:  # a comparison: what it is compared with
             asked = f"{'>' if claim.more_than else '<'} {text(other.value, claim.style)}"
         where = "" if claim.why or asked == NO_VALUE else f"{asked}, "
-        row = {"claim": Link(claim.what, claim.page), "the paper": f"{where}{claim.where}"}
+        why = f" (here: {claim.why})" if claim.why else ""
+        row = {"claim": Link(claim.what, claim.page), "the paper": f"{where}{claim.where}{why}"}
         row |= {"its networks, trained here": text(entry, claim.style), "ours": text(ours, claim.style)}
-        rows.append(row | {"verdict": f"{decided}: {claim.why}" if claim.why else decided})
+        rows.append(row | {"verdict": decided})
     return pd.DataFrame(rows)
 
 
