@@ -16,7 +16,7 @@ from pnet.evaluation.entries import entries_from_measurements
 DRAW = {
     "figure_6": (detection.figure_6, 4),
     "figure_7": (accuracy.figure_7, 6),
-    "figure_8": (accuracy.figure_8, 3),
+    "figure_8": (accuracy.figure_8, 4),
     "figure_9": (functools.partial(uncertainty.figure_9, seed=1), 4),
 }
 

@@ -116,7 +116,8 @@ def figure_8(table: pd.DataFrame) -> Figure:
     contours of many stars hold 68 and 95 % of them.
     """
     shown = [*_shown(table, "sdss"), *_shown(table, "simulation")]
-    figure, axes = style.new(2, len(shown) // 2, height=8.2, width=2.4 * len(shown) / 2, sharey=True)
+    columns = len(shown) // 2
+    figure, axes = style.new(2, columns, height={2: 11.0}.get(columns, 9.0), width=7.2, sharey=True)
     errors = {title: scores.errors(rows)[["x", "y"]].dropna() for _, title, rows in shown}
     counts = (np.histogram2d(found["x"], found["y"], [PX_EDGES, PX_EDGES])[0].max() for found in errors.values())
     scale = LogNorm(1, max(2, *map(int, counts)))
