@@ -20,7 +20,6 @@ from pnet.sky import limits
 N, SAMPLES = 14_000, 50  # targets and Monte Carlo samples of the paper's section 4.2
 DRAWS = 400  # experiments of N stars: their scatter is the interval
 SEEING = 1.4  # arcsec
-DEPTHS = np.logspace(0, 5, 11)  # exposure, in units of an SDSS frame's
 MAGNITUDES = np.arange(10.0, 20.01, 0.25)
 OPEN = ("depth", "floor", "width", "bars", "faint", "slope")  # what a reading may leave open
 TITLES = {"simulation": "simulation", "sdss": "SDSS"}
@@ -81,52 +80,64 @@ READINGS = (
 
 
 @functools.cache
-def _bounds(sky: float) -> np.ndarray:
-    """Return (DEPTHS, MAGNITUDES) the Cramér-Rao bound in mag in the middle of the recipe's conditions."""
+def _limits(depth: float, sky: float) -> np.ndarray:
+    """Return the Cramér-Rao bound in mag at MAGNITUDES in the middle of the recipe's conditions."""
     recipe = Recipe.load()
     gain, read_noise = float(np.median(recipe.gain)), float(np.mean(recipe.read_noise))
     zero_point = recipe.mag_zero + 2.5 * np.log10(recipe.exposure * gain)
     pixel = recipe.pixel_scale**2 * 10 ** (0.4 * (zero_point - recipe.sky_mag[0]))
-    light, rows = limits.simulated(SEEING, recipe.pixel_scale), []
-    phase = np.linspace(-0.4, 0.4, len(MAGNITUDES))
-    for depth in DEPTHS:
-        flux = depth * 10 ** (0.4 * (zero_point - MAGNITUDES))
-        found = limits.bound(light, phase, phase[::-1], flux, sky * depth * pixel, read_noise)
-        rows.append(found["limit_mag"].to_numpy())
-    return np.array(rows)
+    phase, flux = np.linspace(-0.4, 0.4, len(MAGNITUDES)), depth * 10 ** (0.4 * (zero_point - MAGNITUDES))
+    light = limits.simulated(SEEING, recipe.pixel_scale)
+    return limits.bound(light, phase, phase[::-1], flux, sky * depth * pixel, read_noise)["limit_mag"].to_numpy()
 
 
 def bound(mag: np.ndarray, depth: float, sky: float) -> np.ndarray:
     """Return (N,) the Cramér-Rao bound in mag of stars of these magnitudes; 0 for an infinite exposure."""
     if not np.isfinite(depth):
         return np.zeros_like(mag)
-    table = np.log(_bounds(sky))
-    at = [np.interp(np.log(depth), np.log(DEPTHS), column) for column in table.T]
-    return np.exp(np.interp(mag, MAGNITUDES, at))
+    return np.exp(np.interp(mag, MAGNITUDES, np.log(_limits(depth, sky))))
 
 
-def magnitudes(slope: float, faint: float, rng: np.random.Generator, n: int) -> np.ndarray:
-    """Draw (n,) magnitudes from 13 to `faint` with counts as 10^(slope · mag)."""
+def magnitudes(slope: float, faint: float, uniform: np.ndarray) -> np.ndarray:
+    """Turn (n,) uniform random numbers into magnitudes from 13 to `faint` with counts as 10^(slope · mag)."""
     bright, steep = 13.0, np.log(10) * (slope if abs(slope) > 1e-6 else 1e-6)
-    return bright + np.log1p(rng.random(n) * np.expm1(steep * (faint - bright))) / steep
+    return bright + np.log1p(uniform * np.expm1(steep * (faint - bright))) / steep
+
+
+@functools.lru_cache(maxsize=DRAWS + 1)
+def _chance(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (n,) uniform and (n,) normal random numbers: every reading is tried with the same ones."""
+    rng = np.random.default_rng(seed)
+    return rng.random(n), rng.normal(size=n)
+
+
+@functools.cache
+def _errors(depth: float, sky: float, own: float, faint: float, slope: float, seed: int, n: int) -> tuple[float, ...]:
+    """Return η, σ_NMAD, MAE and mean standard deviation of n stars whose errors are the photons' and, in quadrature,
+    their `own`; readings that differ in something else share the experiment."""
+    uniform, normal = _chance(seed, n)
+    truth = magnitudes(slope, faint, uniform)
+    scatter = np.hypot(bound(truth, depth, sky), own * (1 + truth) / (1 + truth).mean())
+    delta = -scatter * normal
+    relative = delta / (1 + truth)
+    outliers = np.abs(relative) > 3 * np.std(relative)  # `metrics.outliers_beyond_three_sigma` without its interval
+    nmad = metrics.MAD_TO_SIGMA * np.median(np.abs(delta - np.median(delta)) / (1 + truth))
+    return outliers.mean(), nmad, np.abs(delta).mean(), scatter.mean()
 
 
 def experiment(reading: Reading, values: Mapping[str, float], seed: int, n: int = N) -> dict[str, float]:
     """Return η, σ_NMAD, MAE and Ē of one experiment of n stars; `values` are those that the reading leaves open."""
     fixed = {name: getattr(reading, name) for name in OPEN if getattr(reading, name) is not None}
     depth, floor, width, bars, faint, slope = ({**values, **fixed}[name] for name in OPEN)
-    rng = np.random.default_rng(seed)
-    truth = magnitudes(slope, faint, rng, n)
-    relative = (1 + truth) / (1 + truth).mean()
-    scatter = np.hypot(bound(truth, depth, reading.sky), np.hypot(floor, width / np.sqrt(SAMPLES)) * relative)
-    measured = truth + scatter * rng.normal(size=n)
-    delta = truth - measured
-    nmad = metrics.MAD_TO_SIGMA * np.median(np.abs(delta - np.median(delta)) / (1 + truth))
+    own, unit = float(np.hypot(floor, width / np.sqrt(SAMPLES))), 1.0
+    if np.isinf(depth):  # without photons' noise all errors are in proportion to their own
+        own, unit = 1.0, own
+    eta, nmad, mae, scatter = _errors(depth, reading.sky, own, faint, slope, seed, n)
     return {
-        "eta": metrics.outliers_beyond_three_sigma(truth, measured).value,
-        "sigma_nmad": float(nmad),
-        "mae": float(np.abs(delta).mean()),
-        "e_bar": float(width if width else bars * scatter.mean()),
+        "eta": eta,
+        "sigma_nmad": unit * nmad,
+        "mae": unit * mae,
+        "e_bar": width if width else bars * unit * scatter,
     }
 
 
