@@ -50,12 +50,12 @@ def _comparison(name: str, learning_rate: float, words: str) -> None:
         given = {"validation": validation, "epochs": epochs, "steps": steps, "seed": seed}
         options = {"command": _command(name, output=output, frames=frames, **given), "progress": progress(quiet)}
         chosen = sets.simulated(output, frames, validation)
-        budget = FitConfig(epochs, steps, learning_rate, precision="bf16-mixed", seed=seed)
+        budget = FitConfig(epochs, steps, learning_rate, seed=seed)
         run = detection.run if name == "detection" else partial(stars.run, name)
         print(run(output, chosen, budget, **options))
 
 
-_comparison("detection", 2e-3, "Train the detection net with the paper's choices and with ours, one change at a time.")
+_comparison("detection", 2e-3, "Train the paper's detection net as written, with each change to ours, and with all.")
 _comparison("posterior", 3e-3, "Compare flipout, dropout, an ensemble and a plain network.")
 _comparison("stamps", 3e-3, "Compare sizes of the stamp, and what the network is told beside it.")
 

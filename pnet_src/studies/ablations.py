@@ -9,15 +9,25 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import nn
 
 from pnet.common import paths, provenance
 from pnet.common.files import write_json
 from pnet.common.seeds import derive
+from pnet.frame import Frame
+from pnet.sky import limits
 from pnet.training.config import FitConfig
 from pnet.training.fit import DataSource, fit, launch
 from pnet.training.sets import TrainingSet
+
+PRECISION = "bf16-mixed"  # a quarter faster on a CPU than single precision
+
+
+def bounded(frame: Frame, truth: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame's truth, its rows counted from 0, with the Cramér-Rao limit of each star."""
+    return truth.reset_index(drop=True).join(limits.frame_limits(frame, truth))
 
 
 def remembered(source: DataSource) -> DataSource:
@@ -32,14 +42,18 @@ def trained(
     """Train one network and return it with the seconds that it took; a finished one in `folder` is read again."""
     torch.manual_seed(derive(budget.seed, "initial weights"))
     model = build().to(memory_format=torch.channels_last)
-    history = fit(model, loss, data, budget, folder, launch(devices="1"), progress=progress)
+    history = fit(model, loss, data, budget, folder, launch(devices="1", precision=PRECISION), progress=progress)
     return model.cpu().eval(), sum(row["seconds"] for row in history)
 
 
 def described(chosen: TrainingSet, budget: FitConfig, **more: Any) -> dict[str, Any]:
     """Return what the record of a study tells of its data and of every variant's budget."""
     spent = {name: getattr(budget, name) for name in ("epochs", "steps", "learning_rate")}
-    return {"val_frames": chosen.names("val"), "train_frames": len(chosen.train), "budget": spent | more}
+    return {
+        "val_frames": chosen.names("val"),
+        "train_frames": len(chosen.train),
+        "budget": spent | {"precision": PRECISION} | more,
+    }
 
 
 def write(

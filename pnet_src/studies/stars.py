@@ -16,7 +16,6 @@ from pnet.common import metrics, paths
 from pnet.evaluation.calibration_metrics import crps
 from pnet.frame import Frame
 from pnet.simulation.recipe import Recipe
-from pnet.sky import limits
 from pnet.stars import weights
 from pnet.stars.elbo import ELBO
 from pnet.stars.network import CONFIGS, BayesianPhotometryNet, BPNNConfig
@@ -61,7 +60,7 @@ COLUMNS = {
 def bounded(chosen: TrainingSet, find: Finder) -> Iterator[tuple[Frame, pd.DataFrame, pd.DataFrame]]:
     """Yield validation frames, their truth with the Cramér-Rao limit of each star, and what is found in them."""
     for frame, truth, found in chosen.found("val", find):
-        yield frame, truth.reset_index(drop=True).join(limits.frame_limits(frame, truth)), found
+        yield frame, ablations.bounded(frame, truth), found
 
 
 def scores(stars: FrameStars, found: Mapping[str, Prediction]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from pnet.stars.network import CONFIGS
 from pnet.stars.predict import Prediction
 from pnet.training import fit
 from pnet.training.config import FitConfig
+from pnet.training.fields import RenderedFields
 from pnet.training.sets import TrainingSet
 from studies import ablations, detection, stars
 
@@ -84,13 +85,12 @@ def test_pairs_found():
 
 
 def test_ablation_of_the_detection_net(frames, budget, monkeypatch):
-    rows = [
-        detection.Variant(name, DETECTION["tiny"], injected=False, refined=refined)
-        for name, refined in (("net", False), ("refined", True))
-    ]
+    rows = {"net": (DETECTION["tiny"], False), "refined": (DETECTION["tiny"], True)}
     # random weights find a star of low confidence in every cell
-    for name, value in (("VARIANTS", rows), ("LOWEST", 0.15), ("BATCH_SIZE", 2), ("FIELD_SIZE", 128)):
+    for name, value in (("VARIANTS", rows), ("LOWEST", 0.15), ("BATCH_SIZE", 4), ("FIELD_SIZE", 128)):
         monkeypatch.setattr(detection, name, value)
+    rendered = RenderedFields(Recipe.load(), 1, 128)
+    monkeypatch.setattr(detection.injection, "fields", lambda *_: rendered)  # real frames are not at hand
     folder, fit = budget
     content = read_json(detection.run(folder, frames, fit, command="c", progress=False))
     assert [row["name"] for row in content["rows"]] == ["net", "refined"]
