@@ -134,7 +134,6 @@ def fetch(
     root: str | os.PathLike | None = None,
     *,
     mirror: str | os.PathLike | None = None,
-    roles: Iterable[str] | None = None,
     fields: Iterable[str] | None = None,
     progress: bool = True,
 ) -> Report:
@@ -152,18 +151,20 @@ def fetch(
         ``paths.data_root() / "sdss"`` by default.
     mirror : path or str, optional
         See `find_source`; with a mirror nothing else is asked.
-    roles, fields : iterable of str, optional
+    fields : iterable of str, optional
         Only these.
     progress : bool
         Show a bar on stderr.
     """
     manifest = manifest if isinstance(manifest, Manifest) else Manifest.load(manifest)
     report = Report(Path(root) if root is not None else paths.data_root() / "sdss", manifest)
-    wanted = []
-    for file in manifest.files(roles, fields):
-        (report.present if _have(file, report) else wanted).append(file)
-    if wanted:
-        _download(wanted, mirror, report, progress)
+    files = manifest.files(fields)
+    report.present = [file for file in files if _whole(file, report.root / file.path)]
+    try:
+        if wanted := [file for file in files if file not in report.present]:
+            _download(wanted, mirror, report, progress)
+    finally:
+        manifest.lock((file for file in (*report.present, *report.downloaded) if file.sha256 is None), report.root)
     if any(file.required for file, _ in report.missing):
         raise MissingError(
             f"{report}\nWhat arrived is kept; `{COMMAND}` tries the rest again, "
@@ -172,9 +173,8 @@ def fetch(
     return report
 
 
-def _have(file: File, report: Report) -> bool:
-    """Tell whether the file lies there whole; a file of unknown hash is locked when it does."""
-    path = report.root / file.path
+def _whole(file: File, path: Path) -> bool:
+    """Tell whether the file lies there whole."""
     if not path.is_file() or file.sha256 is not None:
         return path.is_file() and sha256(path) == file.sha256
     try:
@@ -182,7 +182,6 @@ def _have(file: File, report: Report) -> bool:
     except DataError:
         path.unlink()  # pooch takes any file of unknown hash for right
         return False
-    report.manifest.lock(file, path)
     return True
 
 
@@ -220,10 +219,8 @@ def _download(wanted: list[File], mirror: str | os.PathLike | None, report: Repo
         for file, reason in zip(wanted, reasons, strict=True):
             if reason:
                 report.missing.append((file, reason))
-                continue
-            report.downloaded.append(file)
-            if file.sha256 is None:
-                report.manifest.lock(file, report.root / file.path)
+            else:
+                report.downloaded.append(file)
 
 
 def _get(url: str, output_file: str, store: pooch.Pooch | None) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy
 from astropy.io import fits
 from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_scales
@@ -173,15 +174,8 @@ def _frame_arrays(hdus: fits.HDUList, path: object) -> tuple[np.ndarray, np.ndar
             f"{path}: the sky of HDU 2 (ALLSKY {coarse.shape}, XINTERP {columns.shape}, YINTERP {rows.shape}) "
             f"does not fit an image of {image.shape}"
         )
-    return image.astype(np.float64), calibration, _interpolate(_interpolate(coarse.T, columns).T, rows)
-
-
-def _interpolate(values: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Return (K, M) linearly between the rows of `values` (N, M) at `at` (K,), beyond the outer rows their values."""
-    at = np.clip(at, 0, len(values) - 1)
-    below = np.minimum(at.astype(int), len(values) - 2)
-    share = (at - below)[:, None]
-    return values[below] * (1 - share) + values[below + 1] * share
+    bilinear = scipy.interpolate.RectBivariateSpline(*map(np.arange, coarse.shape), coarse, kx=1, ky=1)
+    return image.astype(np.float64), calibration, bilinear(rows, columns, grid=True)
 
 
 def _table_gain(identity: FieldId) -> tuple[float, float]:

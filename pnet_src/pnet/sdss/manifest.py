@@ -15,15 +15,15 @@ A manifest is a YAML file in ``data_manifests/``::
       files:
       - {role: frame-g, path: dr17/…/frame-g-000094-1-0012.fits.bz2, bytes: 3412659, sha256: 3d75…}
 
-A file whose ``sha256`` is not known yet gets it at its first download: it goes into ``<manifest>.lock.json`` beside the
-manifest, and from then on counts like one written in the manifest. `pnet.sdss.files` gets them.
+A file whose ``sha256`` is not known yet gets it at its first download: it is written into the manifest.
+`pnet.sdss.files` gets them.
 """
 
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -32,7 +32,7 @@ import yaml
 
 from pnet.common import paths
 from pnet.common.errors import ConfigError, MissingError
-from pnet.common.files import atomic_path, read_json, read_manifest, sha256, write_json
+from pnet.common.files import atomic_path, read_manifest, sha256
 
 SPLITS = ("train", "val", "test")
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -109,7 +109,6 @@ class Manifest:
     rerun: int = 301
     query: str = ""
     source: Path | None = None  # the file it came from
-    locked: dict[str, dict] = field(default_factory=dict, repr=False)  # path → bytes and sha256 of first downloads
 
     def __post_init__(self):
         names = Counter(entry.name for entry in self.fields)
@@ -121,7 +120,7 @@ class Manifest:
 
     @classmethod
     def load(cls, name: str | os.PathLike = "sdss-standard") -> "Manifest":
-        """Load a manifest by name (from ``data_manifests/``) or by path, with the hashes locked so far.
+        """Load a manifest by name (from ``data_manifests/``) or by path.
 
         A MissingError, which lists those there are, if there is no such manifest; a DataError or ConfigError if it is
         not YAML or holds something that is not allowed.
@@ -140,16 +139,9 @@ class Manifest:
         try:
             files = [tuple(File(**file) for file in entry.get("files", ())) for entry in content["fields"]]
             fields = tuple(Field(**entry | {"files": own}) for entry, own in zip(content["fields"], files, strict=True))
-            manifest = cls(**{"name": path.stem, "rule": "", **content, "fields": fields}, source=path)
+            return cls(**{"name": path.stem, "rule": "", **content, "fields": fields}, source=path)
         except (TypeError, AttributeError) as error:
             raise ConfigError(f"manifest {path}: {error}") from error
-        if manifest.lock_path.is_file():
-            try:
-                manifest.locked = read_json(manifest.lock_path)
-                list(manifest.files())
-            except (ValueError, TypeError, AttributeError) as error:
-                raise ConfigError(f"{manifest.lock_path}: is damaged: {error}; delete it to lock anew") from error
-        return manifest
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write the manifest as YAML, atomically; return the path."""
@@ -163,27 +155,22 @@ class Manifest:
         self.source = path
         return path
 
-    @property
-    def lock_path(self) -> Path:
-        """The file beside the manifest that keeps the hashes of first downloads."""
-        if self.source is None:
-            raise ConfigError(f"manifest {self.name} was never saved, so it has no place for its locked hashes")
-        return self.source.with_suffix(".lock.json")
+    def lock(self, files: Iterable[File], root: Path) -> None:
+        """Write the bytes of files of unknown hash, which lie whole below `root`, into the manifest."""
+        known = {
+            file.path: replace(file, bytes=(root / file.path).stat().st_size, sha256=sha256(root / file.path))
+            for file in files
+        }
+        if known and self.source is not None:
+            own = [tuple(known.get(file.path, file) for file in entry.files) for entry in self.fields]
+            self.fields = tuple(replace(entry, files=files) for entry, files in zip(self.fields, own, strict=True))
+            self.save(self.source)
 
-    def lock(self, file: File, path: Path) -> None:
-        """Remember the bytes of a file, which lies at `path`, at its first download."""
-        self.locked[file.path] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        write_json(self.lock_path, self.locked)
-
-    def files(self, roles: Iterable[str] | None = None, fields: Iterable[str] | None = None) -> Iterator[File]:
-        """Yield the files, each once, of the roles and fields asked for (all where None); a ConfigError if a field is
-        not in the manifest."""
+    def files(self, fields: Iterable[str] | None = None) -> list[File]:
+        """Return the files, each once, of the fields asked for, all where None; a ConfigError if one is not there."""
         entries = self.fields if fields is None else [self.field(name) for name in fields]
         # a photoField serves every field of its run
-        files = {file.path: file for entry in self.fields if entry in entries for file in entry.files}
-        for file in files.values():
-            if roles is None or file.role in roles:
-                yield replace(file, **self.locked.get(file.path, {}) if file.sha256 is None else {})
+        return list({file.path: file for entry in entries for file in entry.files}.values())
 
     def field(self, name: str) -> Field:
         """Return the field named like ``94-1-12``."""

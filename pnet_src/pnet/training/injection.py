@@ -11,8 +11,8 @@ from scipy import ndimage
 
 from pnet.common.errors import MissingError
 from pnet.detection.targets import Batch
+from pnet.sdss.catalogue import load_field
 from pnet.sdss.files import fetch
-from pnet.sdss.frame import read_frame
 from pnet.sdss.manifest import Manifest
 from pnet.sdss.psf import PIXEL
 from pnet.simulation.recipe import FieldKind, Recipe, draw_magnitudes
@@ -138,11 +138,10 @@ def fields(manifest: str | os.PathLike, batch_size: int, size: int = 256) -> Inj
             f"manifest {manifest}: no field of train without catalogue, so no real sky to inject stars into; "
             "`pnet sdss-download --manifest sdss-standard` gets the manifest that has some"
         )
-    roles = ("frame-g", "psField", "fpM-g")
-    report = fetch(loaded, fields=names, roles=roles, progress=False)
+    report = fetch(loaded, fields=names, progress=False)
     recipe, skies = Recipe.load(), []
     for name in names:
-        frame = read_frame(*(report.path(name, role) for role in roles))
+        frame, _ = load_field(report, name)
         # One renderer serves a batch: frames differ from SDSS's nominal pixel by less than 0.1 %.
         frame.pixel_scale = PIXEL
         skies.append(prepare(frame, recipe))
