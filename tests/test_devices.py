@@ -91,7 +91,8 @@ def test_stars_are_read_from_the_output(name):
         there, sigma = batch.image.to(device), batch.sigma.to(device)
         image = network.network_input(there, sigma, NETS[name].inputs)
         found = predict.decode(moved(model)(image)[-1], there, sigma, NETS[name])
-        whole = predict.detect_image.__wrapped__(model, batch.image[0].numpy(), float(batch.sigma[0]), 0.1)
+        one = batch.image[0].numpy(), float(batch.sigma[0])
+        whole = predict.detect.__wrapped__(model, None, 0.1, one)
     assert len(whole)
     assert len(plain["x"])
     for key, value in found.items():

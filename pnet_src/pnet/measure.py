@@ -15,7 +15,7 @@ import pnet
 from pnet.common.errors import ConfigError, DataError, PNetError
 from pnet.common.files import atomic_path
 from pnet.common.fits_file import primary_header
-from pnet.detection.predict import detect_image
+from pnet.detection.predict import detect
 from pnet.frame import Frame
 from pnet.simulation import frame_file
 from pnet.sky import background
@@ -155,7 +155,7 @@ class PNet:
         if not 0 <= confidence <= 1:
             raise ConfigError(f"confidence is {confidence}, allowed is 0 to 1")
         subtracted = background.subtracted(frame)
-        found = detect_image(self.detection, *subtracted, max(confidence, 1e-6))
+        found = detect(self.detection, frame, max(confidence, 1e-6), subtracted)
         found = found.assign(x_det=found["x"], y_det=found["y"], flux_det=found["flux"])
         refine = refine and self.refiner is not None
         if refine:

@@ -18,38 +18,15 @@ SLACK = 0.25  # cells; offsets near a border are uncertain by less
 BATCH = {"cpu": 4, "cuda": 32}  # patches at once; more does not pay on a CPU
 
 
-def peaks(heatmap: Tensor, offset: Tensor, reach: int, lowest: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return field, row, column and confidence of the cells that hold a star.
-
-    Where neighbours learn offsets, a cell counts if its own points into itself, give or take SLACK: its neighbours'
-    confidence comes from the same star, and their offsets say so. CenterNet's rule, a maximum of 3 × 3 cells, which is
-    all there is without such offsets, keeps one of two stars in cells that touch, 4 to 8 px apart. There is no cap on
-    their number (CenterNet's 100 would lose stars in any dense field).
-
-    Parameters
-    ----------
-    heatmap : Tensor, (B, 1, h, w)
-        Logits.
-    offset : Tensor, (B, 2, h, w)
-        Cells.
-    reach : int
-        `DetectionConfig.offset_reach`.
-    lowest : float
-        Confidence below which nothing is kept.
-    """
-    confidence = torch.sigmoid(heatmap.float())[:, 0]
-    if reach:
-        inside = ((offset.float() - 0.5).abs() <= 0.5 + SLACK).all(dim=1)
-    else:
-        inside = confidence == functional.max_pool2d(confidence, 3, 1, 1)
-    field, row, column = torch.where(inside & (confidence >= lowest))
-    return field, row, column, confidence[field, row, column]
-
-
 def decode(
     output: dict[str, Tensor], image: Tensor, sigma: Tensor, config: DetectionConfig, lowest: float = LOWEST
 ) -> dict[str, Tensor]:
     """Turn one stack's output into a list of stars.
+
+    Where neighbours learn offsets (`DetectionConfig.offset_reach`), a cell counts if its own points into itself, give
+    or take SLACK: its neighbours' confidence comes from the same star, and their offsets say so. CenterNet's rule, a
+    maximum of 3 × 3 cells, which is all there is without such offsets, keeps one of two stars in cells that touch, 4 to
+    8 px apart. There is no cap on their number (CenterNet's 100 would lose stars in any dense field).
 
     Parameters
     ----------
@@ -67,21 +44,30 @@ def decode(
     dict of Tensor, (N,)
         ``field``, ``x``, ``y`` (px), ``flux`` (electrons), ``confidence``, ``fwhm`` (px).
     """
-    field, row, column, confidence = peaks(output["heatmap"], output["offset"], config.offset_reach, lowest)
-    picked = {name: output[name].float()[field, :, row, column] for name in ("offset", "flux", "size")}
-    x = (column + picked["offset"][:, 0]) * STRIDE - 0.5
-    y = (row + picked["offset"][:, 1]) * STRIDE - 0.5
+    confidence = torch.sigmoid(output["heatmap"].float())[:, 0]
+    if config.offset_reach:
+        inside = ((output["offset"].float() - 0.5).abs() <= 0.5 + SLACK).all(dim=1)
+    else:
+        inside = confidence == functional.max_pool2d(confidence, 3, 1, 1)
+    cells = torch.stack(torch.where(inside & (confidence >= lowest)))
+
+    def at(name: str, cells: Tensor) -> Tensor:
+        return output[name].float()[cells[0], :, cells[1], cells[2]]
+
+    def place(cells: Tensor) -> Tensor:
+        return (cells[[2, 1]] + at("offset", cells).T) * STRIDE - 0.5
+
     # Twice the same star, seen from both sides of a border between cells: keep the more confident one.
-    keep = without_repeats(field, x, y, confidence)
-    field, x, y, confidence = field[keep], x[keep], y[keep], confidence[keep]
+    cells = cells[:, without_repeats(cells[0], *place(cells), confidence[tuple(cells)])]
+    field, (x, y) = cells[0], place(cells)
     base = flux_base(config.flux, image, sigma, field, x, y)
     return {
         "field": field,
         "x": x,
         "y": y,
-        "flux": torch.exp(log_flux(config.flux, picked["flux"][keep, 0], base)) * sigma[field],
-        "confidence": confidence,
-        "fwhm": picked["size"][keep].mean(dim=1) * STRIDE,
+        "flux": torch.exp(log_flux(config.flux, at("flux", cells)[:, 0], base)) * sigma[field],
+        "confidence": confidence[tuple(cells)],
+        "fwhm": at("size", cells).mean(dim=1) * STRIDE,
     }
 
 
@@ -108,7 +94,12 @@ def half_precision(kind: str) -> torch.dtype:
 
 
 @torch.inference_mode()
-def detect(model: PhotometryDetectionNet, frame: Frame, lowest: float = LOWEST) -> pd.DataFrame:
+def detect(
+    model: PhotometryDetectionNet,
+    frame: Frame,
+    lowest: float = LOWEST,
+    subtracted: tuple[np.ndarray, float] | None = None,
+) -> pd.DataFrame:
     """Find the stars of a frame of any size.
 
     Parameters
@@ -117,6 +108,8 @@ def detect(model: PhotometryDetectionNet, frame: Frame, lowest: float = LOWEST) 
     frame : Frame
     lowest : float
         Confidence below which nothing is kept.
+    subtracted : (ndarray, float), optional
+        What `background.subtracted` gives for the frame, where it is known.
 
     Returns
     -------
@@ -124,13 +117,7 @@ def detect(model: PhotometryDetectionNet, frame: Frame, lowest: float = LOWEST) 
         ``x``, ``y`` (px from 0), ``flux`` (electrons), ``confidence``, ``fwhm`` (px), by falling confidence; empty
         where there is no star.
     """
-    return detect_image(model, *background.subtracted(frame), lowest)
-
-
-@torch.inference_mode()
-def detect_image(model: PhotometryDetectionNet, image: np.ndarray, rms: float, lowest: float = LOWEST) -> pd.DataFrame:
-    """Like `detect` for an (H, W) image in electrons whose sky is subtracted and whose empty pixels scatter by
-    `rms`."""
+    image, rms = subtracted or background.subtracted(frame)
     device = next(model.parameters()).device
     model.eval()
     tiles, at_once = patches.split(image.shape), BATCH.get(device.type, BATCH["cpu"])

@@ -43,10 +43,6 @@ class Batch:
     flux: Tensor
     ignored: Tensor
 
-    def to(self, device: torch.device | str) -> "Batch":
-        """Return the batch on another device."""
-        return Batch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
-
 
 @dataclass
 class Targets:

@@ -1,5 +1,6 @@
 """Data sets of simulated frames: which engine makes them, where they are, and the record of what was made."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -86,18 +87,8 @@ def make_dataset(
     engine = find_engine(kind) if engine == "auto" else engine
     files = _files(Path(folder), split, n, engine, kind)
     todo = [(path, derive(seed, split, kind, index)) for index, path in enumerate(files, start=1) if not path.exists()]
-    if todo and engine != "frames":
-        _make_frames(todo, recipe, kind, engine, workers, progress)
-    return files
-
-
-def _make_frames(
-    todo: list[tuple[Path, int]], recipe: Recipe, kind: str, engine: str, workers: int, progress: bool
-) -> None:
-    """Draw a frame from the recipe for each (path, seed), let the engine make it, and write it as soon as it is there.
-
-    The first failure ends the series; frames already written stay.
-    """
+    if engine == "frames" or not todo:
+        return files
     # imported here, since they bring torch: nobody should wait for it who only asks what there is
     from pnet.simulation import galaxies, renderer, skymaker
 
@@ -119,7 +110,8 @@ def _make_frames(
     with ThreadPoolExecutor(workers) as pool:
         made = (pool.map if real else map)(make, todo)  # the renderer has threads of its own
         for _ in tqdm(made, total=len(todo), desc=simulator, unit="frame", disable=not progress):
-            pass  # an error here cancels what has not begun
+            pass  # the first error ends the series: what has not begun is not made, what is written stays
+    return files
 
 
 def _files(folder: Path, split: str, n: int, engine: str, kind: str) -> list[Path]:
@@ -197,10 +189,9 @@ def simulate(
 
 def _record(path: Path) -> dict[str, Any]:
     """Return the record of a data set; empty where there is none or it cannot be read."""
-    try:
+    with contextlib.suppress(OSError, ValueError, TypeError):
         return dict(read_json(path))
-    except (OSError, ValueError, TypeError):
-        return {}
+    return {}
 
 
 def simulation_folder(output: str | os.PathLike, kind: str = PAPER) -> Path:

@@ -8,9 +8,11 @@ half-light radii that shrink with magnitude (Shen et al. 2003). Stuff's own list
 import galsim
 import numpy as np
 import pandas as pd
+import torch
 
 from pnet.common.seeds import derive
-from pnet.simulation.recipe import FieldKind, Recipe, draw_magnitudes
+from pnet.simulation.recipe import Recipe, draw_magnitudes
+from pnet.sky import render
 
 SLOPE = 0.45  # of log10 N per magnitude
 DENSITY = 250.0  # galaxies per square degree and magnitude at PIVOT
@@ -32,7 +34,7 @@ def draw_galaxies(recipe: Recipe, magnitudes: tuple[float, float], seed: int) ->
     area = (recipe.size * recipe.pixel_scale / 3600) ** 2  # square degrees
     rate = DENSITY / (SLOPE * np.log(10)) * (10 ** (SLOPE * (high - PIVOT)) - 10 ** (SLOPE * (low - PIVOT)))
     n = int(rng.poisson(area * rate))
-    mag = draw_magnitudes(FieldKind((n, n), magnitudes, SLOPE, None), n, rng)
+    mag = draw_magnitudes(magnitudes, SLOPE, n, rng)
     size = 1.0 * 10 ** (-0.1 * (mag - PIVOT)) * rng.lognormal(0, 0.3, n)  # arcsec
     x, y = rng.uniform(-0.5, recipe.size - 0.5, size=(2, n))
     share, aspect = rng.beta(1.0, 2.0, n), np.clip(np.cos(np.arccos(rng.random(n))), 0.15, 1.0)
@@ -42,15 +44,19 @@ def draw_galaxies(recipe: Recipe, magnitudes: tuple[float, float], seed: int) ->
     return drawn.assign(bulge_aspect=1.0, bulge_angle=0.0, redshift=0.0, hubble_type=0.0)
 
 
-def galaxy_stamp(
-    galaxy: pd.Series, flux: float, dx: float, dy: float, seeing: float, pixel_scale: float, size: int = STAMP
-) -> np.ndarray:
-    """Return the (size, size) float32 electrons of one galaxy behind the atmosphere, `dx`, `dy` px from the middle;
-    `seeing` in arcsec FWHM, `pixel_scale` in arcsec per px."""
-    shear = galsim.Shear(q=float(galaxy["disk_aspect"]), beta=float(galaxy["disk_angle"]) * galsim.degrees)
-    radius, share = float(galaxy["bulge_radius"]), float(galaxy["bulge_fraction"])
-    bulge = galsim.DeVaucouleurs(half_light_radius=radius, trunc=8 * radius)
-    disc = galsim.Exponential(half_light_radius=float(galaxy["disk_radius"])).shear(shear)
-    intrinsic = (share * bulge + (1 - share) * disc) * float(flux)
-    light = galsim.Convolve(intrinsic, galsim.Kolmogorov(fwhm=seeing), gsparams=FOLDING)
-    return light.drawImage(nx=size, ny=size, scale=pixel_scale, offset=(dx, dy), dtype=np.float32).array
+def add_galaxies(
+    image: torch.Tensor, galaxies: pd.DataFrame, flux: np.ndarray, seeing: float, pixel_scale: float, size: int = STAMP
+) -> None:
+    """Add galaxies of (N,) fluxes to an (H, W) image of expected electrons, in place, behind an atmosphere of `seeing`
+    (arcsec FWHM), each on a stamp of `size` px; `pixel_scale` in arcsec per px."""
+    for galaxy, total in zip(galaxies.itertuples(), flux, strict=True):
+        shear = galsim.Shear(q=galaxy.disk_aspect, beta=galaxy.disk_angle * galsim.degrees)
+        bulge = galsim.DeVaucouleurs(half_light_radius=galaxy.bulge_radius, trunc=8 * galaxy.bulge_radius)
+        disc = galsim.Exponential(half_light_radius=galaxy.disk_radius).shear(shear)
+        intrinsic = (galaxy.bulge_fraction * bulge + (1 - galaxy.bulge_fraction) * disc) * float(total)
+        light = galsim.Convolve(intrinsic, galsim.Kolmogorov(fwhm=seeing), gsparams=FOLDING)
+        column, row = int(np.floor(galaxy.x + 0.5)), int(np.floor(galaxy.y + 0.5))
+        offset = (galaxy.x - column, galaxy.y - row)
+        stamp = light.drawImage(nx=size, ny=size, scale=pixel_scale, offset=offset, dtype=np.float32).array
+        where = torch.tensor([[0], [column], [row]], device=image.device)
+        render.add_stamps(image[None], torch.from_numpy(stamp).to(image.device)[None], *where)

@@ -113,14 +113,13 @@ def draw_conditions(recipe: Recipe, seed: int) -> Conditions:
     )
 
 
-def draw_magnitudes(kind: FieldKind, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw magnitudes whose counts rise as 10^(slope·m) between the limits of `kind`."""
-    low, high = kind.magnitudes
+def draw_magnitudes(limits: tuple[float, float], slope: float, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw magnitudes whose counts rise as 10^(slope·m) between two limits."""
+    low, high = limits
     share = rng.random(n)
-    if kind.slope == 0:
+    if slope == 0:
         return low + share * (high - low)
-    growth = 10 ** (kind.slope * (high - low)) - 1
-    return low + np.log10(1 + share * growth) / kind.slope
+    return low + np.log10(1 + share * (10 ** (slope * (high - low)) - 1)) / slope
 
 
 def draw_stars(recipe: Recipe, kind: str, seed: int) -> pd.DataFrame:
@@ -132,4 +131,6 @@ def draw_stars(recipe: Recipe, kind: str, seed: int) -> pd.DataFrame:
     rng = np.random.default_rng(derive(seed, "stars"))
     n = int(rng.integers(population.stars[0], population.stars[1], endpoint=True))
     x, y = rng.uniform(-0.5, recipe.size - 0.5, size=(2, n))
-    return pd.DataFrame({"x": x, "y": y, "mag": draw_magnitudes(population, n, rng), "kind": "star"})
+    return pd.DataFrame(
+        {"x": x, "y": y, "mag": draw_magnitudes(population.magnitudes, population.slope, n, rng), "kind": "star"}
+    )

@@ -5,7 +5,7 @@ import pandas as pd
 import torch
 
 from pnet.common.seeds import derive
-from pnet.simulation.galaxies import galaxy_stamp
+from pnet.simulation.galaxies import add_galaxies
 from pnet.simulation.recipe import Conditions
 from pnet.sky import render
 
@@ -24,13 +24,7 @@ def expected_image(sources: pd.DataFrame, conditions: Conditions) -> torch.Tenso
     drawn = {"field": torch.zeros(len(x), dtype=torch.long), "x": x, "y": y, "flux": light.float()}
     options = {"pixel_scale": conditions.pixel_scale, "optics": conditions.optics}
     render.add_stars(image, [conditions.seeing], **drawn, **options)
-    for index in np.flatnonzero(~stars):
-        source = sources.iloc[index]
-        column, row = int(np.floor(source["x"] + 0.5)), int(np.floor(source["y"] + 0.5))
-        shift = (source["x"] - column, source["y"] - row)
-        stamp = galaxy_stamp(source, flux[index], *shift, conditions.seeing, conditions.pixel_scale)
-        where = [torch.tensor([value]) for value in (0, column, row)]
-        render.add_stamps(image, torch.from_numpy(stamp)[None], *where)
+    add_galaxies(image[0], sources[~stars], flux[~stars], conditions.seeing, conditions.pixel_scale)
     if conditions.aureole is not None:
         image = render.scatter(image, conditions.aureole)
     return image[0] + conditions.sky

@@ -87,7 +87,7 @@ def simulate_frame(
     MissingError
         If there is no `sky`.
     ConfigError, DataError
-        If the conditions or the sources are not allowed, or the program's output cannot be used.
+        If the conditions are not allowed, or the program's output cannot be used.
     PNetError
         If it fails or does not end in time.
     """
@@ -137,24 +137,13 @@ def configuration(conditions: Conditions) -> dict[str, object]:
 def source_list(sources: pd.DataFrame) -> str:
     """Return SkyMaker's list of sources; positions from 0 become positions from 1 here.
 
-    `sources` has x, y (px from 0), mag, kind ('star' or 'galaxy'; all are stars where the column is absent) and, for
-    galaxies, `GALAXY_COLUMNS`. A DataError if one is missing, or a value is not finite or not allowed.
+    `sources` has x, y (px from 0), mag, kind ('star' or 'galaxy') and, for galaxies, `GALAXY_COLUMNS`.
     """
     lines = []
-    for number, row in enumerate(sources.to_dict("records")):
-        kind = row.get("kind", "star")
-        if kind not in KINDS:
-            raise DataError(f"source {number}: kind is {kind!r}, it must be 'star' or 'galaxy'")
-        names = ("x", "y", "mag", *(GALAXY_COLUMNS if kind == "galaxy" else ()))
-        missing = [name for name in names if name not in row]
-        if missing:
-            raise DataError(f"source {number} ({kind}) has no {', '.join(missing)}")
-        values = np.array([row[name] for name in names], dtype=float)
-        if not np.isfinite(values).all():
-            raise DataError(f"source {number} ({kind}) holds a value that is not finite: {values.tolist()}")
-        values[:2] += 1
-        lines.append(" ".join([str(KINDS[kind]), *(f"{value:.8f}" for value in values)]))
-    return "".join(f"{line}\n" for line in lines)
+    for row in sources.assign(x=sources["x"] + 1, y=sources["y"] + 1).to_dict("records"):
+        names = ("x", "y", "mag", *(GALAXY_COLUMNS if row["kind"] == "galaxy" else ()))
+        lines.append(" ".join([str(KINDS[row["kind"]]), *(f"{row[name]:.8f}" for name in names)]) + "\n")
+    return "".join(lines)
 
 
 def galaxies(recipe: Recipe, magnitudes: tuple[float, float], seed: int) -> pd.DataFrame:
@@ -225,8 +214,7 @@ def _painted_sources(sources: pd.DataFrame, painted: list[list[float]], name: st
             raise DataError(f"{name}: SkyMaker's list has a source that it was not given: {line}")
         kept.append(row)
         row += 1
-    truth = sources.iloc[kept].reset_index(drop=True)
-    return truth if "kind" in truth else truth.assign(kind="star")
+    return sources.iloc[kept].reset_index(drop=True)
 
 
 @contextlib.contextmanager

@@ -12,8 +12,8 @@ import torch
 from pnet.common.errors import ConfigError, DataError
 from pnet.detection.targets import Batch
 from pnet.frame import Frame
-from pnet.simulation.galaxies import draw_galaxies, galaxy_stamp
-from pnet.simulation.recipe import FieldKind, Recipe, draw_magnitudes
+from pnet.simulation.galaxies import add_galaxies, draw_galaxies
+from pnet.simulation.recipe import Recipe, draw_magnitudes
 from pnet.sky import background, render
 
 # mag; fainter stars are not asked for, brighter ones beyond the catalogue's 20 must not be lost at its edge.
@@ -114,7 +114,7 @@ class RenderedFields:
         counts = rng.poisson(rng.uniform(paper.stars[0], 1.8 * paper.stars[1], n) * area)
         field = np.repeat(np.arange(n), counts)
         low = paper.magnitudes[0] - 0.3
-        steep = draw_magnitudes(FieldKind(paper.stars, (low, FAINT), paper.slope, None), len(field), rng)
+        steep = draw_magnitudes((low, FAINT), paper.slope, len(field), rng)
         mag = np.where(rng.random(n)[field] < 0.5, steep, rng.uniform(low, FAINT, len(field)))
         # In every other field the counts go on below what is asked for.
         fainter = np.repeat(np.arange(n), rng.poisson(counts * rng.choice([0, 1.5], n)))
@@ -133,14 +133,10 @@ class RenderedFields:
     def _add_galaxies(self, image: torch.Tensor, zero_point: np.ndarray, seeing: np.ndarray, rng) -> None:
         """Add the galaxies that the fields' area holds to images of expected electrons, in place."""
         recipe = dataclasses.replace(self.recipe, size=self.size)
-        for index in range(self.batch_size):
-            for _, galaxy in draw_galaxies(recipe, GALAXIES, int(rng.integers(2**31))).iterrows():
-                column, row = int(np.floor(galaxy["x"] + 0.5)), int(np.floor(galaxy["y"] + 0.5))
-                flux = 10 ** (0.4 * (zero_point[index] - galaxy["mag"]))
-                shift = (galaxy["x"] - column, galaxy["y"] - row)
-                stamp = galaxy_stamp(galaxy, flux, *shift, float(seeing[index]), recipe.pixel_scale, GALAXY_SIZE)
-                where = torch.tensor([[index], [column], [row]], device=image.device)
-                render.add_stamps(image, torch.from_numpy(stamp).to(image.device)[None], *where)
+        for one, zero, width in zip(image, zero_point, seeing, strict=True):
+            drawn = draw_galaxies(recipe, GALAXIES, int(rng.integers(2**31)))
+            flux = 10 ** (0.4 * (zero - drawn["mag"].to_numpy()))
+            add_galaxies(one, drawn, flux, float(width), recipe.pixel_scale, GALAXY_SIZE)
 
     def _add_cosmic_rays(self, image: torch.Tensor, rng) -> None:
         """Add straight tracks of charge, which know nothing of the seeing, in place."""
@@ -206,10 +202,9 @@ class PreparedFrame(NamedTuple):
     sources: pd.DataFrame
 
 
-def prepare(frame: Frame, sources: pd.DataFrame, size: int = 0) -> PreparedFrame:
+def prepare(frame: Frame, sources: pd.DataFrame) -> PreparedFrame:
     """Subtract the sky of a frame; `sources` may have a boolean column ``ignored`` (default: stars fainter than
-    FAINT). DataError if the frame is smaller than a cut-out of `size` px."""
-    check_size([frame.image], size)
+    FAINT)."""
     image, rms = background.subtracted(frame)
     star = sources["kind"] == "star"
     if "ignored" not in sources:

@@ -15,7 +15,7 @@ from pnet.sdss.catalogue import load_field
 from pnet.sdss.files import fetch
 from pnet.sdss.manifest import Manifest
 from pnet.sdss.psf import PIXEL
-from pnet.simulation.recipe import FieldKind, Recipe, draw_magnitudes
+from pnet.simulation.recipe import Recipe, draw_magnitudes
 from pnet.sky import background, render
 from pnet.training.fields import FAINT, add_stars, batch_of, check_size, cut_out
 from pnet.training.real_sky import BLOCK, SEEING_STEP, RealSky, prepare
@@ -81,7 +81,7 @@ class InjectedFields:
         area = (self.size / self.recipe.size) ** 2
         n = rng.poisson(rng.uniform(paper.stars[0], 1.5 * paper.stars[1]) * area)
         low = paper.magnitudes[0] - 0.3
-        steep = draw_magnitudes(FieldKind(paper.stars, (low, FAINT), paper.slope, None), n, rng)
+        steep = draw_magnitudes((low, FAINT), paper.slope, n, rng)
         mag = np.where(rng.random(n) < 0.5, steep, rng.uniform(low, FAINT, n))
         x, y = rng.uniform(-0.5, self.size - 0.5, (2, n))
         return pd.DataFrame({"field": index, "x": x, "y": y, "flux": 10 ** (0.4 * (sky.zero_point - mag))})

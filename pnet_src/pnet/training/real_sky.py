@@ -82,7 +82,10 @@ def prepare(frame: Frame, recipe: Recipe) -> RealSky:
     galaxy = alone & (signal > SIGNAL) & (radius > EXTENDED * stellar) & (mag > TOO_BRIGHT)
     doubtful = np.append(False, ~galaxy & ~too_bright)[segments]
     doubtful |= image > np.append(np.inf, np.where(too_bright, CORE_SHARE * peak, np.inf))[segments]
-    _add_discs(doubtful, x[too_bright], y[too_bright])
+    cores = np.ones(image.shape, bool)
+    cores[np.rint(y[too_bright]).astype(int), np.rint(x[too_bright]).astype(int)] = False
+    if too_bright.any():
+        doubtful |= ndimage.distance_transform_edt(cores) <= CORE_RADIUS
     return RealSky(
         image,
         contamination=_contamination(image, segments > 0, mask, fwhm),
@@ -144,16 +147,6 @@ def seeing_of_width(width: float, pixel_scale: float, recipe: Recipe) -> float:
     return float(upper - SEEING_STEP * (high - width) / (high - low))
 
 
-def _add_discs(area: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
-    """Add the pixels within CORE_RADIUS of the positions to `area`, in place."""
-    axis = np.arange(-CORE_RADIUS, CORE_RADIUS + 1)
-    row, column = np.rint(y)[:, None, None] + axis[:, None], np.rint(x)[:, None, None] + axis
-    disc = (column - x[:, None, None]) ** 2 + (row - y[:, None, None]) ** 2 <= CORE_RADIUS**2
-    row, column = (values[disc].astype(int) for values in np.broadcast_arrays(row, column))
-    inside = (row >= 0) & (row < area.shape[0]) & (column >= 0) & (column < area.shape[1])
-    area[row[inside], column[inside]] = True
-
-
 def _contamination(image: np.ndarray, sources: np.ndarray, mask: np.ndarray, fwhm: float) -> np.ndarray:
     """Return the light of real sources within a FWHM of each pixel."""
     reach = int(np.ceil(fwhm))
@@ -167,8 +160,5 @@ def _contamination(image: np.ndarray, sources: np.ndarray, mask: np.ndarray, fwh
 
 def _blocks(area: np.ndarray) -> np.ndarray:
     """Return (N, 2) centres of the blocks that hold a pixel of the area."""
-    height, width = area.shape
-    padded = np.pad(area, ((0, -height % BLOCK), (0, -width % BLOCK)))
-    held = padded.reshape(padded.shape[0] // BLOCK, BLOCK, -1, BLOCK).any(axis=(1, 3))
-    row, column = np.nonzero(held)
-    return np.column_stack([column, row]) * np.float32(BLOCK) + np.float32((BLOCK - 1) / 2)
+    blocks = np.unique(np.argwhere(area)[:, ::-1] // BLOCK, axis=0)
+    return (blocks * BLOCK + (BLOCK - 1) / 2).astype(np.float32)

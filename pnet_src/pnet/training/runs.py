@@ -188,7 +188,7 @@ def _start(config: TrainConfig, model: nn.Module) -> tuple[dict[str, Any] | None
 def _fields(config: TrainConfig, chosen: sets.TrainingSet, at_once: int, device: torch.device) -> Lesson:
     """Return what the detection net is trained with, so many fields at once."""
     size, batches = config.field_size, config.epochs * config.steps * config.batch_size // at_once
-    frames, into_real = chosen.prepared(size), at_once // 4 if config.injected else 0
+    frames, into_real = chosen.prepared(), at_once // 4 if config.injected else 0
     rest = at_once - into_real
     cut = rest if not config.rendered else rest // 2 if frames else 0
     shares = {"rendered_fields": rest - cut, "cut_fields": cut, "injected_fields": into_real}

@@ -60,9 +60,9 @@ class TrainingSet:
         for frame, truth in self.read(split):
             yield frame, truth, find(frame)
 
-    def prepared(self, size: int = 0) -> list[PreparedFrame]:
-        """Return the training frames as `fields.FrameFields` takes them for cut-outs of `size` px."""
-        return [prepare(frame, self._for_training(truth), size) for frame, truth in self.read("train")]
+    def prepared(self) -> list[PreparedFrame]:
+        """Return the training frames as `fields.FrameFields` takes them."""
+        return [prepare(frame, self._for_training(truth)) for frame, truth in self.read("train")]
 
     def _for_training(self, truth: pd.DataFrame) -> pd.DataFrame:
         """Mark what the heat map is not trained on; a real catalogue's doubtful sources are masked (section 4.1)."""
