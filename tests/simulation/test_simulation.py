@@ -89,7 +89,7 @@ def test_bad_recipes_are_refused(tmp_path):
     text = (paths.MANIFESTS / "simulation.yml").read_text()
     for wrong in (text.replace("size:", "sise:"), text.replace("optics: {m1", "optics: {m7"), "size: [", "just text"):
         (tmp_path / "bad.yml").write_text(wrong)
-        with pytest.raises(ConfigError, match="bad.yml"):
+        with pytest.raises(DataError if wrong == "size: [" else ConfigError, match="bad.yml"):
             Recipe.load(tmp_path / "bad.yml")
 
 

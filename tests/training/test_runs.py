@@ -75,7 +75,7 @@ def test_star_run_fits_its_recalibration_on_validation_stars(frames, tmp_path, k
     if content["recalibration"] is not None:  # a field may hold fewer stars than a ratio can be fitted to
         assert set(content["recalibration"]) == {"mag", "x", "y"}
         assert all(fit["ratio"] > 0 and "validation" in fit["data"] for fit in content["recalibration"].values())
-    assert len(record.TrainingRecord(kind, content, pd.DataFrame(), True).table()) > 8
+    assert len(record.TrainingRecord(content, pd.DataFrame(), True).table()) > 8
 
 
 def test_recalibration_leaves_a_record(frames, tmp_path, monkeypatch):

@@ -77,14 +77,15 @@ def read(folder: str | os.PathLike) -> Selection:
     """Read a selection from a folder that holds `TABLE` and `RECORD`; a MissingError if they are not there, a DataError
     if they do not belong together."""
     folder = Path(folder)
-    for path in (folder / TABLE, folder / RECORD):
-        if not path.is_file():
-            raise MissingError(f"{path} does not exist; `{COMMAND}` downloads SDSS files and selects stars")
     try:
         record = read_json(folder / RECORD)
         if record["sha256"] != sha256(folder / TABLE):
             raise DataError(f"{folder / TABLE} is not the table that {RECORD} describes; select again")
         return Selection(pd.read_parquet(folder / TABLE), record)
+    except FileNotFoundError as error:
+        raise MissingError(
+            f"{error.filename} does not exist; `{COMMAND}` downloads SDSS files and selects stars"
+        ) from error
     except (KeyError, TypeError, OSError) as error:
         raise DataError(f"{folder}: damaged selection ({type(error).__name__}: {error}); select again") from error
 

@@ -166,16 +166,15 @@ def rendered(frame: Frame, truth: pd.DataFrame, recipe: Recipe, seed: int) -> Fr
     """Return the renderer's frame of the same sources under the same conditions, with noise of its own.
 
     `frame` and `truth` are as from `frame_file.read_frame`; the recipe tells optics, aureole and exposure, the frame
-    the rest. A DataError if the truth has galaxies, whose shapes it does not hold, the frame is not square, or its
-    header lacks what is needed.
+    the rest. A DataError if the truth has galaxies, whose shapes it does not hold, or the frame's header lacks what is
+    needed.
     """
     if (truth["kind"] != "star").any():
         raise DataError(f"frame {frame.name} has galaxies, whose shapes its truth does not hold; take 'paper' frames")
-    size, width = frame.shape
-    if size != width:
-        raise DataError(f"frame {frame.name} has shape {frame.shape}; the renderer makes square frames")
     conditions = Conditions(
-        *(_header(frame, "SEEING"), _header(frame, "BACKMAG"), frame.gain, frame.read_noise, size, frame.pixel_scale),
+        *(_header(frame, "SEEING"), _header(frame, "BACKMAG"), frame.gain, frame.read_noise),
+        size=len(frame.image),
+        pixel_scale=frame.pixel_scale,
         exposure=recipe.exposure,
         mag_zero=frame.zero_point - 2.5 * np.log10(recipe.exposure * frame.gain),
         saturation=frame.saturation / frame.gain,

@@ -2,13 +2,12 @@
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from pnet.common.errors import ConfigError, MissingError
+from pnet.common.errors import ConfigError
+from pnet.common.files import read_manifest
 from pnet.common.paths import MANIFESTS
 from pnet.common.seeds import derive
 from pnet.sky.psf import Aureole, Optics
@@ -44,18 +43,16 @@ class Recipe:
 
     @classmethod
     def load(cls, path: str | os.PathLike = MANIFESTS / "simulation.yml") -> "Recipe":
-        """Read a recipe; a MissingError or ConfigError if the file is not there, is not YAML, or lacks or misspells a
-        key."""
-        if not Path(path).is_file():
-            raise MissingError(f"recipe {path} does not exist; the released one is data_manifests/simulation.yml")
+        """Read a recipe; a MissingError if the file is not there, a DataError if it is not YAML, a ConfigError if it
+        lacks or misspells a key."""
+        raw = read_manifest(path)
         try:
-            raw = yaml.safe_load(Path(path).read_text())
             conditions = raw.pop("conditions")
             fields = {name: FieldKind(**_tuples(kind)) for name, kind in raw.pop("fields").items()}
             optics, aureole = Optics(**raw.pop("optics")), raw.pop("aureole")
             aureole = Aureole(**aureole) if aureole else None
             return cls(**raw, **_tuples(conditions), fields=fields, optics=optics, aureole=aureole)
-        except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"recipe {path} is not as data_manifests/simulation.yml: {error!r}") from error
 
 

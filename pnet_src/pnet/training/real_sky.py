@@ -60,7 +60,10 @@ def prepare(frame: Frame, recipe: Recipe) -> RealSky:
     """
     image, sigma = background.subtracted(frame)
     mask = frame.mask if frame.interpolated is None else frame.mask & ~frame.interpolated
-    objects, segments = _extract(image, sigma, mask)
+    # room for crowded fields
+    sep.set_extract_pixstack(max(sep.get_extract_pixstack(), image.size))
+    sep.set_sub_object_limit(max(sep.get_sub_object_limit(), 4096))
+    objects, segments = sep.extract(image, DETECT, err=sigma, mask=mask, minarea=AREA, segmentation_map=True)
     x, y, peak = (objects[name] for name in ("x", "y", "peak"))
     counts, error, _ = sep.sum_circle(image, x, y, APERTURE, err=sigma)
     radius, bad = sep.flux_radius(image, x, y, np.full(len(x), APERTURE), 0.5, normflux=counts, subpix=5)
@@ -97,18 +100,6 @@ def prepare(frame: Frame, recipe: Recipe) -> RealSky:
         zero_point=frame.zero_point,
         full_well=full_well,
     )
-
-
-def _extract(image: np.ndarray, sigma: float, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return SEP's sources and its map of segments, with room for crowded fields."""
-    stack, limit = sep.get_extract_pixstack(), sep.get_sub_object_limit()
-    sep.set_extract_pixstack(max(stack, image.size))
-    sep.set_sub_object_limit(max(limit, 4096))
-    try:
-        return sep.extract(image, DETECT, err=sigma, mask=mask, minarea=AREA, segmentation_map=True)
-    finally:
-        sep.set_extract_pixstack(stack)
-        sep.set_sub_object_limit(limit)
 
 
 def _half_sample_mode(values: np.ndarray) -> float:

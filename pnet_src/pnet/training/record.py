@@ -26,7 +26,6 @@ TITLES = {
 class TrainingRecord:
     """A run of training."""
 
-    kind: str  # detection, refiner or bpnn
     card: dict[str, Any]  # as `weights.check` returns it, its hash verified
     history: pd.DataFrame  # a row an epoch; where the run started from another one's weights, that run's come first
     origin: str  # 'live' where this build trained it, or 'released'
@@ -35,7 +34,7 @@ class TrainingRecord:
         """Return what a reader must know of the run, item by item."""
         card, data, fit = self.card, self.card["data"], self.card["fit"]
         made = {
-            "network": f"{TITLES[self.kind]}, file {card['file']}",
+            "network": f"{TITLES[card['kind']]}, file {card['file']}",
             "SHA-256": card["sha256"][:16] + "…",
             "command": card["command"],
             "commit": str(card["commit"])[:12],
@@ -78,7 +77,7 @@ def load(kind: str, output: str | os.PathLike, together: str = "released") -> Tr
             f"{card.with_suffix('.csv')}, the history of {card.name}, does not exist; "
             "`git checkout -- weights` brings it back"
         )
-    return TrainingRecord(kind, weights.check(card), history, "live" if cards else "released")
+    return TrainingRecord(weights.check(card), history, "live" if cards else "released")
 
 
 def history_of(card: Path) -> pd.DataFrame | None:

@@ -26,7 +26,7 @@ from pnet.sky.matching import compare
 from pnet.stars import error_scale, weights
 from pnet.stars.elbo import ELBO
 from pnet.stars.network import CONFIGS as STAR_CONFIGS
-from pnet.stars.network import BayesianPhotometryNet, BPNNConfig, refiner_config
+from pnet.stars.network import BayesianPhotometryNet, refiner_config
 from pnet.stars.predict import predict
 from pnet.training import fields, injection, record, sets, stars
 from pnet.training.config import STARS, TrainConfig
@@ -155,16 +155,12 @@ def _set_aside(folder: Path) -> None:
     folder.rename(next(name for name in names if not name.exists()))
 
 
-def network_config(config: TrainConfig) -> BPNNConfig:
-    """Return the configuration of a run's network of single stars."""
-    return refiner_config(config.config) if config.kind == "refiner" else STAR_CONFIGS[config.config]
-
-
 def network(config: TrainConfig) -> nn.Module:
     """Return the untrained network of a run."""
     if config.kind == "detection":
         return PhotometryDetectionNet(DETECTION_CONFIGS[config.config]).to(memory_format=torch.channels_last)
-    model = BayesianPhotometryNet(network_config(config)).to(memory_format=torch.channels_last)
+    own = refiner_config(config.config) if config.kind == "refiner" else STAR_CONFIGS[config.config]
+    model = BayesianPhotometryNet(own).to(memory_format=torch.channels_last)
     model.calibrate_apertures()
     return model
 
@@ -207,7 +203,7 @@ def _fields(config: TrainConfig, chosen: sets.TrainingSet, at_once: int, device:
 def _stars(config: TrainConfig, chosen: sets.TrainingSet, at_once: int, device: torch.device) -> Lesson:
     """Return what a network of single stars is trained with, so many at once; `device` finds those of frames."""
     find, found_by = None, {}
-    bare = network_config(config).bare
+    bare = STAR_CONFIGS[config.config].bare
     if chosen.train or chosen.val:
         find, found_by = sets.finder(config.detection, config.refiner if config.refiner != "none" else None, device)
     batches = config.epochs * config.steps * config.batch_size // at_once
