@@ -1,8 +1,9 @@
-"""A star's light on a stamp of pixels by cubic splines: what the library's renderer and networks are held against."""
+"""A star's light on pixels by cubic splines, what the library's renderer and networks are held against, and frames."""
 
 import numpy as np
 from scipy import ndimage
 
+from pnet.frame import Frame
 from pnet.sky.psf import FIELD, OVERSAMPLING, Aureole, psf_map
 
 
@@ -15,3 +16,21 @@ def pixel_psf(seeing, pixel_scale=0.396, x_offset=0.0, y_offset=0.0, size=31, au
     lo, hi = int(min(rows[0], columns[0])) - margin, int(max(rows[-1], columns[-1])) + margin
     grid = np.meshgrid(rows - lo, columns - lo, indexing="ij")
     return ndimage.map_coordinates(table[lo:hi, lo:hi], grid, order=3, mode="nearest")
+
+
+def frame_of(image, mask=None, **options):
+    """Return a frame like SDSS's of an image in electrons."""
+    values = {"gain": 4.0, "zero_point": 29.8, "read_noise": 5.0, "pixel_scale": 0.396, **options}
+    image = np.asarray(image, dtype=np.float32)
+    mask = np.zeros(image.shape, bool) if mask is None else mask
+    return Frame("f", image, np.maximum(image, 1) + 25, mask, **values)
+
+
+def frame_with(stars, shape, rng):
+    """Return a noisy frame of a seeing of 1.4 arcsec with stars (x, y, flux) on a sky of 280 electrons."""
+    image = np.full(shape, 280.0)
+    for x, y, flux in stars[["x", "y", "flux"]].to_numpy():
+        column, row = round(x), round(y)
+        stamp = pixel_psf(1.4, 0.396, x - column, y - row, 41)
+        image[row - 20 : row + 21, column - 20 : column + 21] += stamp * flux
+    return frame_of(rng.poisson(image) + rng.normal(0, 5, shape), seeing=1.4)

@@ -15,6 +15,7 @@ import sdss_files
 import torch
 from astropy.io import fits
 from astropy.table import Table
+from pixel_psf import frame_of
 from typer.testing import CliRunner
 
 from pnet import cli, measure
@@ -22,7 +23,6 @@ from pnet.common import paths
 from pnet.common.errors import ConfigError, DataError
 from pnet.detection.network import CONFIGS as DETECTION
 from pnet.detection.network import PhotometryDetectionNet
-from pnet.frame import Frame
 from pnet.sdss.field import FieldId
 from pnet.simulation.datasets import make_dataset
 from pnet.simulation.frame_file import read_frame
@@ -42,12 +42,6 @@ def model():
     card = {"sha256": "0" * 64}
     cards = {"detection": card, "refiner": card, "bpnn": card | {"recalibration": {"mag": {"ratio": 2.0}}}}
     return measure.PNet(detection, refiner, BayesianPhotometryNet(BPNN["tiny"]).eval(), cards)
-
-
-def frame_of(image, **options):
-    image = np.asarray(image, dtype=np.float32)
-    values = {"gain": 4.0, "zero_point": 29.8, "read_noise": 5.0, "pixel_scale": 0.396} | options
-    return Frame("f", image, np.maximum(image, 1) + 25, np.zeros(image.shape, bool), **values)
 
 
 def noise(shape, rng):

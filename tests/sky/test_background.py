@@ -2,15 +2,9 @@
 
 import numpy as np
 import pytest
-from pixel_psf import pixel_psf
+from pixel_psf import frame_of, pixel_psf
 
-from pnet.frame import Frame
 from pnet.sky import background
-
-
-def frame_of(image, mask=None, gain=4.0, **options):
-    mask = np.zeros(image.shape, bool) if mask is None else mask
-    return Frame("f", image, np.maximum(image, 1) + 25, mask, gain, 29.8, 5.0, 0.396, **options)
 
 
 def test_whole_adu_do_not_bias_the_sky(rng):

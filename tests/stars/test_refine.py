@@ -1,12 +1,13 @@
 """The refinement step: what it may change, what it must leave, and stars that are seen twice."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from pixel_psf import pixel_psf
+from pixel_psf import frame_with
 
-from pnet.frame import Frame
 from pnet.stars import refine as refinement
 from pnet.stars.error_scale import ErrorScale, Scales
 from pnet.stars.network import BayesianPhotometryNet, refiner_config
@@ -16,17 +17,9 @@ from pnet.stars.refine import refine
 @pytest.fixture(scope="module")
 def scene():
     """A frame with three stars and what a detection net might say of them, a tenth of a pixel off."""
-    rng = np.random.default_rng(4)
-    image = np.full((128, 128), 280.0)
     truth = pd.DataFrame({"x": [40.3, 90.0, 60.6], "y": [50.2, 80.4, 100.1], "flux": [3e5, 1e5, 3e4]})
-    for star in truth.itertuples():
-        column, row = round(star.x), round(star.y)
-        stamp = pixel_psf(1.4, 0.396, star.x - column, star.y - row, 41) * star.flux
-        image[row - 20 : row + 21, column - 20 : column + 21] += stamp
-    image = rng.poisson(image) + rng.normal(0, 5, image.shape)
-    frame = Frame("f", image, np.maximum(image, 1) + 25, np.zeros(image.shape, bool), 4.0, 29.8, 5.0, 0.396, seeing=1.4)
     found = truth.assign(x=truth["x"] + 0.1, y=truth["y"] - 0.1, confidence=[0.9, 0.8, 0.7], fwhm=3.6)
-    return frame, truth, found
+    return frame_with(truth, (128, 128), np.random.default_rng(4)), truth, found
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +45,18 @@ def test_neutral_refiner_gives_the_windowed_centroid_and_the_aperture_flux(scene
     np.testing.assert_allclose(wider["y_err"], result["y_err"])
 
 
+def biased(model, output, value):
+    """A copy of a refiner with another bias of one of its outputs."""
+    model = copy.deepcopy(model)
+    torch.nn.init.constant_(model.head[-1].bias[output : output + 1], value)
+    return model
+
+
 @pytest.mark.parametrize("wild", ["far", "uncertain"])
 def test_what_the_refiner_does_not_know_stays_as_the_net_saw_it(scene, neutral, wild):
     frame, _, found = scene
-    model = BayesianPhotometryNet(refiner_config("tiny"))
-    model.load_state_dict(neutral.state_dict())
-    if wild == "far":
-        torch.nn.init.constant_(model.head[-1].bias[1:2], 1e5)  # x by 100,000 times its error
-    else:
-        torch.nn.init.constant_(model.head[-1].bias[4:5], 6.0)  # σ of x by e^6
-    result = refine(model, frame, found)
+    # x by 100,000 times its error, or its σ by e^6
+    result = refine(biased(neutral, *{"far": (1, 1e5), "uncertain": (4, 6.0)}[wild]), frame, found)
     kept = ~result["refined"]
     assert kept.any()
     for column in ("x", "y", "flux"):
@@ -79,11 +74,8 @@ def test_one_star_seen_twice_is_kept_once(scene, neutral):
 @pytest.mark.parametrize(("confidence", "distance", "stays"), [(0.5, 4.0, False), (0.7, 4.0, True), (0.5, 9.0, True)])
 def test_weak_peaks_beside_a_star_need_pixels_to_show_for(scene, neutral, confidence, distance, stays):
     frame, _, found = scene
-    model = BayesianPhotometryNet(refiner_config("tiny"))
-    model.load_state_dict(neutral.state_dict())
-    torch.nn.init.constant_(model.head[-1].bias[4:5], 6.0)  # nothing can be refined
     weak = found.iloc[:1].assign(x=found["x"].iloc[0] + distance, confidence=confidence)
-    result = refine(model, frame, pd.concat([found, weak], ignore_index=True))
+    result = refine(biased(neutral, 4, 6.0), frame, pd.concat([found, weak], ignore_index=True))  # none is refined
     assert len(result) == (4 if stays else 3)
 
 
