@@ -39,6 +39,16 @@ def needs_program(*names: str):
     return pytest.mark.skipif(not found, reason=f"program {' or '.join(names)} is not installed")
 
 
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory) -> Path:
+    """File of a frame of the renderer with stars as in the paper, the same in every session."""
+    from pnet.simulation.datasets import make_dataset
+    from pnet.simulation.recipe import Recipe
+
+    folder = tmp_path_factory.mktemp("rendered")
+    return make_dataset(folder, Recipe.load(), "test", 1, 77, engine="renderer", progress=False)[0]
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """Random numbers with a fixed seed."""

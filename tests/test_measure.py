@@ -24,9 +24,7 @@ from pnet.common.errors import ConfigError, DataError
 from pnet.detection.network import CONFIGS as DETECTION
 from pnet.detection.network import PhotometryDetectionNet
 from pnet.sdss.field import FieldId
-from pnet.simulation.datasets import make_dataset
 from pnet.simulation.frame_file import read_frame
-from pnet.simulation.recipe import Recipe
 from pnet.stars import weights
 from pnet.stars.network import CONFIGS as BPNN
 from pnet.stars.network import BayesianPhotometryNet, refiner_config
@@ -184,9 +182,8 @@ def test_catalogue_round_trip_and_suffix(model, rng, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["c.ecsv"]
 
 
-def test_simulated_frames_are_recognised_and_others_refused(tmp_path):
-    path = make_dataset(tmp_path, Recipe.load(), "test", 1, 1, engine="renderer", progress=False)[0]
-    assert measure.read_image(path).name == path.stem
+def test_simulated_frames_are_recognised_and_others_refused(rendered, tmp_path):
+    assert measure.read_image(rendered).name == rendered.stem
     fits.PrimaryHDU(np.zeros((5, 5))).writeto(tmp_path / "plain.fits")
     with pytest.raises(DataError, match="neither a simulated frame"):
         measure.read_image(tmp_path / "plain.fits")
@@ -195,7 +192,7 @@ def test_simulated_frames_are_recognised_and_others_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["skymaker", "sdss"])
-def test_flipped_bits_are_an_error_that_names_the_file_or_go_unseen(kind, tmp_path):
+def test_flipped_bits_are_an_error_that_names_the_file_or_go_unseen(kind, rendered, tmp_path):
     """Many offsets: headers, tables of RICE-compressed pixels, bzip2 blocks; in a SkyMaker frame where there is one."""
     real = sorted(Path(os.environ.get("SKYMAKER_FRAMES", "")).glob("test/paper-*.fits"))
     rng = np.random.default_rng(8)
@@ -206,7 +203,7 @@ def test_flipped_bits_are_an_error_that_names_the_file_or_go_unseen(kind, tmp_pa
     elif real:
         path = Path(shutil.copy(real[0], tmp_path))
     else:  # the renderer's files have the same layout
-        path = make_dataset(tmp_path, Recipe.load(), "test", 1, 1, engine="renderer", progress=False)[0]
+        path = Path(shutil.copy(rendered, tmp_path))
     assert measure.read_image(path).image.size > 0
     content = path.read_bytes()
     refused = 0
@@ -242,14 +239,13 @@ def test_measuring_starts_without_what_only_training_and_evaluation_need():
     assert not [name for name in loaded if name.startswith(("pnet.training", "pnet.evaluation", "pnet.book"))]
 
 
-def test_released_networks_measure_a_rendered_frame(tmp_path):
+def test_released_networks_measure_a_rendered_frame(rendered):
     """What the project promises, on a frame nobody has seen: stars found where they are, error bars of the right
     size."""
     from pnet.sky import catalogue
     from pnet.sky.matching import compare
 
-    path = make_dataset(tmp_path, Recipe.load(), "test", 1, 77, engine="renderer", progress=False)[0]
-    frame, truth = read_frame(path)
+    frame, truth = read_frame(rendered)
     table = measure.PNet.load(device="cpu").measure(frame)
     rows = compare(catalogue.mark_counted(truth, frame), table.to_pandas(), frame.shape)
     matched = rows[rows["status"] == "matched"]

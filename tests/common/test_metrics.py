@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from sklearn.metrics import auc
 
 from pnet.common import metrics
 from pnet.common.errors import ConfigError, DataError
@@ -55,11 +54,12 @@ def test_scatter_follows_the_unit_and_not_the_zero_point(values, factor, shift):
         assert scatter(factor * values + shift) == pytest.approx(factor * scatter(values), rel=1e-6, abs=1e-6)
 
 
-@given(VALUES)
-def test_bins_take_every_value_within_the_edges_once(values):
-    edges = np.array([-500.0, 0.0, 10.0, 500.0])
-    members = np.sum(metrics.by_bin(values, edges), axis=0)
-    assert (members == ((values >= edges[0]) & (values <= edges[-1]))).all()
+@given(st.lists(st.sampled_from([-501, -500, 0, 9, 10, 500, 501]) | st.floats(-600, 600)).map(np.array))
+def test_bins_are_half_open_and_the_last_is_closed(values):
+    edges = [-500, 0, 10, 500]
+    members = metrics.by_bin(values, np.array(edges))
+    for member, low, high in zip(members, edges, edges[1:], strict=False):
+        assert (member == ((values >= low) & ((values < high) | (values == high) & (high == 500)))).all()
 
 
 def test_average_precision_of_a_hand_made_list():
@@ -72,12 +72,6 @@ def test_average_precision_of_a_hand_made_list():
     assert step == pytest.approx(0.25 * 1 + 0.25 * 2 / 3 + 0.25 * 3 / 4)
     envelope = metrics.average_precision(precision, recall)
     assert envelope == pytest.approx(0.25 * 1 + 0.25 * 3 / 4 + 0.25 * 3 / 4)
-
-
-def test_average_precision_approaches_the_area_under_the_curve(rng):
-    true, false = rng.beta(5, 2, 20_000), rng.beta(2, 5, 20_000)
-    precision, recall, _ = metrics.precision_recall_curve(true, false, 20_000)
-    assert metrics.average_precision(precision, recall, "step") == pytest.approx(auc(recall, precision), abs=1e-3)
 
 
 def test_equations_5_and_6_by_hand():
@@ -141,11 +135,6 @@ def test_few_stars_give_a_value_but_no_interval():
     assert three.value == 2.0 and np.isnan(three.low) and three.n == 3
     assert np.isnan(metrics.bootstrap(np.median, np.array([1.0]), seed=1).value)
     assert metrics.bias(np.array([]), seed=1).n == 0
-
-
-def test_bins_are_half_open_and_the_last_is_closed():
-    members = metrics.by_bin(np.array([13.0, 13.999, 14.0, 15.0, 12.9, 15.1]), np.array([13.0, 14.0, 15.0]))
-    assert [m.tolist() for m in members] == [[1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0]]
 
 
 def test_distance_and_share_within():

@@ -9,10 +9,8 @@ from pnet.common.errors import ConfigError, DataError
 from pnet.common.seeds import derive
 from pnet.detection import losses, network, predict, targets
 from pnet.frame import Frame
-from pnet.simulation.datasets import make_dataset
 from pnet.simulation.recipe import Recipe
 from pnet.sky import render
-from pnet.sky.psf import Aureole, Optics
 from pnet.training import fields
 from pnet.training.fields import FrameFields, RenderedFields, prepare
 from pnet.training.sets import TrainingSet
@@ -100,22 +98,15 @@ def test_perfect_output_has_a_small_loss_and_decodes_to_the_truth(name):
     np.testing.assert_allclose(found["fwhm"], 3.6, rtol=1e-5)
 
 
-def test_focal_loss_against_the_formula():
-    heat = torch.tensor([1.0, 0.5, 0.0]).reshape(1, 1, 1, 3)
-    logits = torch.tensor([0.3, -0.7, -2.0]).reshape(1, 1, 1, 3)
-    p = torch.sigmoid(logits).flatten().double()
-    expected = -((1 - p[0]) ** 2 * p[0].log() + 0.5**4 * p[1] ** 2 * (1 - p[1]).log() + p[2] ** 2 * (1 - p[2]).log())
-    assert float(losses.focal(logits, heat, torch.ones_like(heat))) == pytest.approx(float(expected), rel=1e-5)
-
-
-def test_hard_focal_loss_against_the_papers_equation():
-    """Eq. 19: −α_t (1 − p_t)² ln p_t with labels 1 in a star's cell and 0 elsewhere, however near."""
+@pytest.mark.parametrize("kind", ["soft", "hard"])
+def test_focal_loss_against_the_formula(kind):
+    """Zhou's Eq. 1, and the paper's Eq. 19: −α_t (1 − p_t)² ln p_t with labels 1 in a star's cell and 0 elsewhere."""
     heat, logits = torch.tensor([1.0, 0.5, 0.0]), torch.tensor([0.3, -0.7, -2.0])
     p = torch.sigmoid(logits).double()
-    p_t, balance = torch.stack([p[0], 1 - p[1], 1 - p[2]]), torch.tensor([0.25, 0.75, 0.75])
-    expected = -(balance * (1 - p_t) ** 2 * p_t.log()).sum()
+    p_t, balance = torch.stack([p[0], 1 - p[1], 1 - p[2]]), {"soft": [1, 0.5**4, 1], "hard": [0.25, 0.75, 0.75]}[kind]
+    expected = -(torch.tensor(balance) * (1 - p_t) ** 2 * p_t.log()).sum()
     maps = (values.reshape(1, 1, 1, 3) for values in (logits, heat, torch.ones_like(heat)))
-    assert float(losses.focal(*maps, "hard")) == pytest.approx(float(expected), rel=1e-5)
+    assert float(losses.focal(*maps, kind)) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_aperture_flux_follows_the_star():
@@ -161,22 +152,14 @@ def test_same_seed_gives_the_same_rendered_batch():
     assert not torch.equal(a.image, c.image)
 
 
-def test_rendered_batch_has_its_stars_where_it_says():
-    batch = RenderedFields(Recipe.load(), 4, 128).batch(5, torch.device("cpu"))
-    inside = (batch.x > 5) & (batch.x < 122) & (batch.y > 5) & (batch.y < 122) & (batch.flux > 2e5) & (batch.flux < 8e5)
-    x, y, field = batch.x[inside].round().long(), batch.y[inside].round().long(), batch.field[inside]
-    assert inside.sum() > 1
-    assert (batch.image[field, y, x] > 20 * batch.sigma[field]).all()
-
-
-def test_cut_outs_keep_sources_on_their_stars(tmp_path):
-
-    path = make_dataset(tmp_path, Recipe.load(), "train", 1, 3, engine="renderer", progress=False)[0]
-    source = FrameFields(TrainingSet([path]).prepared(), 6, 128)
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_batch_has_its_stars_where_it_says(rendered, cut):
+    recipe, size = Recipe.load(), {"batch_size": 6, "size": 128}
+    source = FrameFields(TrainingSet([rendered]).prepared(), **size) if cut else RenderedFields(recipe, **size)
     batch = source.batch(9, torch.device("cpu"))
-    bright = (batch.flux > 1e5) & (batch.x > 3) & (batch.x < 124) & (batch.y > 3) & (batch.y < 124)
-    x, y, field = batch.x[bright].round().long(), batch.y[bright].round().long(), batch.field[bright]
-    assert bright.any() and (batch.image[field, y, x] > 10 * batch.sigma[field]).all()
+    inside = (batch.x > 5) & (batch.x < 122) & (batch.y > 5) & (batch.y < 122) & (batch.flux > 1e5) & (batch.flux < 8e5)
+    x, y, field = batch.x[inside].round().long(), batch.y[inside].round().long(), batch.field[inside]
+    assert inside.sum() > 1 and (batch.image[field, y, x] > 10 * batch.sigma[field]).all()
 
 
 def test_bad_training_data_is_refused():
@@ -215,8 +198,3 @@ def test_a_tiny_net_learns_to_find_bright_stars(monkeypatch):
     on_stars = confidence[made.field[bright], made.row[bright], made.column[bright]]
     elsewhere = confidence[made.heatmap[:, 0] < 0.01]
     assert float(on_stars.median()) > 5 * float(elsewhere.median())
-
-
-def test_optics_and_aureole_reach_the_fields():
-    recipe = Recipe.load()
-    assert isinstance(recipe.optics, Optics) and isinstance(recipe.aureole, Aureole)

@@ -1,7 +1,5 @@
 """SDSS frames, masks and PSF models: electrons, variance, damage."""
 
-import bz2
-import gzip
 import time
 from dataclasses import replace
 
@@ -77,13 +75,6 @@ def test_frame_in_electrons(tmp_path, frame_path, parts, own):
     assert not own or frame.meta["psf"].at(3, 4).sum() == pytest.approx(1)
 
 
-@pytest.mark.parametrize("suffix, pack", [("", bytes), (".bz2", bz2.compress), (".gz", gzip.compress)])
-def test_compressed_and_plain_are_the_same(tmp_path, frame_path, suffix, pack):
-    other = tmp_path / f"frame-g-001234-3-0057.fits{suffix}"
-    other.write_bytes(pack(bz2.decompress(frame_path.read_bytes())))
-    np.testing.assert_array_equal(read_frame(other).image, read_frame(frame_path).image)
-
-
 def test_identity_from_the_file_name_then_from_astrans(tmp_path, parts):
     odd = sdss_files.write_frame(tmp_path / "renamed.fits", *parts, ID, compress=False)
     assert identify(odd) == ID
@@ -105,37 +96,7 @@ def test_a_frame_is_known_by_its_path_on_the_server(run, camcol, field, band):
     assert path == "dr17/eboss/photo/redux/301/94/objcs/1/fpM-000094-g1-0012.fit"
 
 
-def test_nan_pixels_are_masked(tmp_path, parts):
-    parts[0][10, 10] = np.nan
-    frame = read_frame(sdss_files.write_frame(tmp_path / "frame-g-001234-3-0056.fits", *parts, ID))
-    assert frame.mask.sum() == 1 and frame.mask[10, 10]
-    assert np.isfinite(frame.image).all() and np.isfinite(frame.variance).all()
-
-
 class TestDamage:
-    def test_every_truncation_of_a_plain_file(self, tmp_path, parts):
-        path = sdss_files.write_frame(tmp_path / "frame-g-001234-3-0056.fits", *parts, ID, compress=False)
-        whole = path.read_bytes()
-        for size in (0, 5, 2879, 2880, 2880 * 3, 2880 * 8, len(whole) - 2880, len(whole) - 1):
-            path.write_bytes(whole[:size])
-            with pytest.raises(DataError, match="frame-g-001234-3-0056"):
-                read_frame(path)
-
-    @pytest.mark.parametrize(
-        "damage, words",
-        [
-            (lambda content: content[:-20], "damaged or truncated"),
-            (lambda content: content[: len(content) // 2] + b"?" + content[len(content) // 2 + 1 :], "damaged or"),
-            (lambda content: b"<html>Not found</html>", "not a FITS file"),
-        ],
-    )
-    def test_compressed_file_that_is_not_whole(self, frame_path, damage, words):
-        frame_path.write_bytes(damage(frame_path.read_bytes()))
-        with pytest.raises(DataError, match=words):
-            read_frame(frame_path)
-        with pytest.raises(DataError, match="cannot be read"):
-            read_frame(frame_path.with_name("nothing.fits"))
-
     def test_wrong_shapes(self, tmp_path, parts):
         image, calibration, sky = parts
         name = tmp_path / "frame-g-001234-3-0056.fits"

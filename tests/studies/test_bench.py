@@ -8,20 +8,11 @@ import torch
 from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.common.files import write_json
 from pnet.detection.network import CONFIGS, PhotometryDetectionNet
-from pnet.simulation.datasets import make_dataset
-from pnet.simulation.recipe import Recipe
 from studies import bench, speed
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    """A rendered frame."""
-    folder = tmp_path_factory.mktemp("frames")
-    return str(make_dataset(folder, Recipe.load(), "test", 1, 5, engine="renderer")[0])
-
-
-def test_a_row_of_a_method(file):
-    row = speed.in_process(speed.time_method, 1, "photutils", [file, file], 1, 1)
+def test_a_row_of_a_method(rendered):
+    row = speed.in_process(speed.time_method, 1, "photutils", 2 * [str(rendered)], 1, 1)
     assert row["method"] == "photutils" and row["frames"] == 2 and row["device"] == "cpu"
     assert row["frames_per_second"] == pytest.approx(1 / row["seconds_per_frame"], rel=0.05)
     assert row["seconds"] == pytest.approx(2 * row["seconds_per_frame"], rel=1)
@@ -90,7 +81,7 @@ def test_read(tmp_path):
         bench.read(path)
 
 
-def test_ways_of_the_forward_pass(file, monkeypatch):
+def test_ways_of_the_forward_pass(rendered, monkeypatch):
     torch.manual_seed(1)
     model = PhotometryDetectionNet(CONFIGS["tiny"]).eval()
     monkeypatch.setattr(bench.weights, "load", lambda *_: (model, {}))
@@ -98,7 +89,7 @@ def test_ways_of_the_forward_pass(file, monkeypatch):
     for name, value in (("WHOLE", (300, 600)), ("REPEATS", 1), ("BATCHES", (1,)), ("CONFIDENT", 0.0)):
         monkeypatch.setattr(bench, name, value)
     monkeypatch.setattr(bench.shutil, "which", lambda name: None)  # compiling takes a minute
-    rows = {row["way"]: row for row in bench.forward(file, 1)}
+    rows = {row["way"]: row for row in bench.forward(str(rendered), 1)}
     assert rows["plain"]["speed_up"] == 1 and rows["plain"]["confidence_change"] == 0
     assert rows["channels last"]["confidence_change"] < 1e-4 and rows["channels last"]["position_change"] < 1e-4
     assert 1e-5 < rows["channels last, bf16"]["confidence_change"] < 0.05, "heads in single precision, the rest not"

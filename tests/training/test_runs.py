@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from pnet import cli
 from pnet.book import profiles
 from pnet.common import paths
-from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.common.errors import ConfigError, MissingError
 from pnet.simulation import datasets
 from pnet.simulation.recipe import Recipe
 from pnet.stars import weights
@@ -258,11 +258,6 @@ def test_what_is_missing_is_named_before_anything_is_done(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_fields_larger_than_the_frames_are_refused(frames, tmp_path):
-    with pytest.raises(DataError, match="smaller than a cut-out"):
-        train("detection", tmp_path, frames, field_size=4096)
-
-
 def test_a_batch_of_stamps_may_have_any_size():
     """The paper's 2,000 are no multiple of the 16 frames of a batch once a quarter is cut from frames."""
     batches = [RenderedStamps(Recipe.load(), n, REFINED).batch(3, torch.device("cpu")) for n in (20, 32)]
@@ -346,9 +341,3 @@ def test_make_train_gpu_trains_the_networks_of_a_profile(tmp_path):
             assert f"train {kind} --output build/train-gpu-trial" in card["command"]
     finally:
         shutil.rmtree(build, ignore_errors=True)
-
-
-def test_a_gpu_that_is_not_there_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs.torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="pnet doctor"):
-        runs.train(TrainConfig("detection", simulated=False, accelerator="cuda"), tmp_path)
