@@ -45,19 +45,37 @@ def _comparison(name: str, learning_rate: float, words: str) -> None:
     ) -> None:
         from pnet.training import sets
         from pnet.training.config import FitConfig
-        from studies import detection, stars
+        from studies import clipping, detection, stars
 
         given = {"validation": validation, "epochs": epochs, "steps": steps, "seed": seed}
         options = {"command": _command(name, output=output, frames=frames, **given), "progress": progress(quiet)}
         chosen = sets.simulated(output, frames, validation)
         budget = FitConfig(epochs, steps, learning_rate, seed=seed)
-        run = detection.run if name == "detection" else partial(stars.run, name)
+        run = {"detection": detection.run, "clipping": clipping.run}.get(name, partial(stars.run, name))
         print(run(output, chosen, budget, **options))
 
 
 _comparison("detection", 2e-3, "Train the paper's detection net as written, with each change to ours, and with all.")
+_comparison("clipping", 1e-3, "Train the paper's BPNN with clipped and with free gradients.")
 _comparison("posterior", 3e-3, "Compare flipout, dropout, an ensemble and a plain network.")
 _comparison("stamps", 3e-3, "Compare sizes of the stamp, and what the network is told beside it.")
+
+
+@app.command()
+def freezing(
+    output: Output = DEFAULT_OUTPUT,
+    epochs: Annotated[int, typer.Option(min=2)] = 24,
+    steps: Annotated[int, typer.Option(min=1, help="Batches in an epoch.")] = 25,
+    seed: Seed = 2023,
+    quiet: Quiet = False,
+) -> None:
+    """Tune the paper's detection net on real frames, first with its hourglasses frozen, and free throughout."""
+    from pnet.training.config import FitConfig
+    from studies import freezing as tuned
+
+    command = _command("freezing", output=output, epochs=epochs, steps=steps, seed=seed)
+    budget = FitConfig(epochs, steps, 5e-4, seed=seed)
+    print(tuned.run(output, budget, command=command, progress=progress(quiet)))
 
 
 @app.command()

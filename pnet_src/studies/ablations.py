@@ -37,23 +37,37 @@ def remembered(source: DataSource) -> DataSource:
 
 
 def trained(
-    build: Callable[[], nn.Module], loss: Callable, data: DataSource, budget: FitConfig, folder: Path, progress: bool
-) -> tuple[nn.Module, float]:
-    """Train one network and return it with the seconds that it took; a finished one in `folder` is read again."""
+    build: Callable[[], nn.Module],
+    loss: Callable,
+    data: DataSource,
+    budget: FitConfig,
+    folder: Path,
+    progress: bool,
+    validate: Callable[[nn.Module], dict[str, float]] | None = None,
+) -> tuple[nn.Module, list[dict]]:
+    """Train one network and return it with its history, as `fit` does; a finished one in `folder` is read again."""
     torch.manual_seed(derive(budget.seed, "initial weights"))
     model = build().to(memory_format=torch.channels_last)
-    history = fit(model, loss, data, budget, folder, launch(devices="1", precision=PRECISION), progress=progress)
-    return model.cpu().eval(), sum(row["seconds"] for row in history)
+    fabric = launch(devices="1", precision=PRECISION)
+    history = fit(model, loss, data, budget, folder, fabric, validate=validate, progress=progress)
+    return model.cpu().eval(), history
+
+
+def seconds(history: list[dict]) -> int:
+    """Return how long a training took."""
+    return round(sum(epoch["seconds"] for epoch in history))
+
+
+def spent(budget: FitConfig, **more: Any) -> dict[str, Any]:
+    """Return what the record of a study tells of every variant's budget."""
+    return (
+        {name: getattr(budget, name) for name in ("epochs", "steps", "learning_rate")} | {"precision": PRECISION} | more
+    )
 
 
 def described(chosen: TrainingSet, budget: FitConfig, **more: Any) -> dict[str, Any]:
     """Return what the record of a study tells of its data and of every variant's budget."""
-    spent = {name: getattr(budget, name) for name in ("epochs", "steps", "learning_rate")}
-    return {
-        "val_frames": chosen.names("val"),
-        "train_frames": len(chosen.train),
-        "budget": spent | {"precision": PRECISION} | more,
-    }
+    return {"val_frames": chosen.names("val"), "train_frames": len(chosen.train), "budget": spent(budget, **more)}
 
 
 def write(

@@ -135,9 +135,9 @@ def run(
         if config not in models:
             build = functools.partial(PhotometryDetectionNet, config)
             models[config] = ablations.trained(build, detection_loss, data, budget, folder / str(index), progress)
-        model, seconds = models[config]
+        model, history = models[config]
         scored = scores(model, validation, "released" if refined else None)
-        rows.append({"name": name, "seconds": round(seconds), **scored})
+        rows.append({"name": name, "seconds": ablations.seconds(history), **scored})
     details = ablations.described(chosen, budget, batch_size=BATCH_SIZE, field_size=FIELD_SIZE)
     return ablations.write("detection", rows, COLUMNS, command, budget.seed, **details)
 

@@ -126,13 +126,13 @@ def run(
     steps, rows = budget.epochs * budget.steps, []
     for index, (label, (config, temperature, members)) in enumerate(STUDIES[name].items()):
         build, loss = functools.partial(network, config), ELBO(steps * BATCH_SIZE, temperature)
-        found, seconds = [], 0.0
+        found, seconds = [], 0
         for member in range(members):
             own, place = replace(budget, seed=budget.seed + member), folder / f"{index}-{member}"
-            model, spent = ablations.trained(build, loss, data, own, place, progress)
+            model, history = ablations.trained(build, loss, data, own, place, progress)
             found.append(predict(model, known.stars.stamps, seed=budget.seed))
-            seconds += spent
-        row = {"name": label, "steps": f"{steps} × {members}", "seconds": round(seconds)}
+            seconds += ablations.seconds(history)
+        row = {"name": label, "steps": f"{steps} × {members}", "seconds": seconds}
         rows.append(row | scores(known, mixture(found) if members > 1 else found[0]))
     details = {"n": len(known), "found_by": found_by, **ablations.described(chosen, budget, batch_size=BATCH_SIZE)}
     return ablations.write(name, rows, COLUMNS, command, budget.seed, **details)

@@ -156,7 +156,8 @@ def fit(
     Returns
     -------
     list of dict
-        The history, one row for each epoch: epoch, seconds, learning rate, mean losses, validation.
+        The history, one row for each epoch: epoch, seconds, learning rate, largest norm of a gradient before it is
+        clipped, mean losses, validation.
 
     Raises
     ------
@@ -204,13 +205,16 @@ def _epoch(
     wrapped.train()
     freeze = config.freeze if epoch < config.freeze_epochs else ()
     still = [parameter for name, parameter in wrapped.module.named_parameters() if name.startswith(freeze)]
+    for name, parameter in wrapped.module.named_parameters():
+        if name.startswith(config.freeze):  # DDP waits for the gradient of every parameter that it was set up with
+            parameter.requires_grad_(epoch >= config.freeze_epochs or fabric.world_size > 1)
     for name, module in wrapped.module.named_modules():
         # A frozen normalisation must not drift either.
         if name.startswith(freeze):
             module.eval()
     scaler = getattr(fabric.strategy.precision, "scaler", None)
     sums: dict[str, Tensor] = {}
-    start, norms = time.monotonic(), 0.0
+    start, norms, largest = time.monotonic(), 0.0, torch.zeros((), device=fabric.device)
     steps = range(epoch * config.steps, (epoch + 1) * config.steps)
     quiet = not (progress and fabric.is_global_zero)
     for step in (bar := tqdm(steps, f"epoch {epoch + 1}/{config.epochs}", unit="step", disable=quiet, mininterval=5)):
@@ -226,12 +230,12 @@ def _epoch(
                 fabric.backward(parts["loss"] / pieces)
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0) + value.detach().float() / pieces
-        # DDP waits for the gradient of every parameter that it was set up with: a frozen one's is not used.
-        for parameter in still:
+        for parameter in still:  # of several devices
             parameter.grad = None
         norm = fabric.clip_gradients(wrapped, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
         optimizer.step()
         norms = norms + (0 if scaler else norm)  # a scaler leaves a step out whose gradient is not finite
+        largest = torch.maximum(largest, norm.float())
         if step % LOOK == 0 or step == steps[-1]:
             total = float(fabric.all_reduce(sums["loss"] + norms))  # all devices stop, or none does
             if not math.isfinite(total):
@@ -240,6 +244,6 @@ def _epoch(
                 )
             bar.set_postfix(loss=f"{float(parts['loss'].detach()):.4f}")
     row = {"epoch": epoch + 1, "steps": steps.stop, "seconds": round(time.monotonic() - start, 1)}
-    row["learning_rate"] = config.rate(steps[-1])
+    row |= {"learning_rate": config.rate(steps[-1]), "gradient_norm": float(largest)}
     means = fabric.all_reduce(torch.stack(list(sums.values())))
     return row | {name: float(value) / config.steps for name, value in zip(sums, means, strict=True)}

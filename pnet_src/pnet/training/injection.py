@@ -119,8 +119,8 @@ class InjectedFields:
         return total - level[:, None, None]
 
 
-def fields(manifest: str | os.PathLike, batch_size: int, size: int = 256) -> InjectedFields:
-    """Return injected fields made from the training frames of a manifest that have no catalogue.
+def fields(manifest: str | os.PathLike, batch_size: int, size: int = 256, split: str = "train") -> InjectedFields:
+    """Return injected fields made from those frames of a split of a manifest that have no catalogue.
 
     Frames take 24 MB of memory and a second or two to prepare, each.
 
@@ -132,10 +132,10 @@ def fields(manifest: str | os.PathLike, batch_size: int, size: int = 256) -> Inj
         If the manifest has no such frame, or one cannot be had.
     """
     loaded = Manifest.load(manifest)
-    names = [field.name for field in loaded.fields if field.split == "train" and field.file("photoObj") is None]
+    names = [field.name for field in loaded.fields if field.split == split and field.file("photoObj") is None]
     if not names:
         raise MissingError(
-            f"manifest {manifest}: no field of train without catalogue, so no real sky to inject stars into; "
+            f"manifest {manifest}: no field of {split} without catalogue, so no real sky to inject stars into; "
             "`pnet sdss-download --manifest sdss-standard` gets the manifest that has some"
         )
     report = fetch(loaded, fields=names, progress=False)
