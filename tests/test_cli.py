@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from pnet import cli
@@ -17,10 +18,6 @@ from pnet.simulation import datasets
 from pnet.stars.weights import RELEASED, SETS
 
 runner = CliRunner()
-COMMANDS = (
-    "doctor", "measure", "simulate", "sdss-manifest", "sdss-download", "train", "evaluate", "run", "book", "pair",
-    "ledger-check", "make",
-)  # fmt: skip
 
 
 @pytest.fixture
@@ -31,9 +28,9 @@ def root(tmp_path, monkeypatch):
 
 
 def test_every_command_has_help():
-    listed = runner.invoke(cli.app, ["--help"]).output
-    for command in COMMANDS:
-        assert command in listed
+    commands = typer.main.get_command(cli.app).commands
+    assert {"measure", "train", "evaluate", "make"} <= set(commands)
+    for command in commands:
         done = runner.invoke(cli.app, [command, "--help"])
         assert done.exit_code == 0 and "Usage" in done.output
 

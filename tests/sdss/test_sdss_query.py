@@ -67,16 +67,9 @@ def test_spread_over_runs_columns_and_sky(build, answer):
     assert (np.abs(sky.galactic.b.deg) >= 30).all() and (np.abs(all_.galactic.b.deg) < 30).any()
     _, nearest, _ = sky.match_to_catalog_sky(sky, nthneighbor=2)
     assert nearest.min().deg >= 0.3
-
-
-def test_splits_are_by_run(build, answer):
-    manifest = build(answer, 90)
-    sides = {}
-    for entry in manifest.fields:
-        assert entry.group == f"run-{entry.run}"
-        sides.setdefault(entry.run, set()).add(entry.split)
-    assert all(len(splits) == 1 for splits in sides.values())
-    assert {"train", "test"} <= {entry.split for entry in manifest.fields}
+    sides = {(entry.run, entry.split) for entry in manifest.fields}
+    assert len(sides) == len(runs) and {"train", "test"} <= {split for _, split in sides}, "splits are by run"
+    assert all(entry.group == f"run-{entry.run}" for entry in manifest.fields)
 
 
 def test_order_and_number_change_nothing(build, answer):

@@ -95,22 +95,14 @@ def stars(rng):
     return pd.DataFrame({"x": x, "y": y, "mag": np.linspace(14, 20, 8), "kind": "star"})
 
 
-def galaxy(**changes):
-    shape = dict.fromkeys(skymaker.GALAXY_COLUMNS, 0.5)
-    return pd.DataFrame([{"x": 10.0, "y": 20.0, "mag": 18.0, "kind": "galaxy", **shape, **changes}])
-
-
-def test_source_list_counts_from_one():
+def test_source_list_counts_from_one_and_has_galaxies_in_the_order_that_sky_reads():
     table = pd.DataFrame({"x": [0.0, 99.25], "y": [-0.5, 7.75], "mag": [14.5, 19.125], "kind": ["star", "star"]})
-    rows = [[float(word) for word in line.split()] for line in skymaker.source_list(table).splitlines()]
-    assert rows == [[100, 1.0, 0.5, 14.5], [100, 100.25, 8.75, 19.125]]
-    assert skymaker.source_list(table[:0]) == ""
-
-
-def test_source_list_writes_galaxies_in_the_order_that_sky_reads():
     values = {name: float(number) for number, name in enumerate(skymaker.GALAXY_COLUMNS, start=1)}
-    line = skymaker.source_list(galaxy(**values)).split()
-    assert [float(word) for word in line] == [200, 11.0, 21.0, 18.0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    table.loc[2, [*table, *values]] = [10.0, 20.0, 18.0, "galaxy", *values.values()]
+    rows = [[float(word) for word in line.split()] for line in skymaker.source_list(table).splitlines()]
+    assert rows[:2] == [[100, 1.0, 0.5, 14.5], [100, 100.25, 8.75, 19.125]]
+    assert rows[2] == [200, 11.0, 21.0, 18.0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert skymaker.source_list(table[:0]) == ""
 
 
 def test_configuration_holds_the_conditions():

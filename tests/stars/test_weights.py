@@ -1,14 +1,22 @@
-"""Weights and cards: a missing file, a wrong hash, another network's card."""
+"""Weights and cards: what is missing, wrong or another network's; what the released ones were made from can be had."""
 
+import hashlib
 import json
+import re
+import subprocess
 
 import pytest
 import torch
 
+from pnet.common import paths
 from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.common.files import read_json
 from pnet.detection.network import CONFIGS, PhotometryDetectionNet
 from pnet.stars import weights
 from pnet.training import record
+
+CARDS = sorted(paths.WEIGHTS.glob("*.json"))
+RECORDED = {"recalibration": "recalibrated", "confidence_calibration": "confidence_calibrated"}
 
 
 @pytest.fixture
@@ -66,9 +74,7 @@ def test_released_weights_load_and_have_a_whole_record(kind):
     model, content = weights.load(kind)
     assert sum(parameter.numel() for parameter in model.parameters()) > 1e5
     trained = record.load(kind, "build/no-such-profile")
-    before, start = 0, content.get("start")
-    while start:  # a run may go on from one that went on from another
-        before, start = before + start["fit"]["epochs_done"], start.get("start")
+    before = sum(start["fit"]["epochs_done"] for start in chain(content))
     assert trained.origin == "released" and len(trained.history) == before + content["fit"]["epochs_done"]
     assert trained.history["epoch"].is_monotonic_increasing
     for name in ("command", "commit", "seed", "device", "date", "seconds", "data", "figures"):
@@ -92,3 +98,42 @@ def test_release_needs_the_history(card, tmp_path, monkeypatch):
     (tmp_path / "history.start.csv").unlink()
     record.release(path)
     assert not (tmp_path / "released" / "detection-tiny.start.csv").exists()
+
+
+def chain(card):
+    """The weights that a card's own started from, and those that these started from."""
+    while card.get("start"):
+        card = card["start"]
+        yield card
+
+
+def test_every_card_is_whole():
+    assert {path.stem for path in CARDS} >= set(weights.RELEASED.values())
+    for path in CARDS:
+        assert weights.check(path)["kind"] in weights.NETWORKS
+
+
+@pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
+def test_chains_of_weights_resolve_and_what_was_fitted_later_has_a_record(path):
+    """Each start is a file here or has its hash recorded, with the commit that holds it where one does.
+
+    The networks that found the stars of the training are here.
+    """
+    card = read_json(path)
+    here = {read_json(other)["sha256"] for other in CARDS}
+    for start in chain(card):
+        assert re.fullmatch("[0-9a-f]{64}", start["sha256"]) and start["command"] and start["commit"]
+        if start["sha256"] in here or "found_at" not in start:
+            continue
+        commit, _, place = start["found_at"].partition(":")
+        shown = subprocess.run(["git", "show", f"{commit}:{place}"], cwd=paths.ROOT, capture_output=True)
+        if shown.returncode == 0:  # not in an archive or a shallow clone
+            assert hashlib.sha256(shown.stdout).hexdigest() == start["sha256"]
+    for hashed in card["data"].get("found_by", {}).values():
+        assert hashed in here
+    for fitted, record in RECORDED.items():
+        if card.get(fitted):
+            own = {**card, "frames": card["data"].get("val_frames"), "found_by": card["data"].get("found_by")}
+            made = card.get(record, own)  # what the training run fitted itself has the run's own record
+            assert made["date"] >= card["date"] and re.fullmatch("[0-9a-f]{40}", made["commit"])
+            assert made["command"].startswith("python -m pnet ") and made["frames"] and made["found_by"]

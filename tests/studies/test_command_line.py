@@ -1,29 +1,19 @@
 """``python -m studies``: what it hands on and how it fails."""
 
-import subprocess
-import sys
 from pathlib import Path
 from unittest import mock
 
-import pytest
+import typer
 from typer.testing import CliRunner
 
 from studies import bench
 from studies.__main__ import _command, app
 
 
-@pytest.mark.parametrize(
-    "command", ["detection", "posterior", "stamps", "sampling", "stress", "bench", "tune-baseline", "coadd", "repeat"]
-)
-def test_every_command_has_help(command):
-    done = CliRunner().invoke(app, [command, "--help"])
-    assert done.exit_code == 0 and "Usage" in done.output
-
-
-def test_errors_of_pnet_have_no_traceback_and_code_2():
-    command = [sys.executable, "-m", "studies", "tune-baseline", "dolphot", "--frames", "nowhere"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and done.stderr.startswith("error: method is 'dolphot'")
+def test_every_command_has_help():
+    for command in typer.main.get_command(app).commands:
+        done = CliRunner().invoke(app, [command, "--help"])
+        assert done.exit_code == 0 and "Usage" in done.output
 
 
 def test_the_command_that_is_recorded():
