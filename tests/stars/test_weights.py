@@ -131,9 +131,9 @@ def test_chains_of_weights_resolve_and_what_was_fitted_later_has_a_record(path):
             assert hashlib.sha256(shown.stdout).hexdigest() == start["sha256"]
     for hashed in card["data"].get("found_by", {}).values():
         assert hashed in here
-    for fitted, record in RECORDED.items():
+    for fitted, made_by in RECORDED.items():
         if card.get(fitted):
             own = {**card, "frames": card["data"].get("val_frames"), "found_by": card["data"].get("found_by")}
-            made = card.get(record, own)  # what the training run fitted itself has the run's own record
+            made = card.get(made_by, own)  # what the training run fitted itself has the run's own record
             assert made["date"] >= card["date"] and re.fullmatch("[0-9a-f]{40}", made["commit"])
             assert made["command"].startswith("python -m pnet ") and made["frames"] and made["found_by"]
