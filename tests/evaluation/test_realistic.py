@@ -60,10 +60,10 @@ def test_rates_by_hand(rows):
 
 def test_the_sweep_and_the_choice(rows):
     table = detections.sweep(rows, thresholds=np.array([0.3, 0.65, 0.75]))
-    assert table["precision"].tolist() == pytest.approx([2 / 4, 2 / 3, 1.0])
-    assert table["recall"].tolist() == pytest.approx([2 / 3] * 3)
-    for threshold, precision in zip(table["threshold"], table["precision"], strict=True):
-        assert detections.rates(matching.at_threshold(rows, threshold))["precision"].value == precision
+    assert [rate.value for rate in table["precision"]] == pytest.approx([2 / 4, 2 / 3, 1.0])
+    assert [rate.value for rate in table["recall"]] == pytest.approx([2 / 3] * 3)
+    for threshold, precision in table["precision"].items():
+        assert detections.rates(matching.at_threshold(rows, threshold))["precision"] == precision
     chosen = detections.choose_threshold(rows)
     assert 0.7 < chosen <= 0.9  # above the false one, and not so high that a star is lost
     nothing = rows[rows["x"].isna()]

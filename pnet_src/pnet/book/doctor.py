@@ -49,16 +49,12 @@ def show(found: dict[str, Check]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table, mends = Table(box=None, pad_edge=False), []
-    for title in ("", "what", "found"):
-        table.add_column(title, overflow="fold")
+    table, console = Table("", "what", "found", box=None, pad_edge=False), Console()
     for name, check in found.items():
         mark = "[green]✓[/]" if check.ok else "[red]✗[/]" if check.required else "[yellow]–[/]"
         table.add_row(mark, escape(name), escape(check.detail))
-        mends += [f"  {name}: {check.fix}"] if check.fix and not check.ok else []
-    console = Console()
     console.print(table)
-    if mends:
+    if mends := [f"  {name}: {check.fix}" for name, check in found.items() if check.fix and not check.ok]:
         console.print("\nTo mend ([red]✗[/] needed, [yellow]–[/] can be done without):")
         console.print("\n".join(mends), soft_wrap=True, markup=False, highlight=False)
 
@@ -73,10 +69,11 @@ def _packages() -> Check:
         return Check(False, f"{project} is not there, so what is needed is unknown", "cd <project>")
     content = tomllib.loads(project.read_text())["project"]
     wanted = [Requirement(text) for text in content["dependencies"] + content["optional-dependencies"]["book"]]
-    found = colab.installed(requirement.name for requirement in wanted)
-    wrong = [f"{one.name} is missing" for one in wanted if one.name not in found]
+    found, wrong = colab.installed(one.name for one in wanted), []
     for one in wanted:
-        if one.name in found and not one.specifier.contains(found[one.name], prereleases=True):
+        if one.name not in found:
+            wrong.append(f"{one.name} is missing")
+        elif not one.specifier.contains(found[one.name], prereleases=True):
             wrong.append(f"{one.name} is {found[one.name]}, needed is {one.specifier}")
     return Check(not wrong, f"{python}; {'; '.join(wrong) or f'all {len(wanted)} packages there'}", INSTALL)
 
@@ -100,7 +97,7 @@ def _torch() -> Check:
 
 # Check → what the program calls itself (a regular expression), its names on PATH, the variable that may name it, its
 # packages, conda-forge's and Debian's, and what takes its place. Stuff is in neither, so no command gets it.
-SEXTRACTOR = ("source-extractor", "sex", "sextractor")
+SEXTRACTOR = "(?:SExtractor|Source Extractor)", ("source-extractor", "sex", "sextractor"), "SEXTRACTOR"
 PROGRAMS = {
     "SkyMaker (sky)": (
         *("SkyMaker", ("sky",), "SKY", "astromatic-skymaker", ""),
@@ -111,8 +108,8 @@ PROGRAMS = {
         "the project draws the galaxies of realistic fields itself",
     ),
     "SExtractor (source-extractor)": (
-        *("(?:SExtractor|Source Extractor)", SEXTRACTOR, "SEXTRACTOR"),
-        *("astromatic-source-extractor", "source-extractor", "SEP stands in for it"),
+        *(*SEXTRACTOR, "astromatic-source-extractor", "source-extractor"),
+        "SEP stands in for it",
     ),
     "PSFEx (psfex)": ("PSFEx", ("psfex",), "PSFEX", "astromatic-psfex", "psfex", "the pages do without it"),
 }

@@ -1,15 +1,14 @@
 """Running notebooks with papermill (parameters checked, outputs deterministic, nothing half-done published), and the
 whole workflow with Snakemake."""
 
-import contextlib
 import os
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from pnet.book import notebooks, profiles
 from pnet.common import paths
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 _ADDRESS = re.compile(r"(?<= at )0x[0-9a-fA-F]{6,}")
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class NotebookError(PNetError, RuntimeError):
@@ -62,6 +60,7 @@ def run(
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
+    from rich.text import Text
     from traitlets.config import Config
 
     source = notebooks.find(name)
@@ -81,14 +80,19 @@ def run(
         "extra_arguments": ["--IPKernelApp.log_level=50"],  # it calls the interrupt of its own shutdown an error
     }
     error = ""
-    with _environment(threads) as folder:
+    # socket paths must stay below about 100 characters, which a temporary folder on macOS may exceed
+    short = "/tmp" if os.access("/tmp", os.W_OK) else None
+    with (
+        tempfile.TemporaryDirectory(prefix="pnet-", dir=short, ignore_cleanup_errors=True) as folder,
+        mock.patch.dict(os.environ, _environment(folder, threads)),
+    ):
         # socket files: two kernels that start at once cannot be given the same TCP port
-        sockets = Config(KernelManager={"transport": "ipc", "ip": str(folder / "kernel")})
-        copy = folder / f"{stem}.ipynb"  # saved after every cell; of a run that failed, that is what is left
+        sockets = Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
+        copy = f"{folder}/{stem}.ipynb"  # saved after every cell; of a run that failed, that is what is left
         try:
             papermill.execute_notebook(notebook, copy, values, config=sockets, **options)
         except PapermillExecutionError as failure:
-            error = f"cell {failure.exec_count}:\n" + _COLOUR.sub("", "\n".join(failure.traceback)).rstrip()
+            error = f"cell {failure.exec_count}:\n" + Text.from_ansi("\n".join(failure.traceback)).plain.rstrip()
         except DeadKernelError:
             error = "the kernel died without a word; most often the machine ran out of memory"
         executed = nbformat.read(copy, as_version=4)
@@ -101,31 +105,21 @@ def run(
     return target
 
 
-@contextlib.contextmanager
-def _environment(threads: int) -> Iterator[Path]:
-    """Set what a kernel inherits (quiet bars, fixed hashing, inline figures); yield a folder of its own."""
-    # socket paths must stay below about 100 characters, which a temporary folder on macOS may exceed
-    short = "/tmp" if os.access("/tmp", os.W_OK) else None
-    before = dict(os.environ)
-    with tempfile.TemporaryDirectory(prefix="pnet-", dir=short, ignore_cleanup_errors=True) as folder:
-        os.environ |= {
-            "IPYTHONDIR": f"{folder}/ipython",  # no start-up files or history of the user's
-            "JUPYTER_RUNTIME_DIR": f"{folder}/runtime",
-            "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not one that the user installed by that name
-            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-            **{f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL")},
-            "PNET_ROOT": str(paths.ROOT),
-            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-            "PYTHONHASHSEED": "0",
-            # tqdm says so where a library loads its bars for notebooks, which are switched off below
-            "PYTHONWARNINGS": "ignore:IProgress not found",
-            "TQDM_DISABLE": "1",  # bars would end up in the pages
-        }
-        try:
-            yield Path(folder)
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+def _environment(folder: str, threads: int) -> dict[str, str]:
+    """Return what a kernel inherits: quiet bars, fixed hashing, inline figures, places of its own in a folder."""
+    return {
+        "IPYTHONDIR": f"{folder}/ipython",  # no start-up files or history of the user's
+        "JUPYTER_RUNTIME_DIR": f"{folder}/runtime",
+        "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not one that the user installed by that name
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        **{f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL")},
+        "PNET_ROOT": str(paths.ROOT),
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "PYTHONHASHSEED": "0",
+        # tqdm says so where a library loads its bars for notebooks, which are switched off below
+        "PYTHONWARNINGS": "ignore:IProgress not found",
+        "TQDM_DISABLE": "1",  # bars would end up in the pages
+    }
 
 
 def clean(notebook: "NotebookNode") -> None:
@@ -136,8 +130,7 @@ def clean(notebook: "NotebookNode") -> None:
         for key in ("papermill", "widgets", "execution"):
             holder.metadata.pop(key, None)
     for cell in notebook.cells:
-        tags = cell.metadata.get("tags", [])
-        if "injected-parameters" in tags and "remove-input" not in tags:
+        if "injected-parameters" in (tags := cell.metadata.get("tags", [])):
             cell.metadata["tags"] = [*tags, "remove-input"]
         for output in cell.get("outputs", []):
             texts = output if output.output_type == "stream" else output.get("data", {})

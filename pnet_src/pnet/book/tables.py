@@ -21,8 +21,7 @@ from pnet.common.files import read_json
 from pnet.common.metrics import Estimate
 from pnet.detection import network as detection
 from pnet.evaluation import scores
-from pnet.evaluation.claims import Claim
-from pnet.evaluation.goals import CLASSICAL, Goal
+from pnet.evaluation.goals import CLASSICAL, Claim, Goal
 from pnet.evaluation.ledger import Entry, Ledger, of_paper, paper_values
 from pnet.simulation import recipe
 from pnet.sky import limits
@@ -36,14 +35,15 @@ HIGHER_IS_BETTER = ("precision", "recall", "ap", "within")
 FRACTIONS = (*HIGHER_IS_BETTER, "eta", "coverage")
 CALIBRATED = math.sqrt(math.pi / 2)  # Ē / MAE of Gaussian errors with the right σ
 
-_TABLE_2 = (
-    ("η", "eta", "percent"),
-    ("σ_NMAD", "sigma_nmad", "number"),
-    ("the same, plain", "relative_scatter", "number"),
-    ("MAE / mag", "mae", "number"),
-    ("Ē / mag", "e_bar", "number"),
-    ("Ē / MAE", "e_bar_over_mae", "number"),
-)
+_TABLE_2 = {
+    "η": "eta",
+    "σ_NMAD": "sigma_nmad",
+    "the same, plain": "relative_scatter",
+    "MAE / mag": "mae",
+    "Ē / mag": "e_bar",
+    "Ē / MAE": "e_bar_over_mae",
+    "stars": "mae",
+}
 
 
 def text(what: Entry | Estimate | float | None, style: str = "number", digits: int | None = None) -> str:
@@ -74,48 +74,50 @@ def text(what: Entry | Estimate | float | None, style: str = "number", digits: i
 
 def _paper(key: str, style: str, decimals: int = 2) -> str:
     """Return the paper's value of a key as it would print it, a percentage with `decimals`."""
-    if not (item := of_paper(key)):
-        return NO_VALUE
-    bound = "> " if item["relation"] == ">" else ""
-    return bound + text(item["value"], style, decimals if style == "percent" else 4)
+    paper = of_paper(key)
+    bound = "> " if paper.get("relation") == ">" else ""
+    return bound + text(paper.get("value"), style, decimals if style == "percent" else 4)
 
 
-def table_1(ledger: Ledger) -> pd.DataFrame:
-    """Detection results: one row per data set and method, our precision, recall and AP beside the paper's."""
-    rows = []
-    for dataset, method in itertools.product(DATASET_NAMES, METHOD_NAMES):
-        keys = {name: f"{dataset}.{method}.{name}" for name in ("precision", "recall", "ap")}
-        # SEP stands in for SExtractor only; a row without any number says nothing
-        if not any(key in ledger or key in paper_values() for key in keys.values()):
-            continue
-        row = {"data": DATASET_NAMES[dataset], "method": METHOD_NAMES[method]}
-        for name in ("precision", "recall"):
-            row[f"{name} (95 %)"] = text(ledger.get(keys[name]), "percent")
-            row[f"paper's {name}"] = _paper(keys[name], "percent")
-        row |= {"AP": text(ledger.value(keys["ap"]), "percent"), "paper's AP": _paper(keys["ap"], "percent")}
-        rows.append(row | {"stars": _stars(ledger.get(keys["recall"]))})
-    return pd.DataFrame(rows)
+def _style(name: str) -> str:
+    """Return the style in which a key without data set and method is shown, see `text`."""
+    return "percent" if name.removeprefix("net_").startswith(FRACTIONS) else "number"
 
 
 def _stars(entry: Entry | None) -> str:
     return str(entry.n) if entry else NO_VALUE
 
 
+def table_1(ledger: Ledger) -> pd.DataFrame:
+    """Detection results: one row per data set and method, our precision, recall and AP beside the paper's."""
+    rows = []
+    for (dataset, data), (method, label) in itertools.product(DATASET_NAMES.items(), METHOD_NAMES.items()):
+        precision, recall, ap = keys = [f"{dataset}.{method}.{name}" for name in ("precision", "recall", "ap")]
+        # SEP stands in for SExtractor only; a row without any number says nothing
+        if not any(key in ledger or key in paper_values() for key in keys):
+            continue
+        row = {"data": data, "method": label}
+        for name, key in (("precision", precision), ("recall", recall)):
+            row |= {f"{name} (95 %)": text(ledger.get(key), "percent"), f"paper's {name}": _paper(key, "percent")}
+        row |= {"AP": text(ledger.value(ap), "percent"), "paper's AP": _paper(ap, "percent")}
+        rows.append(row | {"stars": _stars(ledger.get(recall))})
+    return pd.DataFrame(rows)
+
+
 def table_2(ledger: Ledger) -> pd.DataFrame:
     """Photometric uncertainty: one row per criterion and data set, the paper's number, that of its networks as trained
     here, ours, and what measurements at the limit would have."""
     rows = []
-    for dataset, (title, name, style) in itertools.product(DATASET_NAMES, (*_TABLE_2, ("stars", "mae", ""))):
-        both = {method: ledger.get(f"{dataset}.{method}.{name}") for method in ("pnet_paper", "pnet")}
-        row = {"data": DATASET_NAMES[dataset], "": title}
+    for dataset, (title, name) in itertools.product(DATASET_NAMES, _TABLE_2.items()):
+        theirs, ours = (ledger.get(f"{dataset}.{method}.{name}") for method in ("pnet_paper", "pnet"))
         if title == "stars":
-            numbers = [f"{paper_values()['paper.targets']['value']} in all", *map(_stars, both.values()), NO_VALUE]
+            numbers = f"{paper_values()['paper.targets']['value']} in all", _stars(theirs), _stars(ours), NO_VALUE
         else:
-            limit = both["pnet"].limit if both["pnet"] else None
-            paper = _paper(f"{dataset}.pnet.{name}", style, 4)
-            numbers = [paper, *(text(each, style) for each in both.values()), text(limit, style)]
+            style = _style(name)
+            limit = text(ours.limit if ours else None, style)
+            numbers = _paper(f"{dataset}.pnet.{name}", style, 4), text(theirs, style), text(ours, style), limit
         heads = ("the paper", "its networks, trained here (95 %)", "ours (95 %)", "limit")
-        rows.append(row | dict(zip(heads, numbers, strict=True)))
+        rows.append({"data": DATASET_NAMES[dataset], "": title} | dict(zip(heads, numbers, strict=True)))
     return pd.DataFrame(rows)
 
 
@@ -139,7 +141,7 @@ def scorecard(ledger: Ledger, keys: Iterable[str]) -> pd.DataFrame:
     rows = []
     for entry in filter(None, map(ledger.get, keys)):
         dataset, method, name = entry.key.split(".", 2)
-        style = "percent" if name.removeprefix("net_").startswith(FRACTIONS) else "number"
+        style = _style(name)
         row = {"data, method": f"{DATASET_NAMES.get(dataset, dataset)}, {METHOD_NAMES.get(method, method)}"}
         row["what"] = entry.title + (f" / {entry.unit}" if entry.unit else "")
         row |= {"ours (95 %)": text(entry, style), "paper": _paper(entry.key, style)}
@@ -170,48 +172,44 @@ def over_limit(ledger: Ledger, columns: dict[str, str]) -> pd.DataFrame:
 
     `columns` are those of `by_magnitude`, with keys such as ``simulation.pnet.mag_over_limit``.
     """
-    both = {}
-    for heading, key in columns.items():
-        both |= {heading: key, f"{heading} (plain)": key.replace("_over_limit", "_over_limit_plain")}
-    return by_magnitude(ledger, both)
+    kinds = {"": "_over_limit", " (plain)": "_over_limit_plain"}
+    both = itertools.product(columns.items(), kinds.items())
+    return by_magnitude(ledger, {h + word: key.replace("_over_limit", kind) for (h, key), (word, kind) in both})
 
 
 def goals(ledger: Ledger, wanted: Iterable[Goal]) -> pd.DataFrame:
-    """One row per goal (`goals.load`): what is wanted, the paper's value, ours with interval, the limit, and whether it
+    """One row per goal (`goals.Goal`): what is wanted, the paper's value, ours with interval, the limit, and whether it
     is reached. Of a goal for every bin the bin farthest from it is shown.
     """
     rows = []
     for goal in wanted:
-        entry, verdict_ = goal.decide(ledger)
+        entry, decided = goal.decide(ledger)
         key = goal.key if entry is None else entry.key
         known = ledger.get(key)
         # the better one of those that were run stands beside ours
-        others = {method: ledger.get(key.replace(".pnet.", f".{method}.")) for method in CLASSICAL if ".pnet." in key}
-        run = ((method, theirs) for method, theirs in others.items() if theirs is not None and theirs.value is not None)
-        method, theirs = next(run, (None, None))
-        other = NO_VALUE if theirs is None else f"{text(goal.value(theirs).value, goal.style)}, {METHOD_NAMES[method]}"
-        bin_ = f" (worst: {key.rpartition('.')[2]})" if goal.bins and entry is not None else ""
+        others = ((METHOD_NAMES[name], ledger.get(key.replace(".pnet.", f".{name}."))) for name in CLASSICAL)
+        run = (f"{text(goal.value(one).value, goal.style)}, {name}" for name, one in others if one and one.key != key)
+        worst = f" (worst: {key.rpartition('.')[2]})" if goal.bins and entry is not None else ""
         limit = 1.0 if goal.relative else known.limit if known else None
-        row = {"goal": goal.what + bin_, "wanted": goal.wanted, "ours (95 %)": text(entry, goal.style)}
-        row |= {"": verdict_, "limit": text(limit, goal.style), "classical": other}
+        row = {"goal": goal.what + worst, "wanted": goal.wanted, "ours (95 %)": text(entry, goal.style)}
+        row |= {"": decided, "limit": text(limit, goal.style), "classical": next(run, NO_VALUE)}
         rows.append(row | {"paper": _paper(key, goal.style), "n": _stars(entry)})
     return pd.DataFrame(rows)
 
 
 def claims(ledger: Ledger, stated: Iterable[Claim]) -> pd.DataFrame:
-    """One row per claim of the paper (`claims.load`) with its verdict; the claim leads to the chapter that shows it."""
+    """One row per claim of the paper (`goals.Claim`) with its verdict; the claim leads to the chapter that shows it."""
     rows = []
     for claim in stated:
         entry, decided = claim.decide(ledger)
-        ours, other = ledger.get(claim.ours), ledger.get(claim.more_than or claim.less_than)
-        asked = _paper(claim.ours, claim.style, 2)
+        asked, other = _paper(claim.ours, claim.style), ledger.get(claim.more_than or claim.less_than)
         if other:  # a comparison: what it is compared with
             asked = f"{'>' if claim.more_than else '<'} {text(other.value, claim.style)}"
-        where = "" if claim.why or asked == NO_VALUE else f"{asked}, "
+        where = claim.where if claim.why or asked == NO_VALUE else f"{asked}, {claim.where}"
         why = f" (here: {claim.why})" if claim.why else ""
-        row = {"claim": Link(claim.what, claim.page), "the paper": f"{where}{claim.where}{why}"}
-        row |= {"its networks, trained here": text(entry, claim.style), "ours": text(ours, claim.style)}
-        rows.append(row | {"verdict": decided})
+        row = {"claim": Link(claim.what, claim.page), "the paper": where + why}
+        row |= {"its networks, trained here": text(entry, claim.style)}
+        rows.append(row | {"ours": text(ledger.get(claim.ours), claim.style), "verdict": decided})
     return pd.DataFrame(rows)
 
 
@@ -294,10 +292,9 @@ def released(output: Path) -> str:
     rows, commands = [], []
     for path in sorted(paths.WEIGHTS.glob("*.json")) + sorted((paths.RESULTS / "measurements").glob("*.json")):
         card = read_json(path)
-        seconds = card.get("seconds")
-        seconds = seconds.get("total") if isinstance(seconds, dict) else seconds
         name = path.relative_to(paths.ROOT).with_suffix("").as_posix()
-        row = {"file": name, "time": "" if seconds is None else duration(seconds), "device": card.get("device", "")}
+        time = duration(card["seconds"]) if "seconds" in card else ""
+        row = {"file": name, "time": time, "device": card.get("device", "")}
         rows.append(row | {key: str(card.get(key, ""))[:10] for key in ("date", "commit")})
         commands += [f"# {name}\n{card['command']}"] if card.get("command") else []
     if not rows:

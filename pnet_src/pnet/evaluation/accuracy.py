@@ -10,6 +10,8 @@ alone, ``bpnn_`` the BPNN. For every method, and stage, with x_err and y_err:
   light (`limits.skymaker_displacement`), for frames that SkyMaker made.
 """
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
@@ -26,7 +28,7 @@ MAGNITUDES = (  # column, key, words; the first is the BPNN's, or a baseline's o
 )
 TWO_AND_A_HALF_PERCENT = 2.5 * np.log10(1.025)  # mag
 SKYMAKER_ENGINES = ("frames", "skymaker")  # of `datasets.ENGINES`, those whose frames SkyMaker made
-RADII = (0.075, 0.1, 0.105, 0.15, 0.21)  # px; section 4.1 and Fig. 8, whose contours may be radii or diameters
+RADII = (0.1, 0.15)  # px; section 4.1
 POSITIONS = (  # key, suffix of columns, words
     ("{}", "", ""),
     ("det_{}", "_det", " of the detection net alone"),
@@ -40,8 +42,7 @@ def photometry(sample: Sample) -> dict[str, Score]:
     """Return MAE, σ_NMAD, η, shares within 2.5 % and 0.5 mag, scatter over limit and bias of every magnitude."""
     found: dict[str, Score] = {}
     for column, key, label in MAGNITUDES:
-        stars = sample.stars(column, "truth_mag")
-        if len(stars):
+        if len(stars := sample.stars(column, "truth_mag")):
             found |= _magnitude_errors(sample, stars, column, key, label)
     measured, seed = scores.working(sample.rows, sample.dataset, sample.method), sample.seed
     raw = scores.errors(measured)["mag"].dropna()
@@ -88,25 +89,24 @@ def _magnitude_errors(sample: Sample, stars: pd.DataFrame, column: str, key: str
 
 
 def astrometry(sample: Sample) -> dict[str, Score]:
-    """Return mean errors, scatter over the limit and shares within `RADII`."""
+    """Return the mean errors of every stage; of the method's own positions scatter over the limit and shares within
+    `RADII`."""
     found: dict[str, Score] = {}
     for key, suffix, words in POSITIONS:
         stars, errors = _position_errors(sample, suffix)
-        for axis, delta in errors.items() if len(stars) else ():
+        for axis, delta in errors.items():
             bound = metrics.HALF_NORMAL * sample.mean_limit(stars, axis)
             mean = metrics.mean_absolute(delta, seed=sample.seed)
             found[key.format(f"mean_abs_d{axis}")] = Score(mean, f"mean |Δ{axis}|{words}", "px", bound)
-    stars, errors = _position_errors(sample, "")
-    if stars.empty:
-        return {}
-    for axis, delta in errors.items():
-        if sample.network:
-            found[f"{axis}_bias"] = Score(metrics.bias(delta, seed=sample.seed), f"median Δ{axis}", "px", 0.0)
-        found |= sample.over_limit(stars, delta, axis, axis)
-    distance = metrics.distance(*errors.values())
-    found["mean_distance"] = Score(metrics.mean_absolute(distance, seed=sample.seed), "mean distance (Eq. 2)", "px")
-    for radius in RADII:
-        found[f"within_{radius:g}_px"] = Score(metrics.within(distance, radius), f"nearer than {radius:g} px")
+            if not suffix:
+                found |= sample.over_limit(stars, delta, axis, axis)
+            if not suffix and sample.network:
+                found[f"{axis}_bias"] = Score(metrics.bias(delta, seed=sample.seed), f"median Δ{axis}", "px", 0.0)
+    if errors := _position_errors(sample, "")[1]:
+        distance = metrics.distance(*errors.values())
+        found["mean_distance"] = Score(metrics.mean_absolute(distance, seed=sample.seed), "mean distance (Eq. 2)", "px")
+        for radius in RADII:
+            found[f"within_{radius:g}_px"] = Score(metrics.within(distance, radius), f"nearer than {radius:g} px")
     return found
 
 
@@ -116,10 +116,8 @@ def position_error_bars(sample: Sample) -> dict[str, Score]:
     found: dict[str, Score] = {}
     for key, suffix, words in POSITIONS:
         stars, errors = _position_errors(sample, suffix)
-        if stars.empty:
-            continue
-        variants = [(key, words, errors)]
-        if sample.simulated and sample.record.get("engine") in SKYMAKER_ENGINES:
+        variants = [(key, words, errors)] if errors else []
+        if errors and sample.simulated and sample.record.get("engine") in SKYMAKER_ENGINES:
             places = {axis: limits.skymaker_displacement(stars[f"truth_{axis}"].to_numpy()) for axis in "xy"}
             moved = {axis: errors[axis] - places[axis] for axis in "xy"}
             variants.append((f"{key}_placed", f"{words}, about where SkyMaker put the light", moved))
@@ -131,7 +129,7 @@ def position_error_bars(sample: Sample) -> dict[str, Score]:
 
 
 def _position_errors(sample: Sample, suffix: str) -> tuple[pd.DataFrame, Axes]:
-    """Return the stars with a position of this suffix, and its errors."""
+    """Return the stars with a position of this suffix, and its errors, none of no star."""
     stars = sample.stars(f"x{suffix}", f"y{suffix}")
     return stars, {axis: (stars[f"{axis}{suffix}"] - stars[f"truth_{axis}"]).to_numpy() for axis in "xy" if len(stars)}
 
@@ -147,10 +145,15 @@ def _ellipses_and_pulls(
     stars, sigmas = stars[known], dict(zip("xy", sigma[known].to_numpy().T, strict=True))
     delta = {axis: errors[known] for axis, errors in delta.items()}
 
-    def share(member: np.ndarray, level: float) -> Estimate:
-        return metrics.inside_ellipse(*(each[axis][member] for each in (delta, sigmas) for axis in "xy"), level)
+    found, values = {}, [each[axis] for each in (delta, sigmas) for axis in "xy"]
 
-    found = scores.coverage(stars, share, key.format("ellipse_{}"), f"positions{label}: share inside the {{}} ellipse")
+    def share(member: np.ndarray, level: float) -> Estimate:
+        return metrics.inside_ellipse(*(each[member] for each in values), level)
+
+    for level in scores.LEVELS:
+        name, title = key.format(f"ellipse_{100 * level:.0f}"), f"share inside the {100 * level:.0f} % ellipse"
+        title = f"positions{label}: {title}"
+        found |= scores.by_bin(stars, partial(share, level=level), name, title, scores.HALVES, limit=level)
     for axis in "xy":
         found |= sample.pulls(stars, delta[axis], sigmas[axis], key.format(f"{axis}_pull"), f"{axis}{label}")
     return found

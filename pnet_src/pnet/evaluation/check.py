@@ -31,8 +31,8 @@ def check(ledger: Path, reference: Path) -> tuple[list[str], int]:
     committed = Ledger.read(reference)
     common = {dataset: _on_same_frames(dataset, *folders) for dataset in measurements.DATASETS}
     problems, compared = [], 0
-    for entry in Ledger.read(ledger).values():
-        known = (common.get(entry.key.partition(".")[0]) or committed).get(entry.key)
+    for key, entry in Ledger.read(ledger).items():
+        known = (common.get(key.partition(".")[0]) or committed).get(key)
         if known is None or known.value is None or entry.value is None or entry.source != "live":
             continue
         compared += 1
@@ -43,8 +43,7 @@ def check(ledger: Path, reference: Path) -> tuple[list[str], int]:
             (low, high), (known_low, known_high) = _interval(entry), _interval(known)
             good = low <= known_high and known_low <= high
             rule = f"95 % intervals of n = {entry.n} and n = {known.n} do not meet"
-        if not good:
-            problems.append(f"{entry.key}: {entry.value:.6g} here, {known.value:.6g} in {reference.name}; {rule}")
+        problems += [] if good else [f"{key}: {entry.value:.6g} here, {known.value:.6g} in {reference.name}; {rule}"]
     return problems, compared
 
 
@@ -55,19 +54,16 @@ def _on_same_frames(dataset: str, run: Path, committed: Path) -> Ledger | None:
         there, provenance = measurements.read(committed / f"{dataset}.parquet")
     except MissingError:
         return None
-    there = there[there["frame"].isin(here["frame"])]
-    truth = ["frame", "truth_x", "truth_y", "truth_mag"]
-    one, other = (
-        scores.rows(table, dataset, "pnet")[truth].dropna().round(6).sort_values(truth) for table in (here, there)
-    )
+    there, truth = there[there["frame"].isin(here["frame"])], ["frame", "truth_x", "truth_y", "truth_mag"]
+    lists = (scores.rows(table, dataset, "pnet")[truth].dropna().round(6) for table in (here, there))
     # Frames of another engine may bear the same names.
-    if not np.array_equal(one, other):
+    if not np.array_equal(*(each.sort_values(truth) for each in lists)):
         return None
     return Ledger(entries_from_measurements(there, seed=record["seed"], provenance=provenance))
 
 
 def _interval(entry: Entry) -> tuple[float, float]:
     """Return the interval of a ledger entry, or 5 % around the value where it has none."""
-    if entry.low is None or entry.high is None:
-        return entry.value - 0.05 * abs(entry.value), entry.value + 0.05 * abs(entry.value)
-    return entry.low, entry.high
+    reach = 0.05 * abs(entry.value)
+    none = entry.low is None or entry.high is None
+    return (entry.value - reach, entry.value + reach) if none else (entry.low, entry.high)

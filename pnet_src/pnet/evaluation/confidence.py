@@ -9,6 +9,7 @@ depends on what a field holds: a probability from validation frames holds for fi
 """
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,10 +68,9 @@ def cross_validated(known: pd.DataFrame) -> np.ndarray:
 
     `known` is as from `label`.
     """
-    group = pd.factorize(known["frame"])[0] % FOLDS
-    result = np.full(len(known), np.nan)
+    group, result = pd.factorize(known["frame"])[0] % FOLDS, known["confidence"].to_numpy(copy=True)
     for held in (group == fold for fold in np.unique(group)):
-        result[held] = fit(known[~held]).apply(known["confidence"].to_numpy()[held])
+        result[held] = fit(known[~held]).apply(result[held])
     return result
 
 
@@ -81,8 +81,7 @@ class Reliability:
     Parameters
     ----------
     table : DataFrame
-        One row per bin that holds detections: ``mean`` confidence, ``share`` of stars with ``share_low, share_high``
-        (Wilson, 95 %), ``n``.
+        One row per bin that holds detections: ``mean`` confidence and ``share`` of stars, an Estimate.
     error : Estimate
         Expected calibration error: mean over detections of |share − mean| of their bin, with bootstrap interval.
     brier : float
@@ -103,10 +102,8 @@ def reliability(known: pd.DataFrame, *, seed: int, edges: np.ndarray = EDGES) ->
     confidence, star = (known[name].to_numpy(float) for name in ("confidence", "is_star"))
     bins = len(edges) - 1
     index = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, bins - 1)
-    rows = []
-    for members in (index == i for i in np.unique(index)):
-        share = metrics.share(star[members] == 1)
-        rows.append((confidence[members].mean(), share.value, share.low, share.high, share.n))
+    held = [index == i for i in np.unique(index)]
+    rows = [(confidence[members].mean(), metrics.share(star[members] == 1)) for members in held]
 
     def expected_error(gap: np.ndarray, where: np.ndarray, axis: int = -1) -> np.ndarray:
         sums = [np.abs(np.where(where == i, gap, 0.0).sum(axis=axis)) for i in range(bins)]
@@ -114,7 +111,7 @@ def reliability(known: pd.DataFrame, *, seed: int, edges: np.ndarray = EDGES) ->
 
     error = metrics.bootstrap(expected_error, star - confidence, index.astype(float), seed=seed)
     brier = float(np.mean((confidence - star) ** 2)) if star.size else np.nan
-    return Reliability(pd.DataFrame(rows, columns=["mean", "share", "share_low", "share_high", "n"]), error, brier)
+    return Reliability(pd.DataFrame(rows, columns=["mean", "share"]), error, brier)
 
 
 def pair(rows: pd.DataFrame, calibration: Calibration | None, *, seed: int) -> tuple[Reliability, Reliability | None]:
@@ -123,11 +120,10 @@ def pair(rows: pd.DataFrame, calibration: Calibration | None, *, seed: int) -> t
     `rows` are as for `label`, of PNet on one data set; `seed` is that of the bootstrap intervals.
     """
     known = label(rows)
-    before = reliability(known, seed=seed)
     if calibration is None:
-        return before, None
+        return reliability(known, seed=seed), None
     probability = known.assign(confidence=calibration.apply(known["confidence"].to_numpy()))
-    return before, reliability(probability, seed=seed, edges=WHOLE)
+    return reliability(known, seed=seed), reliability(probability, seed=seed, edges=WHOLE)
 
 
 def compute(sample: Sample) -> dict[str, Score]:
@@ -138,21 +134,20 @@ def compute(sample: Sample) -> dict[str, Score]:
     """
     if not (sample.network and sample.simulated):
         return {}
-    fitted = of_card(sample.record)
-    found: dict[str, Score] = {}
+    fitted, found = of_card(sample.record), {}
     for name, known in zip(("confidence", "probability"), pair(sample.rows, fitted, seed=sample.seed), strict=True):
         if known is not None and (n := known.error.n):
             what = f"of the {'calibrated ' if name == 'probability' else ''}{name}"
             found[f"{name}_error"] = Score(known.error, f"expected calibration error {what}", limit=0.0)
             found[f"{name}_brier"] = Score(Estimate(known.brier, n=n), f"Brier score of the {name}")
-    if not found or sample.dataset != "realistic" or fitted is None or fitted.threshold is None:
-        return found
-    rates = detections.rates(sample.rows, fitted.threshold)
-    at_chosen = f"confidence ≥ {fitted.threshold:g}, chosen on validation frames"
-    found["threshold_chosen"] = Score(Estimate(fitted.threshold, n=fitted.n), "threshold chosen on validation frames")
-    titles = {"recall": f"recall, {at_chosen}"}
-    titles |= {name: f"precision, {at_chosen}; {title}" for name, title in detections.PRECISIONS.items()}
-    return found | {f"{name}_at_chosen": Score(rates[name], title, limit=1.0) for name, title in titles.items()}
+    if found and sample.dataset == "realistic" and fitted and fitted.threshold is not None:
+        rates, threshold = detections.rates(sample.rows, fitted.threshold), Estimate(fitted.threshold, n=fitted.n)
+        found["threshold_chosen"] = Score(threshold, "threshold chosen on validation frames")
+        at = f"confidence ≥ {fitted.threshold:g}, chosen on validation frames"
+        titles = {"recall": f"recall, {at}"}
+        titles |= {name: f"precision, {at}; {title}" for name, title in detections.PRECISIONS.items()}
+        found |= {f"{name}_at_chosen": Score(rates[name], title, limit=1.0) for name, title in titles.items()}
+    return found
 
 
 def from_frames(files: Sequence[Path], measurer: Measurer, progress: bool) -> pd.DataFrame:
@@ -218,7 +213,7 @@ def calibrate_card(
     rows = from_frames(files, measurer, progress)
     galaxies = rows[rows["frame"].str.contains("/realistic-")]
     threshold = detections.choose_threshold(galaxies) if len(galaxies) else None
-    counts = pd.Series([f"{file.parent.name}/{file.name.split('-')[0]}" for file in files]).value_counts()
+    counts = Counter(f"{file.parent.name}/{file.name.split('-')[0]}" for file in files)
     data = ", ".join(f"{n} frames {name}-*" for name, n in sorted(counts.items()))
     known = label(rows)
     result, before = fit(known, threshold=threshold, data=data), reliability(known, seed=seed)
@@ -228,6 +223,6 @@ def calibrate_card(
     frames = [f"{file.parent.name}/{file.name}" for file in files]
     found_by = {kind: sha256 for kind, sha256 in measurer.provenance["weights"].items() if kind != "bpnn"}
     made = provenance.record(command, seed, "cpu", frames=frames, found_by=found_by)
-    calibration = {**result.as_dict(), "expected_calibration_error": errors}
+    calibration = result.as_dict() | {"expected_calibration_error": errors}
     write_json(path, read_json(path) | {KEY: calibration, "confidence_calibrated": made})
     return result, before, after

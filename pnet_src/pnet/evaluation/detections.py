@@ -133,17 +133,9 @@ def rates(rows: pd.DataFrame, threshold: float = -np.inf, galaxies: pd.Series | 
 
 
 def sweep(rows: pd.DataFrame, thresholds: np.ndarray = STEPS) -> pd.DataFrame:
-    """Return precision and recall of `rates` for several thresholds of the confidence, a row each.
-
-    Columns are threshold, precision, precision_low, precision_high, recall, recall_low, recall_high.
-    """
-    found, galaxies = [], on_galaxies(rows)
-    for threshold in thresholds:
-        at, row = rates(rows, threshold, galaxies), {"threshold": float(threshold)}
-        for name in ("precision", "recall"):
-            row |= {name: at[name].value, f"{name}_low": at[name].low, f"{name}_high": at[name].high}
-        found.append(row)
-    return pd.DataFrame(found)
+    """Return `rates`, columns of estimates, for several thresholds of the confidence, the index."""
+    galaxies = on_galaxies(rows)
+    return pd.DataFrame([rates(rows, threshold, galaxies) for threshold in thresholds], index=thresholds)
 
 
 def choose_threshold(rows: pd.DataFrame) -> float:
@@ -153,8 +145,9 @@ def choose_threshold(rows: pd.DataFrame) -> float:
     that are reported on, a chosen threshold flatters. A DataError where no star was found at any threshold.
     """
     table = sweep(rows)
-    f1 = 2 * table["precision"] * table["recall"] / (table["precision"] + table["recall"])
+    precision, recall = (table[name].map(lambda rate: rate.value) for name in ("precision", "recall"))
+    f1 = 2 * precision * recall / (precision + recall)
     if not f1.notna().any():
         raise DataError("no threshold can be chosen: these frames hold no star that counts and was found")
     best = np.flatnonzero(np.isclose(f1, f1.max(), atol=1e-12))
-    return float(table["threshold"].iloc[best[len(best) // 2]])
+    return float(table.index[best[len(best) // 2]])

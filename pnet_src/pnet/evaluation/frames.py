@@ -92,9 +92,8 @@ def simulated(dataset: str, output: str | os.PathLike, n: int, seed: int) -> Sou
         engine = datasets.find_engine(kind)
         files = datasets.make_dataset(folder, Recipe.load(), split, n, seed, engine=engine, kind=kind)
     if not files:
-        raise MissingError(
-            f"{output}: the run made no {split} frames; `python -m pnet simulate` with --{split} makes them"
-        )
+        hint = f"`python -m pnet simulate` with --{split} makes them"
+        raise MissingError(f"{output}: the run made no {split} frames; {hint}")
     return Source(files[:n], reader, None, {"engine": engine})
 
 
@@ -106,13 +105,11 @@ def sdss(manifest: str, progress: bool) -> Source:
     report = fetch(manifest, progress=progress)
     fields = [entry.name for entry in report.manifest.fields if report.path(entry.name, "photoObj") is not None]
     if not fields:
-        raise MissingError(
-            f"manifest {manifest}: no field has a photoObj catalogue here; `python -m pnet sdss-download` gets them"
-        )
+        hint = "`python -m pnet sdss-download` gets them"
+        raise MissingError(f"manifest {manifest}: no field has a photoObj catalogue here; {hint}")
     # the place of a mirror is this machine's affair; results that are released must not name it
     where = report.source if report.source.startswith("http") else "a local mirror or files downloaded earlier"
-    details = {"source": where, "manifest": manifest}
-    return Source(fields, lambda name: load_field(report, name), sdss_psf, details)
+    return Source(fields, partial(load_field, report), sdss_psf, {"source": where, "manifest": manifest})
 
 
 def sdss_psf(frame: Frame, x: float, y: float) -> limits.EffectivePSF:

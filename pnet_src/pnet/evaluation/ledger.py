@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -136,15 +136,10 @@ def _lines(items: Mapping[str, Any]) -> str:
     return ",\n".join(f"{json.dumps(name)}:{write(content)}" for name, content in items.items())
 
 
-@lru_cache(maxsize=4)
+@cache
 def paper_values(path: Path = paths.MANIFESTS / "paper_values.yml") -> dict[str, dict[str, Any]]:
-    """Return the paper's numbers: key → {value, where, relation}; a MissingError or DataError if the file is missing
-    or an entry lacks a number or its place in the paper."""
-    content = read_manifest(path)
-    for key, item in content.items():
-        if not (isinstance(item, dict) and isinstance(item.get("value"), int | float) and item.get("where")):
-            raise DataError(f"{path}: {key} needs a number `value` and a text `where`")
-    return {key: {"relation": "=", **item} for key, item in content.items()}
+    """Return the paper's numbers: key → value, where and, of a bound, relation; MissingError or DataError without."""
+    return read_manifest(path)
 
 
 def of_paper(key: str) -> dict[str, Any]:

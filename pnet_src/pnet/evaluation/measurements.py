@@ -19,7 +19,7 @@ from pnet.measure import PNet
 from pnet.sky import limits, matching
 from pnet.stars import weights
 
-DATASETS = ("simulation", "realistic", "validation", "sdss", "coadd")
+DATASETS = (*SIMULATED, "sdss", "coadd")
 STUDIES = ("coadd", "repeat")  # which `python -m studies` measures
 # Methods that are networks → their set of weights, see `PNet.load`.
 NETWORKS = {"pnet": "released", "pnet_paper": "paper"}
@@ -106,14 +106,14 @@ def read(path: str | os.PathLike, columns: Iterable[str] = COLUMNS) -> tuple[pd.
         if record.get("sha256") != sha256(path):
             raise DataError(f"{path}: is not the table that {beside.name} tells of (SHA-256 differs); measure again")
         table = pd.read_parquet(path)
+        if missing := [name for name in columns if name not in table]:
+            raise DataError(f"{path}: column(s) {', '.join(missing)} missing; measure again")
     except PNetError:
         raise
     except FileNotFoundError as error:
         raise MissingError(f"{error.filename}: no measurements here; `{_command(path.stem)}` makes them") from error
     except (OSError, ValueError, AttributeError) as error:  # pyarrow's and json's errors are ValueErrors or OSErrors
         raise DataError(f"{path}: cannot be read: {error}") from error
-    if missing := [name for name in columns if name not in table]:
-        raise DataError(f"{path}: column(s) {', '.join(missing)} missing; measure again")
     return table, record
 
 
@@ -185,11 +185,13 @@ def run(
     allowed = (*METHODS, "baseline", "baselines")
     if not methods or not set(methods) <= set(allowed):
         raise ConfigError(f"methods are {', '.join(methods) or 'empty'}, allowed are {', '.join(allowed)}")
-    if dataset not in DATASETS:
-        raise ConfigError(f"dataset is {dataset!r}, allowed are {', '.join(DATASETS)}")
-    if source is None and dataset in STUDIES:
-        raise ConfigError(f"dataset is {dataset!r}, whose frames must be given; `{_command(dataset)}` does so")
+    if dataset not in (allowed := DATASETS if source else (*SIMULATED, "sdss")):
+        raise ConfigError(f"dataset is {dataset!r}, allowed are {', '.join(allowed)}")
     path = paths.folder_of(output) / "measurements" / f"{dataset}.parquet"
+    own: dict[str, dict[str, str | os.PathLike]] = {"pnet": {}, "pnet_paper": {}}
+    for name, each in networks.items():
+        own["pnet_paper" if name.startswith("paper_") else "pnet"][name.removeprefix("paper_")] = each
+    own = {name: own[name] for name in methods if name in own}
     try:
         if source is not None:
             found = source()
@@ -199,12 +201,6 @@ def run(
         if not optional:
             raise
         return unavailable(path, str(error))
-    paper = {name.removeprefix("paper_"): each for name, each in networks.items() if name.startswith("paper_")}
-    own = {
-        "pnet": {name: each for name, each in networks.items() if not name.startswith("paper_")},
-        "pnet_paper": paper,
-    }
-    own = {name: own[name] for name in methods if name in own}
     classical = baselines.chosen(name for name in methods if name not in own)
     settings = {
         **{"seed": seed, "methods": list(methods), **found.details, "items": [Path(item).name for item in found.items]},
@@ -214,14 +210,14 @@ def run(
     if done := known(path, settings):
         return done
     measurers = {name: pnet_measurer(NETWORKS[name], seed=seed, **each) for name, each in own.items()}
-    details = {"device": "cpu"}
+    details = {"device": "cpu", **found.details}
     for measurer in reversed(measurers.values()):  # the first is what the record is about
         details |= measurer.provenance
     if classical:
         details |= {"baseline": next(iter(settings["baselines"].values())), "baselines": settings["baselines"]}
     table = evaluate(found, measurers | classical, dataset, progress=progress)
     command = f"{_command(dataset)} --output {paths.shown(output)} --seed {seed}"
-    return write(table, path, provenance.record(command, seed, **details, **found.details, settings=settings))
+    return write(table, path, provenance.record(command, seed, **details, settings=settings))
 
 
 def hashes(networks: Mapping[str, str | os.PathLike]) -> dict[str, str | None]:

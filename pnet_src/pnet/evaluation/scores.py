@@ -78,8 +78,8 @@ def remove_offset(table: pd.DataFrame, per_frame: bool = False) -> pd.DataFrame:
     all: a PSF measured on the frame is normalised and centred by that frame's stars, so that the zero point and, by
     some thousandths of a pixel, the origin change from frame to frame.
     """
-    table, difference = table.copy(), errors(table)
-    for column, values in difference.items():
+    table = table.copy()
+    for column, values in errors(table).items():
         offset = values.median() if values.notna().any() else 0.0
         if per_frame:
             stars = values.dropna().groupby(table["frame"]).agg(["median", "size"])
@@ -91,15 +91,15 @@ def remove_offset(table: pd.DataFrame, per_frame: bool = False) -> pd.DataFrame:
 
 def calibrated(table: pd.DataFrame, degrees: tuple[int, ...] = zero_point.DEGREES) -> pd.DataFrame:
     """Return the rows with the zero point of every frame fitted (Eq. 18): a polynomial of one of `degrees`."""
-    table = table.copy()
-    for index in table.groupby("frame").groups.values():
-        frame = table.loc[index]
+    result = table.copy()
+    for _, frame in table.groupby("frame"):
         isolated = (frame["status"] == matching.MATCHED).to_numpy()
         reference, x, y = (frame[name].to_numpy(dtype=float) for name in ("truth_mag", "x", "y"))
         for column in ("mag", "mag_net", "mag_det"):
             values = frame[column].to_numpy(dtype=float)
-            table.loc[index, column] = values + zero_point.without_itself(values, reference, isolated, x, y, degrees)
-    return table
+            zero = zero_point.without_itself(values, reference, isolated, x, y, degrees)
+            result.loc[frame.index, column] = values + zero
+    return result
 
 
 def baseline_of(table: pd.DataFrame, dataset: str) -> str | None:
@@ -152,20 +152,6 @@ def by_bin(
     return found
 
 
-def coverage(
-    stars: pd.DataFrame, share: Callable[[np.ndarray, float], Estimate], key: str, title: str
-) -> dict[str, Score]:
-    """Return the shares inside error bars of all, bright and faint stars (`by_bin` of `HALVES`).
-
-    The estimate is ``share(member, level)`` for each of `LEVELS`, which stands in key and title for ``{}``.
-    """
-    found: dict[str, Score] = {}
-    for level in LEVELS:
-        names = key.format(f"{100 * level:.0f}"), title.format(f"{100 * level:.0f} %")
-        found |= by_bin(stars, partial(share, level=level), *names, HALVES, limit=level)
-    return found
-
-
 @dataclass(frozen=True, eq=False)
 class Sample:
     """What one method measured on one data set: all that a score may depend on.
@@ -215,22 +201,19 @@ class Sample:
     def over_limit(
         self, stars: pd.DataFrame, delta: np.ndarray, quantity: str, label: str, key: str = "{}"
     ) -> dict[str, Score]:
-        """Return scatter over the limit, robust and plain, and bias, by magnitude, where the frames are simulated.
+        """Return scatter over the limit, robust and plain, by magnitude, where the frames are simulated.
 
         `delta`, (N,), are errors of the stars' `quantity`, "mag", "x" or "y". Titles begin with the label;
         ``<quantity>_over_limit`` and the like fill the `key`, and the bin follows.
         """
-        if not self.simulated:
-            return {}
-        known = np.isfinite(stars[f"limit_{quantity}"]).to_numpy()
-        stars, delta, found = stars[known], delta[known], {}
-        bound, unit = stars[f"limit_{quantity}"].to_numpy(), "mag" if quantity == "mag" else "px"
+        found: dict[str, Score] = {}
+        known = np.isfinite(stars[f"limit_{quantity}"]).to_numpy() & self.simulated
+        stars, delta, bound = stars[known], delta[known], stars.loc[known, f"limit_{quantity}"].to_numpy()
         for suffix, what in (("", "scatter"), ("_plain", "standard deviation")):
             ratio = partial(metrics.scatter_over_limit, seed=self.seed, robust=not suffix)
             name, title = key.format(f"{quantity}_over_limit{suffix}"), f"{label}: {what} / limit"
             found |= by_bin(stars, lambda i, ratio=ratio: ratio(delta[i], bound[i]), name, title, limit=1.0)
-        name, title, more = key.format(f"{quantity}_bias"), f"{label}: median error", {"unit": unit, "limit": 0.0}
-        return found | by_bin(stars, lambda i: metrics.bias(delta[i], seed=self.seed), name, title, **more)
+        return found
 
     def pulls(
         self, stars: pd.DataFrame, delta: np.ndarray, sigma: np.ndarray, key: str, label: str

@@ -115,14 +115,15 @@ def galaxies(table: pd.DataFrame, chosen: float | None, goals: tuple[float, floa
     is one, and `goals` are the wanted precision and recall.
     """
     figure, [[ax]] = style.new(1, 1, height=4.2)
-    if table.empty or table["precision"].isna().all():
+    if table.empty or not any(rate.n for rate in table["precision"]):
         style.empty(ax, "frames with galaxies")
         return figure
-    _rates(ax, table["threshold"], *(_estimates(table, name) for name in ("precision", "recall")))
+    _rates(ax, table.index, table["precision"], table["recall"])
     for goal, colour in zip(goals, ("pnet", "purple"), strict=True):
         ax.axhline(goal, color=style.COLOURS[colour], linestyle=":", linewidth=1.2, label=f"goal: {100 * goal:g} %")
     # beyond 0.9 hardly anything is left, and what is left would flatten the rest
-    lowest = table.loc[table["threshold"] <= 0.9, ["precision_low", "recall_low"]].min().min()
+    shown = table.loc[table.index <= 0.9, ["precision", "recall"]]
+    lowest = np.nanmin([rate.low for rate in shown.to_numpy().flat])
     bottom = max(0.0, np.floor(20 * lowest) / 20)
     for position, text in ((0.3, "0.3"), (chosen, "chosen on\nvalidation frames")):
         if position is not None:
@@ -131,11 +132,6 @@ def galaxies(table: pd.DataFrame, chosen: float | None, goals: tuple[float, floa
     ax.set(ylim=(bottom, 1 + 0.03 * (1 - bottom)), title="frames with galaxies and faint stars")
     ax.legend(loc="lower left", fontsize=9, ncols=2)
     return figure
-
-
-def _estimates(table: pd.DataFrame, name: str) -> list[Estimate]:
-    """Return a column with those of its interval, ``name_low`` and ``name_high``."""
-    return [Estimate(*row) for row in table[[name, f"{name}_low", f"{name}_high"]].to_numpy(float)]
 
 
 @style.styled
@@ -164,13 +160,12 @@ def reliability(
         for result, (label, colour, marker) in zip(pair, SERIES, strict=True):
             if result is not None and len(table := result.table):
                 look = {"color": style.COLOURS[colour], "fmt": marker, "linewidth": 0, "label": label}
-                style.estimates(ax, table["mean"], _estimates(table, "share"), **look)
-                few = table[table["n"] < 5]  # bins of fewer than five detections are hollow
+                style.estimates(ax, table["mean"], table["share"], **look)
+                few = [(mean, share.value) for mean, share in table.to_numpy() if share.n < 5]  # are hollow
                 look = {"color": style.COLOURS[colour], "markerfacecolor": "white", "markersize": 5, "zorder": 3}
-                ax.plot(few["mean"], few["share"], marker, **look)
+                ax.plot(*np.reshape(few, (-1, 2)).T, marker, **look)
         errors = " → ".join(f"{result.error.value:.3f}" for result in pair if result is not None)
-        n = int(pair[0].table["n"].sum())
-        ax.set_title(f"{title}\n{n} detections\ncalibration error {errors}", fontsize=10)
+        ax.set_title(f"{title}\n{pair[0].error.n} detections\ncalibration error {errors}", fontsize=10)
         ax.set(xlim=(0, 1.02), ylim=(0, 1.03), xlabel="mean confidence or probability")
     axes[0, 0].set_ylabel("share of stars")
     style.legend_below(figure, axes, ncols=2)

@@ -19,8 +19,7 @@ from pnet.common.files import read_manifest
 from pnet.evaluation.baselines.common import PSFEX, SEXTRACTOR, Baseline
 from pnet.evaluation.baselines.photutils_psf import Photutils
 from pnet.evaluation.baselines.psfex import PSFEx
-from pnet.evaluation.baselines.sep import Sep
-from pnet.evaluation.baselines.sextractor import SExtractor
+from pnet.evaluation.baselines.sextractor import Sep, SExtractor
 
 CLASSES = {"sextractor": SExtractor, "sep": Sep, "psfex": PSFEx, "photutils": Photutils}
 SETTINGS = paths.MANIFESTS / "baselines.yml"

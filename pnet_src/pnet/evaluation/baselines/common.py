@@ -29,19 +29,17 @@ class AstrOmatic:
 
     def find(self) -> str | None:
         """Return the path of the program, or None."""
-        return next((path for name in self.commands if (path := shutil.which(name))), None)
+        return next(filter(None, map(shutil.which, self.commands)), None)
 
     def needed(self) -> str:
         """Return the path of the program; MissingError, with the command that installs it, if it is not on PATH."""
-        program = self.find()
-        if program is None:
-            raise MissingError(f"{self.name} ({' or '.join(self.commands)}) is not on PATH; {self.install}")
-        return program
+        if program := self.find():
+            return program
+        raise MissingError(f"{self.name} ({' or '.join(self.commands)}) is not on PATH; {self.install}")
 
     def version(self) -> str:
         """Return what the program says of itself."""
-        program = self.find()
-        if program is None:
+        if not (program := self.find()):
             return NOT_INSTALLED
         done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30)
         return (done.stdout or done.stderr).strip()

@@ -69,9 +69,8 @@ class PSFEx(SExtractor):
         if fits.getval(sample, "NAXIS2", 2) < STARS_A_TERM:  # PSFEx fails on an empty catalogue
             return 0
         for degree in (WIDE_DEGREE, 0) if max(frame.shape) > WIDE else (0,):
-            terms = (degree + 1) * (degree + 2) // 2
             stars = self._psfex(folder, fwhm, degree)
-            if stars >= STARS_A_TERM * terms:
+            if stars >= STARS_A_TERM * (degree + 1) * (degree + 2) // 2:
                 return stars
         return 0
 
@@ -92,7 +91,5 @@ class PSFEx(SExtractor):
         PSFEX.run(["sample.fits", "-c", "empty"], settings, folder)
         if not model.exists():
             return 0
-        with fits.open(model) as hdus:
-            values = hdus[1].data["PSF_MASK"]
-            usable = np.isfinite(values).all() and values.any()
-            return int(hdus[1].header["ACCEPTED"]) if usable else 0
+        values, header = fits.getdata(model, header=True)
+        return int(header["ACCEPTED"]) if np.isfinite(values["PSF_MASK"]).all() and values["PSF_MASK"].any() else 0
