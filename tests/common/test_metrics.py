@@ -17,7 +17,7 @@ def test_wilson_interval_is_the_textbook_formula():
     k, n, z = 66, 71, 1.959964
     centre = (k / n + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(k / n * (1 - k / n) / n + z**2 / (4 * n**2))
-    estimate = metrics.precision(k, n - k)
+    estimate = metrics.rate(k, n)
     assert (estimate.value, estimate.n) == (k / n, n)
     assert estimate.low == pytest.approx(centre - half, abs=1e-7)
     assert estimate.high == pytest.approx(centre + half, abs=1e-7)
@@ -25,10 +25,9 @@ def test_wilson_interval_is_the_textbook_formula():
 
 @given(st.integers(0, 500), st.integers(0, 500))
 def test_every_rate_lies_in_its_interval(right, wrong):
-    found = metrics.recall(right, wrong)
+    found = metrics.rate(right, right + wrong)
     if right + wrong:
         assert found.value == right / (right + wrong) and 0 <= found.low <= found.value <= found.high <= 1
-        assert found == metrics.precision(right, wrong)
     else:
         assert np.isnan(found.value) and found.n == 0
 
@@ -85,11 +84,6 @@ def test_equations_5_and_6_by_hand():
 
 def test_outliers_of_gaussian_errors(rng):
     truth = rng.uniform(13, 20, 50_000)
-    sigma = 10 ** rng.uniform(-3, -1, truth.size)
-    measured = truth + sigma * rng.standard_normal(truth.size)
-    share = metrics.outliers_beyond_sigma(truth, measured, sigma)
-    assert share.low < 0.3173 < share.high
-    assert metrics.outliers_literal(truth, measured, sigma).value == 0
     flat = truth + 0.01 * (1 + truth) * rng.standard_normal(truth.size)
     for scale in (1, 100):  # the threshold of three standard deviations normalises itself
         share = metrics.outliers_beyond_three_sigma(truth, truth + scale * (flat - truth))
@@ -135,11 +129,6 @@ def test_few_stars_give_a_value_but_no_interval():
     assert three.value == 2.0 and np.isnan(three.low) and three.n == 3
     assert np.isnan(metrics.bootstrap(np.median, np.array([1.0]), seed=1).value)
     assert metrics.bias(np.array([]), seed=1).n == 0
-
-
-def test_distance_and_share_within():
-    distance = metrics.distance(np.array([3.0, 0.0]), np.array([4.0, 0.1]))
-    assert distance == pytest.approx([5, 0.1]) and metrics.within(distance, 0.15).value == 0.5
 
 
 def test_coverage_of_perfect_and_wrong_error_bars(rng):

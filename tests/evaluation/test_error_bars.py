@@ -34,7 +34,7 @@ def test_the_ellipse_of_gaussian_errors_holds_what_it_says(rng):
     for level in (0.5, 0.68, 0.95):
         assert metrics.inside_ellipse(dx, dy, *sigma, level=level).value == pytest.approx(level, abs=0.012)
     assert metrics.inside_ellipse(dx, dy, *(2 * sigma)).value > 0.98
-    assert metrics.pull(dx, sigma[0], seed=1).value == pytest.approx(1, abs=0.02)
+    assert metrics.scatter_over_limit(dx, sigma[0], seed=1, robust=False).value == pytest.approx(1, abs=0.02)
     with pytest.raises(ConfigError, match="level"):
         metrics.inside_ellipse(dx, dy, *sigma, level=1.0)
     with pytest.raises(DataError, match="sigma"):

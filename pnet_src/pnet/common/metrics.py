@@ -50,7 +50,11 @@ def flat(**arrays: np.ndarray) -> list[np.ndarray]:
 
 
 def rate(successes: int, n: int) -> Estimate:
-    """Return a fraction with Wilson's score interval (Wilson 1927); NaN for n = 0."""
+    """Return a fraction with Wilson's score interval (Wilson 1927); NaN for n = 0.
+
+    Precision is TP / (TP + FP), recall TP / (TP + FN), the share of the real stars that is found. Eq. 3 of the paper
+    prints TP / (TP + TN) for it, but its text describes this ratio, and a detector has no countable true negatives.
+    """
     if n == 0:
         return Estimate(np.nan)
     low, high = scipy.stats.binomtest(int(successes), int(n)).proportion_ci(LEVEL, method="wilson")
@@ -60,20 +64,6 @@ def rate(successes: int, n: int) -> Estimate:
 def share(chosen: np.ndarray) -> Estimate:
     """Return the fraction of (N,) bool that is True, as `rate`."""
     return rate(int(np.sum(chosen)), np.size(chosen))
-
-
-def precision(true_positives: int, false_positives: int) -> Estimate:
-    """TP / (TP + FP), Eq. 3."""
-    return rate(true_positives, true_positives + false_positives)
-
-
-def recall(true_positives: int, false_negatives: int) -> Estimate:
-    """TP / (TP + FN): the share of the real stars that is found.
-
-    Eq. 3 of the paper prints TP / (TP + TN), but its text describes this ratio, and a detector has
-    no countable true negatives.
-    """
-    return rate(true_positives, true_positives + false_negatives)
 
 
 def precision_recall_curve(
@@ -177,21 +167,6 @@ def outliers_at_the_limit(truth: np.ndarray, limit: np.ndarray, *, seed: int) ->
     return float(np.mean([outliers_beyond_three_sigma(truth, measured).value for measured in noise]))
 
 
-def outliers_beyond_sigma(truth: np.ndarray, measured: np.ndarray, sigma: np.ndarray) -> Estimate:
-    """η with each star's own predicted σ_mag as threshold: |δ_mag| > σ_mag, 31.7 % when σ is right.
-
-    Section 3.1 sets the *relative* error against σ_mag; that is `outliers_literal`.
-    """
-    delta, sigma = flat(delta=magnitude_error(truth, measured), sigma=sigma)
-    return share(np.abs(delta) > sigma)
-
-
-def outliers_literal(truth: np.ndarray, measured: np.ndarray, sigma: np.ndarray) -> Estimate:
-    """η as section 3.1 words it: |relative error| > σ_mag, which is an error of some 19 σ."""
-    relative, sigma = flat(relative=relative_error(truth, measured), sigma=sigma)
-    return share(np.abs(relative) > sigma)
-
-
 def robust_scatter(values: np.ndarray, axis: int = -1) -> np.ndarray:
     """1.4826 × the median absolute deviation from the median: σ of a Gaussian, blind to outliers."""
     return scipy.stats.median_abs_deviation(values, axis=axis, scale=1 / MAD_TO_SIGMA)
@@ -246,8 +221,8 @@ def central(values: np.ndarray) -> tuple[float, float]:
 def scatter_over_limit(delta: np.ndarray, limit: np.ndarray, *, seed: int, robust: bool = True) -> Estimate:
     """Scatter of error / limit with bootstrap interval; 1 is a perfect measurement.
 
-    Each star's error is divided by its own Cramér-Rao bound; the scatter is taken about the median
-    (robust) or mean (plain) of these ratios, so that a common bias, reported on its own, drops out.
+    Each star's error is divided by its own Cramér-Rao bound, or by its predicted σ; the scatter is taken about the
+    median (robust) or mean (plain) of these ratios, so that a common bias, reported on its own, drops out.
 
     Parameters
     ----------
@@ -279,18 +254,6 @@ def by_bin(values: np.ndarray, edges: np.ndarray) -> list[np.ndarray]:
     return [index == i for i in range(edges.size - 1)]
 
 
-def distance(dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
-    """Eq. 2: distance between measured and true position, px."""
-    dx, dy = flat(dx=dx, dy=dy)
-    return np.hypot(dx, dy)
-
-
-def within(distances: np.ndarray, radius: float) -> Estimate:
-    """Share of stars nearer to the truth than `radius` px, with Wilson's interval."""
-    (distances,) = flat(distances=distances)
-    return share(distances < radius)
-
-
 def inside_ellipse(
     dx: np.ndarray, dy: np.ndarray, sigma_x: np.ndarray, sigma_y: np.ndarray, level: float = 0.68
 ) -> Estimate:
@@ -313,11 +276,6 @@ def inside_ellipse(
         raise ConfigError(f"level is {level}, it must lie between 0 and 1")
     squared = _ratio(dx, sigma=sigma_x) ** 2 + _ratio(dy, sigma=sigma_y) ** 2
     return share(squared < -2 * np.log(1 - level))
-
-
-def pull(delta: np.ndarray, sigma: np.ndarray, *, seed: int) -> Estimate:
-    """Standard deviation of error / predicted σ with bootstrap interval; 1 for error bars that are right."""
-    return bootstrap(plain_scatter, _ratio(delta, sigma=sigma), seed=seed)
 
 
 def toolbox() -> ModuleType:

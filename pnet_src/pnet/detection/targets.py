@@ -70,38 +70,30 @@ def make_targets(batch: Batch, offset_reach: int) -> Targets:
     u, v = (batch.x + 0.5) / STRIDE, (batch.y + 0.5) / STRIDE  # position in cells from the image's corner
     column, row = u.floor().long(), v.floor().long()
     inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
-    axis = torch.arange(-REACH, REACH + 1, device=device)
-    dr, dc = (grid.reshape(-1) for grid in torch.meshgrid(axis, axis, indexing="ij"))
-    gaussian = torch.exp(-(dr**2 + dc**2) / (2 * SIGMA**2))
 
-    def cells(chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Flat indices of all cells within REACH of the chosen sources, and which of them exist."""
-        r, c = row[chosen, None] + dr, column[chosen, None] + dc
+    def around(chosen: Tensor, reach: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Every cell within `reach` of a chosen source's own: source, row, column, and its place in a flat map."""
+        axis = torch.arange(-reach, reach + 1, device=device)
+        source = chosen.nonzero()[:, 0, None, None]
+        source, r, c = torch.broadcast_tensors(source, row[source] + axis[:, None], column[source] + axis)
         valid = (r >= 0) & (r < rows) & (c >= 0) & (c < columns)
-        return (batch.field[chosen, None] * rows + r) * columns + c, valid
+        source, r, c = source[valid], r[valid], c[valid]
+        return source, r, c, (batch.field[source] * rows + r) * columns + c
 
-    heatmap = torch.zeros(fields * rows * columns, device=device)
+    def gaussian(source: Tensor, r: Tensor, c: Tensor) -> Tensor:
+        return torch.exp(-((r - row[source]) ** 2 + (c - column[source]) ** 2) / (2 * SIGMA**2))
+
     used = inside & ~batch.ignored
-    index, valid = cells(used)
-    values = gaussian.expand(index.shape)
-    heatmap.scatter_reduce_(0, index[valid], values[valid], reduce="amax")
+    *near, cell = around(used, REACH)
+    heatmap = torch.zeros(fields * rows * columns, device=device).scatter_reduce_(0, cell, gaussian(*near), "amax")
+    *near, cell = around(batch.ignored, REACH)
     weight = torch.ones_like(heatmap)
-    index, valid = cells(batch.ignored)
-    near = valid & (gaussian > 0.05).expand(index.shape)
-    weight[index[near]] = 0
+    weight[cell[gaussian(*near) > 0.05]] = 0
     weight[heatmap == 1] = 1  # a star's own cell is always trained
-
-    reach = torch.arange(-offset_reach, offset_reach + 1, device=device)
-    er, ec = (grid.reshape(-1) for grid in torch.meshgrid(reach, reach, indexing="ij"))
-    star = used.nonzero()[:, 0]
-    r, c = row[star, None] + er, column[star, None] + ec
-    valid = (r >= 0) & (r < rows) & (c >= 0) & (c < columns)
-    star = star[:, None].expand(r.shape)[valid]
-    r, c = r[valid], c[valid]
+    star, r, c, cell = around(used, offset_reach)
     # Between two stars a cell would learn the middle, where there is none: it follows the one it is nearest to, and a
     # star's own cell follows no other.
     own = (r == row[star]) & (c == column[star])
-    cell = (batch.field[star] * rows + r) * columns + c
     distance = torch.where(own, -1.0, ((u[star] - c - 0.5) ** 2 + (v[star] - r - 0.5) ** 2).float())
     nearest = torch.full_like(heatmap, torch.inf).scatter_reduce_(0, cell, distance, reduce="amin")
     kept = distance == nearest[cell]

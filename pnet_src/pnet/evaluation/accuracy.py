@@ -103,10 +103,10 @@ def astrometry(sample: Sample) -> dict[str, Score]:
             if not suffix and sample.network:
                 found[f"{axis}_bias"] = Score(metrics.bias(delta, seed=sample.seed), f"median Δ{axis}", "px", 0.0)
     if errors := _position_errors(sample, "")[1]:
-        distance = metrics.distance(*errors.values())
+        distance = np.hypot(*errors.values())
         found["mean_distance"] = Score(metrics.mean_absolute(distance, seed=sample.seed), "mean distance (Eq. 2)", "px")
         for radius in RADII:
-            found[f"within_{radius:g}_px"] = Score(metrics.within(distance, radius), f"nearer than {radius:g} px")
+            found[f"within_{radius:g}_px"] = Score(metrics.share(distance < radius), f"nearer than {radius:g} px")
     return found
 
 

@@ -74,7 +74,7 @@ def compute(sample: Sample) -> dict[str, Score]:
 def _stricter(rows: pd.DataFrame, false_too: pd.Series) -> Estimate:
     """Return the precision if some more detections, (N,) bool, are false."""
     true, false, _ = scores.curve_input(rows)
-    return metrics.precision(len(true), len(false) + int(false_too.sum()))
+    return metrics.rate(len(true), len(true) + len(false) + int(false_too.sum()))
 
 
 def inside(rows: pd.DataFrame, x: str, y: str) -> pd.Series:
@@ -125,7 +125,7 @@ def rates(rows: pd.DataFrame, threshold: float = -np.inf, galaxies: pd.Series | 
     galaxies = galaxies[kept.index]
     true = int((kept["status"] == matching.MATCHED).sum())
     return {
-        "recall": metrics.recall(true, stars - true),
+        "recall": metrics.rate(true, stars),
         "precision": _stricter(kept, galaxies & (kept["mag"] < catalogue.MAGNITUDES[1])),
         "precision_galaxies_ignored": _stricter(kept, galaxies & False),
         "precision_all_galaxies": _stricter(kept, galaxies),

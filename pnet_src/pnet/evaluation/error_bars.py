@@ -60,11 +60,12 @@ def uncertainty(sample: Sample) -> dict[str, Score]:
     e_bar, ratio = metrics.bootstrap(np.mean, sigma, seed=seed), _ratio(sigma, truth - mean, seed)
     area = partial(calibration_metrics.miscalibration, seed=seed, by_star=True)
     floor = calibration_metrics.miscalibration_floor(len(stars), seed=seed)
+    absolute, relative = (np.abs(of(truth, mean)) for of in (metrics.magnitude_error, metrics.relative_error))
     found = {
         "e_bar": Score(e_bar, "Ē, mean σ", "mag", sample.mean_limit(stars, "mag")),
         "e_bar_over_mae": Score(ratio, "Ē / MAE (1.25 where calibrated)"),
-        "eta_sigma": Score(metrics.outliers_beyond_sigma(truth, mean, sigma), "η, |δ_mag| > σ_mag (31.7 % expected)"),
-        "eta_literal": Score(metrics.outliers_literal(truth, mean, sigma), "η, |relative error| > σ_mag"),
+        "eta_sigma": Score(metrics.share(absolute > sigma), "η, |δ_mag| > σ_mag (31.7 % expected)"),
+        "eta_literal": Score(metrics.share(relative > sigma), "η, |relative error| > σ_mag"),
         "miscalibration_area": Score(area(z), "miscalibration area", limit=floor),
         **_scatter_and_coverage(z, seed),
     }

@@ -124,7 +124,7 @@ def curve_input(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, int]:
 def rates(table: pd.DataFrame) -> tuple[Estimate, Estimate]:
     """Return precision and recall of all rows of a table."""
     true, false, n = curve_input(table)
-    return metrics.precision(len(true), len(false)), metrics.recall(len(true), n - len(true))
+    return metrics.rate(len(true), len(true) + len(false)), metrics.rate(len(true), n)
 
 
 def within(stars: pd.DataFrame, low: float, high: float) -> np.ndarray:
@@ -220,4 +220,5 @@ class Sample:
     ) -> dict[str, Score]:
         """Return the standard deviation of error / σ by magnitude: ``<key>.<bin>``."""
         title = f"{label}: standard deviation of error / σ"
-        return by_bin(stars, lambda i: metrics.pull(delta[i], sigma[i], seed=self.seed), key, title, limit=1.0)
+        pull = partial(metrics.scatter_over_limit, seed=self.seed, robust=False)
+        return by_bin(stars, lambda i: pull(delta[i], sigma[i]), key, title, limit=1.0)

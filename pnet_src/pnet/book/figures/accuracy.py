@@ -141,11 +141,11 @@ def positions(ax: Axes, errors: pd.DataFrame, scale: LogNorm) -> str:
     sns.histplot(x=dx, y=dy, ax=ax, **bins)
     if dx.size > style.MANY:
         sns.kdeplot(x=dx, y=dy, levels=CONTOURS, colors="white", linewidths=0.9, ax=ax)
-    distance = metrics.distance(dx, dy)
+    distance = np.hypot(dx, dy)
     text = []
     for radius, colour in CIRCLES:
         ax.add_patch(Circle((0, 0), radius, fill=False, edgecolor=style.COLOURS[colour], linewidth=1.6, zorder=3))
-        share = metrics.within(distance, radius)
+        share = metrics.share(distance < radius)
         interval = f"({100 * share.low:.1f} … {100 * share.high:.1f})"
         text.append(f"within {radius:g} px:\n{100 * share.value:.1f} % {interval}")
     for radius, (_, colour) in zip(DIAMETERS, CIRCLES, strict=True):

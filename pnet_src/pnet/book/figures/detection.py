@@ -56,8 +56,8 @@ def sweep(ax: Axes, rows: pd.DataFrame) -> str:
     """Precision and recall of one method's rows against the threshold, with Wilson bands."""
     true, false, n = scores.curve_input(rows)
     above = [(int((true >= step).sum()), int((false >= step).sum())) for step in STEPS]
-    precision = [metrics.precision(t, f) for t, f in above]
-    _rates(ax, STEPS, precision, [metrics.recall(t, n - t) for t, _ in above])
+    precision = [metrics.rate(t, t + f) for t, f in above]
+    _rates(ax, STEPS, precision, [metrics.rate(t, n) for t, _ in above])
     _cut(ax, THRESHOLDS["pnet"])
     text = {"rotation": 90, "ha": "right", "va": "center", "fontsize": 9.5, "color": style.COLOURS["paper"]}
     ax.text(THRESHOLDS["pnet"] - 0.02, 0.5, f"threshold {THRESHOLDS['pnet']:g}", **text)
