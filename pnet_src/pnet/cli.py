@@ -164,13 +164,12 @@ def sdss_manifest(
     fields: Annotated[int, typer.Option(min=1, help="How many fields.")] = 300,
     name: Annotated[str, typer.Option(help="Name of the manifest.")] = "sdss-paper",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="By default data_manifests/<name>.yml.")] = None,
-    band: Annotated[str, typer.Option(help="One of ugriz.")] = "g",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a manifest of this name.")] = False,
 ) -> None:
     """Choose SDSS fields by the stated rule from SkyServer and write their manifest."""
     from pnet.sdss import query as sdss_query
 
-    manifest = sdss_query.build_manifest(fields, output=output, name=name, band=band, overwrite=overwrite)
+    manifest = sdss_query.build_manifest(fields, output=output, name=name, overwrite=overwrite)
     print(f"{len(manifest.fields)} fields in manifest {name}; `pnet sdss-download --manifest {name}` fetches them")
 
 

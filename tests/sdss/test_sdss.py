@@ -90,7 +90,7 @@ def test_a_frame_is_known_by_its_path_on_the_server(run, camcol, field, band):
     assert identify(identity.server_path("frame")) == identity
     run, camcol, field = map(int, identity.name.split("-")[:3])
     assert (run, camcol, field) == (identity.run, identity.camcol, identity.field)
-    for role in ("photoObj", "photoField", "psField", "fpM"):
+    for role in ("photoObj", "psField", "fpM"):
         assert f"{run:06d}" in identity.server_path(role)
     path = FieldId(94, 1, 12, "g").server_path("fpM")  # the frame's is in the standard manifest
     assert path == "dr17/eboss/photo/redux/301/94/objcs/1/fpM-000094-g1-0012.fit"

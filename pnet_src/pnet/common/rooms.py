@@ -24,17 +24,11 @@ ROOMS = (
 )
 
 
-def files(room: str) -> list[Path]:
-    """Return the Python files of a room of ``pnet``, a folder or a single module, sorted."""
-    package = SOURCE / "pnet"
-    return sorted([*package.glob(f"{room}.py"), *(package / room).rglob("*.py")])
-
-
 def code(room: str, *, without: tuple[str, ...] = ()) -> list[Path]:
     """Return the files of a room and of every room above it but those named in `without`: what its results may
     depend on."""
-    rooms = ROOMS[: ROOMS.index(room) + 1]
-    return [path for name in rooms if name not in without for path in files(name)]
+    package, names = SOURCE / "pnet", [name for name in ROOMS[: ROOMS.index(room) + 1] if name not in without]
+    return [path for name in names for path in sorted([*package.glob(f"{name}.py"), *(package / name).rglob("*.py")])]
 
 
 @functools.cache

@@ -32,7 +32,7 @@ class FieldId:
     def server_path(self, role: str) -> str:
         """Return where a file of this field lies below ``sas/`` of the Science Archive Server (DR17, rerun 301).
 
-        `role` is 'frame', 'photoObj', 'photoField', 'psField' or 'fpM'. The sub-paths of the last two are inferred from
+        `role` is 'frame', 'photoObj', 'psField' or 'fpM'. The sub-paths of the last two are inferred from
         earlier releases, since DR17's own documents do not show them.
         """
         run, camcol, field, band = self.run, self.camcol, self.field, self.band
@@ -40,7 +40,6 @@ class FieldId:
         return {
             "frame": f"{photo}/frames/301/{run}/{camcol}/frame-{band}-{run:06d}-{camcol}-{field:04d}.fits.bz2",
             "photoObj": f"{photo}/301/{run}/{camcol}/photoObj-{run:06d}-{camcol}-{field:04d}.fits",
-            "photoField": f"{photo}/301/{run}/photoField-{run:06d}-{camcol}.fits",
             "psField": f"{redux}/psField-{run:06d}-{camcol}-{field:04d}.fit",
             "fpM": f"{redux}/fpM-{run:06d}-{band}{camcol}-{field:04d}.fit",
         }[role]

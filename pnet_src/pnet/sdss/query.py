@@ -29,8 +29,8 @@ FROM Field AS f
 WHERE f.rerun = 301
   AND f.quality = 3
   AND f.score > 0.6
-  AND (f.calibStatus_{band} & 1) = 1
-  AND f.imageStatus_{band} = 1
+  AND (f.calibStatus_g & 1) = 1
+  AND f.imageStatus_g = 1
   AND f.primaryArea > 0.02
   AND f.field % 10 = 5
 ORDER BY f.run, f.camcol, f.field"""
@@ -61,7 +61,6 @@ def build_manifest(
     *,
     output: str | os.PathLike | None = None,
     name: str = "sdss-paper",
-    band: str = "g",
     overwrite: bool = False,
 ) -> Manifest:
     """Choose fields and write their manifest; hashes are locked when the files are downloaded first.
@@ -81,11 +80,10 @@ def build_manifest(
     output = Path(output) if output is not None else paths.MANIFESTS / f"{name}.yml"
     if output.exists() and not overwrite:
         raise ConfigError(f"{output} exists, and may have locked hashes; give another name or say overwrite")
-    sql = SQL.format(band=band)
-    chosen = choose(_checked(skyserver(sql)), n_fields)
+    chosen = choose(_checked(skyserver(SQL)), n_fields)
     rule = RULE.format(latitude=LATITUDE, separation=SEPARATION).replace("\n", " ")
-    fields = (_field(*row, band) for row in chosen[["run", "camcol", "field"]].to_numpy().tolist())
-    manifest = Manifest(name, rule, tuple(fields), query=sql)
+    fields = (_field(*row) for row in chosen[["run", "camcol", "field"]].to_numpy().tolist())
+    manifest = Manifest(name, rule, tuple(fields), query=SQL)
     manifest.save(output)
     return manifest
 
@@ -127,12 +125,12 @@ def choose(candidates: pd.DataFrame, n_fields: int) -> pd.DataFrame:
     return candidates.iloc[sorted(chosen)].reset_index(drop=True)
 
 
-def _field(run: int, camcol: int, field: int, band: str) -> Field:
+def _field(run: int, camcol: int, field: int) -> Field:
     """Return a field with its files, none of whose hashes is known yet."""
-    where, last = FieldId(run, camcol, field, band).server_path, int(_digest(f"split-{run}"), 16) % 10
+    where, last = FieldId(run, camcol, field, "g").server_path, int(_digest(f"split-{run}"), 16) % 10
     files = (
-        *(File(f"frame-{band}", where("frame")), File("photoObj", where("photoObj"))),
-        *(File("psField", where("psField"), required=False), File(f"fpM-{band}", where("fpM"), required=False)),
+        *(File("frame-g", where("frame")), File("photoObj", where("photoObj"))),
+        *(File("psField", where("psField"), required=False), File("fpM-g", where("fpM"), required=False)),
     )
     split = "test" if last < 2 else "val" if last == 2 else "train"
     return Field(run, camcol, field, files, split=split, group=f"run-{run}")
