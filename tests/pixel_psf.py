@@ -1,10 +1,12 @@
 """A star's light on pixels by cubic splines, what the library's renderer and networks are held against, and frames."""
 
 import numpy as np
+import torch
 from scipy import ndimage
 
 from pnet.frame import Frame
 from pnet.sky.psf import FIELD, OVERSAMPLING, Aureole, psf_map
+from pnet.sky.stamps import gaussian_width
 
 
 def pixel_psf(seeing, pixel_scale=0.396, x_offset=0.0, y_offset=0.0, size=31, aureole=Aureole()):  # noqa: B008
@@ -26,11 +28,22 @@ def frame_of(image, mask=None, **options):
     return Frame("f", image, np.maximum(image, 1) + 25, mask, **values)
 
 
-def frame_with(stars, shape, rng):
-    """Return a noisy frame of a seeing of 1.4 arcsec with stars (x, y, flux) on a sky of 280 electrons."""
-    image = np.full(shape, 280.0)
+def width_of(seeing, size=25, **options):
+    """Return the Gaussian width in px of a star on a stamp."""
+    stamp, centre = torch.from_numpy(pixel_psf(seeing, size=size, **options)).float()[None], torch.zeros(1)
+    return float(gaussian_width(stamp, centre, centre))
+
+
+def light_of(stars, shape, size=41):
+    """Return an image of stars (x, y, flux) at a seeing of 1.4 arcsec, each on a stamp of `size` px."""
+    image, half = np.zeros(shape), size // 2
     for x, y, flux in stars[["x", "y", "flux"]].to_numpy():
         column, row = round(x), round(y)
-        stamp = pixel_psf(1.4, 0.396, x - column, y - row, 41)
-        image[row - 20 : row + 21, column - 20 : column + 21] += stamp * flux
-    return frame_of(rng.poisson(image) + rng.normal(0, 5, shape), seeing=1.4)
+        stamp = pixel_psf(1.4, 0.396, x - column, y - row, size)
+        image[row - half : row + half + 1, column - half : column + half + 1] += stamp * flux
+    return image
+
+
+def frame_with(stars, shape, rng):
+    """Return a noisy frame with stars (see `light_of`) on a sky of 280 electrons."""
+    return frame_of(rng.poisson(light_of(stars, shape) + 280) + rng.normal(0, 5, shape), seeing=1.4)

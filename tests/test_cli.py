@@ -53,10 +53,8 @@ def test_errors_of_pnet_have_no_traceback_and_code_2():
     ("arguments", "named"),
     [
         (["simulate", "--test", "-1"], "--test"),
-        (["simulate", "--engine", "magic"], "magic"),
         (["evaluate", "--dataset", "hubble"], "hubble"),
         (["measure", "a.fits"], "--output"),
-        (["nonsense"], "nonsense"),
     ],
 )
 def test_bad_options_are_named(arguments, named):

@@ -13,7 +13,6 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import Version
 
 from pnet.book import notebooks
 from pnet.common import paths
@@ -129,15 +128,6 @@ def test_lock_is_complete_but_for_gpu_libraries_and_names_no_place():
                 assert known, f"{name} needs {other}, which is not locked"
 
 
-def test_the_installed_versions_are_those_of_the_lock():
-    """Where an environment holds a locked package in another version, results are not those that were released."""
-    for name in ("numpy", "scipy", "astropy", "torch", "sep", "galsim", "bayesian-torch", "uncertainty-toolbox"):
-        (pin,) = locked()[name]
-        found = Version(metadata.version(name)).public
-        if str(found) not in str(pin.specifier):
-            pytest.skip(f"{name} is {found} here, locked is {pin.specifier}: an environment of the user's own")
-
-
 def test_bayesian_torch_works_without_what_the_lock_leaves_out():
     code = (
         "import sys\n"
@@ -198,8 +188,7 @@ def test_make_refuses_an_old_python_and_unknown_builds_of_torch(tmp_path, python
 
 def test_files_that_users_and_services_look_for_are_there():
     for name in (
-        "README.md", "LICENSE", "CITATION.cff", "environment.yml", "Makefile", "Snakefile", "_config.yml", "_toc.yml",
-        ".binder/environment.yml", ".binder/postBuild", ".ci/run", ".github/workflows/ci.yml", "book/references.bib",
+        "README.md", "LICENSE", ".binder/environment.yml", ".binder/postBuild", ".ci/run", "book/references.bib",
     ):  # fmt: skip
         assert (ROOT / name).is_file(), name
     for name in (".ci/run", ".binder/postBuild"):

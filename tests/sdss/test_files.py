@@ -245,11 +245,6 @@ class TestDownload:
         with pytest.raises(PNetError, match="cannot be written"):
             get(manifest, tmp_path / "d", server)
 
-    def test_progress_goes_to_stderr(self, manifest, server, tmp_path, capsys):
-        get(manifest, tmp_path / "d", server, progress=True)
-        out, err = capsys.readouterr()
-        assert out == "" and "6/6" in err
-
 
 class TestLock:
     def test_first_download_locks(self, unlocked, manifest, server, tmp_path):

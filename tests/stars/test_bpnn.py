@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from pixel_psf import frame_of, frame_with, pixel_psf
+from pixel_psf import frame_of, frame_with, light_of, pixel_psf, width_of
 
 from pnet.common.errors import ConfigError
 from pnet.simulation.recipe import Recipe
@@ -181,55 +181,47 @@ def test_moments_of_a_gaussian_are_exact_whatever_the_window(width):
     assert float(gaussian_flux(stamp, x, y, torch.tensor([1.7]))) == pytest.approx(5e4, rel=1e-3)
 
 
-def test_base_is_close_to_the_truth_at_every_seeing(apertures):
+def stamps_of(pixels, width, sigma=17.0, dx=0.0, dy=0.0, saturated=False):
+    """Stamps (N, S, S) of a frame, all alike."""
+    same = (torch.full((len(pixels),), value) for value in (dx, dy, sigma, width, 0.0, saturated))
+    return inputs.Stamps(torch.as_tensor(pixels).float(), *same)
+
+
+@pytest.mark.parametrize("seeing", [1.0, 1.4, 1.8])
+def test_base_is_close_to_the_truth_at_every_seeing(apertures, seeing):
     """Centroid and aperture-corrected flux of a noiseless star: what the network has to correct is small."""
-    for seeing in (1.0, 1.4, 1.8):
-        pixels = torch.from_numpy(pixel_psf(seeing, 0.396, 0.2, -0.3, 21) * 1e6).float()[None]
-        start = (torch.tensor([0.1]), torch.tensor([-0.2]))
-        width = gaussian_width(pixels, torch.tensor([0.2]), torch.tensor([-0.3]))
-        stamps = inputs.Stamps(
-            pixels, *start, torch.tensor([17.0]), width, torch.zeros(1), torch.zeros(1, dtype=torch.bool)
-        )
-        made = inputs.make_inputs(stamps, 9, apertures)
-        assert made.base[0].tolist() == pytest.approx([-15, 0.2, -0.3], abs=0.01)
-        assert made.images.shape == (1, inputs.IMAGES, 9, 9) and made.context.shape == (1, inputs.CONTEXT)
+    width = width_of(seeing, 21)
+    stamps = stamps_of(pixel_psf(seeing, 0.396, 0.2, -0.3, 21)[None] * 1e6, width, dx=0.1, dy=-0.2)
+    made = inputs.make_inputs(stamps, 9, apertures)
+    assert made.base[0].tolist() == pytest.approx([-15, 0.2, -0.3], abs=0.01)
+    assert made.images.shape == (1, inputs.IMAGES, 9, 9) and made.context.shape == (1, inputs.CONTEXT)
+    slope, intercept = cutouts.SEEING
+    assert slope * width * 0.396 + intercept == pytest.approx(seeing, rel=0.01)
 
 
 def test_unit_of_a_correction_is_the_error_of_the_base(apertures, rng):
     """Scatter of the base over noisy stars, in units of `scale`: 1 to 1.6, as a window cannot beat the noise."""
-    clean = pixel_psf(1.4, 0.396, 0.0, 0.0, 21)
-    width = float(gaussian_width(torch.from_numpy(clean).float()[None], torch.zeros(1), torch.zeros(1)))
+    clean = pixel_psf(1.4, size=21)
     for flux in (3e3, 3e4, 1e5):
         noisy = rng.poisson(np.broadcast_to(clean * flux + 280, (600, 21, 21))) - 280.0
-        n = len(noisy)
-        stamps = inputs.Stamps(
-            torch.from_numpy(noisy).float(), torch.zeros(n), torch.zeros(n), torch.full((n,), 280**0.5),
-            torch.full((n,), width), torch.zeros(n), torch.zeros(n, dtype=torch.bool),
-        )  # fmt: skip
-        made = inputs.make_inputs(stamps, 9, apertures)
+        made = inputs.make_inputs(stamps_of(noisy, width_of(1.4, 21), 280**0.5), 9, apertures)
         ratio = made.base.std(dim=0) / made.scale.mean(dim=0)
         assert (ratio > 0.85).all() and (ratio < 1.6).all(), (flux, ratio)
 
 
-def test_inputs_stay_finite_for_empty_and_saturated_stamps():
-    pixels = torch.stack([torch.zeros(21, 21), torch.full((21, 21), -5.0), torch.full((21, 21), 2.5e5)])
-    stamps = inputs.Stamps(
-        pixels, torch.zeros(3), torch.zeros(3), torch.full((3,), 17.0), torch.full((3,), 1.6), torch.zeros(3),
-        torch.tensor([False, False, True]),
-    )  # fmt: skip
-    for correction in (True, False):
-        made = inputs.make_inputs(stamps, 9, inputs.Apertures.unknown(), correction)
-        for value in vars(made).values():
-            assert torch.isfinite(value).all()
+@pytest.mark.parametrize("correction", [True, False])
+@pytest.mark.parametrize(("value", "saturated"), [(0.0, False), (-5.0, False), (2.5e5, True)])
+def test_inputs_stay_finite_for_empty_and_saturated_stamps(value, saturated, correction):
+    stamps = stamps_of(np.full((2, 21, 21), value), 1.6, saturated=saturated)
+    made = inputs.make_inputs(stamps, 9, inputs.Apertures.unknown(), correction)
+    assert all(torch.isfinite(values).all() for values in vars(made).values())
 
 
 def test_frame_stamps_find_the_psf_width_of_the_frame(rng):
     stars = pd.DataFrame({"x": [50.0, 120.0, 150.0], "y": [60.0, 130.0, 40.0], "flux": [2e5, 1e5, 5e4]})
     frame = frame_with(stars, (200, 200), rng)
     cut = cutouts.frame_stamps(frame, stars.assign(fwhm=3.6, confidence=1.0))
-    clean = torch.from_numpy(pixel_psf(1.4, size=21)).float()[None]
-    expected = float(gaussian_width(clean, torch.zeros(1), torch.zeros(1)))
-    assert float(cut.psf_width[0]) == pytest.approx(expected, rel=0.01)
+    assert float(cut.psf_width[0]) == pytest.approx(width_of(1.4, 21), rel=0.01)
     np.testing.assert_array_equal(cut.dx, np.zeros(3))
     nothing = cutouts.frame_stamps(frame, stars.iloc[:0].assign(fwhm=3.6))
     assert len(nothing.dx) == 0
@@ -237,26 +229,10 @@ def test_frame_stamps_find_the_psf_width_of_the_frame(rng):
     assert len(predict.predict(model, nothing)["mag"].mean) == 0
 
 
-def test_seeing_from_the_width_of_the_psf():
-    for seeing in (1.0, 1.4, 1.8):
-        star = torch.from_numpy(pixel_psf(seeing, size=21)).float()[None]
-        width = float(gaussian_width(star, torch.zeros(1), torch.zeros(1)))
-        slope, intercept = cutouts.SEEING
-        assert slope * width * 0.396 + intercept == pytest.approx(seeing, rel=0.01)
-
-
 def test_light_of_a_bright_neighbour_is_taken_out():
     """Two stars 14 px apart, the brighter one of 4 million electrons: the faint stamp is clean to a hundredth of it."""
-    image = torch.zeros(1, 201, 201)
-    where = [torch.tensor([100.2, 114.0]), torch.tensor([99.7, 101.3])]
-    flux = torch.tensor([2e4, 4e6])
-    for star in range(2):
-        column, row = round(float(where[0][star])), round(float(where[1][star]))
-        stamp = pixel_psf(1.4, 0.396, float(where[0][star]) - column, float(where[1][star]) - row, 121) * float(
-            flux[star]
-        )
-        image[0, row - 60 : row + 61, column - 60 : column + 61] += torch.from_numpy(stamp).float()
-    stars = pd.DataFrame({"x": where[0].numpy(), "y": where[1].numpy(), "flux": flux.numpy(), "confidence": 1.0})
+    stars = pd.DataFrame({"x": [100.2, 114.0], "y": [99.7, 101.3], "flux": [2e4, 4e6], "confidence": 1.0})
+    image = torch.from_numpy(light_of(stars, (201, 201), 121)).float()[None]
     light, own = cutouts._light(image, stars, 1.6474, 0.396)
     alone = torch.from_numpy(pixel_psf(1.4, 0.396, 0.2, -0.3, 9) * 2e4).float()
     stamp = image[0, 96:105, 96:105]

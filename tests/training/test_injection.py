@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 import torch
 from emulated_device import Emulated, emulated
-from pixel_psf import pixel_psf
+from pixel_psf import pixel_psf, width_of
 
 from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.detection.network import STRIDE
 from pnet.detection.targets import make_targets
 from pnet.frame import Frame
 from pnet.simulation.recipe import Recipe
-from pnet.sky.stamps import aperture_flux, gaussian_width
+from pnet.sky.stamps import aperture_flux
 from pnet.training import injection, real_sky
 from pnet.training.fields import add_stars
 
@@ -69,9 +69,7 @@ def test_the_frames_psf_is_measured(sky):
 
 @pytest.mark.parametrize("seeing", [0.83, 1.2, 1.77])
 def test_seeing_follows_from_the_width(recipe, seeing):
-    centre = torch.zeros(1)
-    psf = torch.from_numpy(pixel_psf(seeing, size=25, aureole=None).astype(np.float32))[None]
-    width = float(gaussian_width(psf, centre, centre))
+    width = width_of(seeing, aureole=None)
     assert real_sky.seeing_of_width(width, 0.396, recipe) == pytest.approx(seeing, abs=0.01)
 
 

@@ -258,13 +258,6 @@ def train_gpu(*settings):
     return subprocess.run(words, cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_make_train_gpu_asks_for_the_papers_training():
-    command = f"{train_gpu()} --dry-run --forceall --nolock"
-    done = subprocess.run(command, shell=True, cwd=paths.ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert all(f"train_{kind} " in done.stdout for kind in PAPER)
-
-
 PAPER = {"detection": {"batch_size": 40, "field_size": 512}, "bpnn": {"batch_size": 2000}}
 
 
