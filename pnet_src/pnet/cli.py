@@ -1,15 +1,18 @@
 """The command line. Every command imports what it needs when it is called, so that ``pnet --help`` is quick."""
 
+import contextlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from pnet.common.errors import PNetError
+from pnet.common.errors import ConfigError, PNetError
+from pnet.sky.header import Given
 from pnet.training.config import TrainConfig
 
 FAILED = 2  # exit code of an error that PNet explains
@@ -55,10 +58,10 @@ def with_options(*options: inspect.Parameter) -> Callable[[Callable[..., None]],
     return give
 
 
-def _settings() -> list[inspect.Parameter]:
-    """Return an option for every field of `TrainConfig` that has a help text."""
-    types = get_type_hints(TrainConfig)
-    helps = {each: typer.Option(help=each.metadata["help"]) for each in fields(TrainConfig) if each.metadata}
+def _settings(settings: type) -> list[inspect.Parameter]:
+    """Return an option for every field of a dataclass that has a help text."""
+    types = get_type_hints(settings)
+    helps = {each: typer.Option(help=each.metadata["help"]) for each in fields(settings) if each.metadata}
     return [option(each.name, Annotated[types[each.name], text], each.default) for each, text in helps.items()]
 
 
@@ -81,12 +84,22 @@ def tell(name: str, record: dict[str, Any]) -> None:
     print(f"{name}: " + (f"not measured: {record['reason']}" if "reason" in record else "measured"))
 
 
-def main(commands: typer.Typer = app) -> None:
-    """Run the command line; an error that PNet raises on purpose is printed without a traceback."""
+@contextlib.contextmanager
+def reporting(failures: list[PNetError]) -> Iterator[None]:
+    """Print an error that PNet raises on purpose without a traceback, and remember it."""
     try:
-        commands()
+        yield
     except PNetError as error:
         print(f"error: {error}", file=sys.stderr)
+        failures.append(error)
+
+
+def main(commands: typer.Typer = app) -> None:
+    """Run the command line; an error that PNet raises on purpose is printed without a traceback."""
+    failures = []
+    with reporting(failures):
+        commands()
+    if failures:
         sys.exit(FAILED)
 
 
@@ -110,9 +123,10 @@ def doctor() -> None:
 
 
 @app.command()
+@with_options(*_settings(Given))
 def measure(
-    image: Annotated[Path, typer.Argument(help="An SDSS frame, or a FITS file with an extension SCI.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Catalogue to write, .ecsv or .fits.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="FITS files, compressed or not.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Catalogue, .ecsv or .fits, or a folder for several.")],
     confidence: Annotated[float, typer.Option(help="Least confidence of a detection, 0 to 1.")] = 0.3,
     weights: Annotated[
         str, typer.Option(help="released, or paper: the networks of the paper as written.")
@@ -122,17 +136,39 @@ def measure(
     bpnn: Weights | None = None,
     refine: Annotated[bool, typer.Option(help="Refine the detection net's positions and fluxes.")] = True,
     seed: Seed = 2023,
+    **given: Any,
 ) -> None:
-    """Measure every star of an image: positions, magnitudes, error bars."""
-    from pnet import measure as measuring
+    """Measure every star of images: positions, magnitudes, error bars."""
+    known, written, failures = Given(**given), set(), []
+    with ThreadPoolExecutor(1) as pool:
+        from pnet.common.fits_file import unpack
 
-    frame = measuring.read_image(image)
-    networks = measuring.PNet.load(weights, detection=detection, refiner=refiner, bpnn=bpnn)
-    catalogue = networks.measure(frame, confidence, seed, refine=refine)
-    measuring.write_catalogue(catalogue, output)
-    print(f"{len(catalogue)} stars in {output}")
-    for name, reason in catalogue.meta["empty"].items():
-        print(f"{name} is empty: {reason}")
+        first = pool.submit(unpack, images[0])  # beside the import of torch, which takes longer
+        from pnet import measure as measuring
+        from pnet.sky.image import complete
+
+        networks = measuring.PNet.load(weights, detection=detection, refiner=refiner, bpnn=bpnn)
+    for path in images:
+        found = {}
+        with reporting(failures):
+            found = measuring.open_images(path, known, first.result() if path == images[0] else None)
+        for name, read in found.items():
+            with reporting(failures):
+                target = measuring.catalogue_path(output, name, alone=len(images) == len(found) == 1)
+                if target in written:
+                    raise ConfigError(f"{path}: {target} was just written for another image of this name")
+                frame = read()
+                catalogue = networks.measure(frame, confidence, seed, refine=refine)
+                complete(catalogue, frame)
+                measuring.write_catalogue(catalogue, target)
+                written.add(target)
+                print(f"{name}: {len(catalogue)} stars in {target}")
+                for line in catalogue.meta["values"]:
+                    print(f"  {line}")
+                for column, reason in catalogue.meta["empty"].items():
+                    print(f"  {column} is empty: {reason}")
+    if failures:
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -189,7 +225,7 @@ def sdss_download(
 
 
 @app.command()
-@with_options(*_settings())
+@with_options(*_settings(TrainConfig))
 def train(
     kind: Annotated[str, typer.Argument(help="detection, refiner or bpnn.")],
     output: Output = DEFAULT_OUTPUT,

@@ -1,7 +1,10 @@
 """The whole path on one frame: image in, catalogue out."""
 
+import contextlib
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,13 @@ from torch import nn
 import pnet
 from pnet.common.errors import ConfigError, DataError, PNetError
 from pnet.common.files import atomic_path
-from pnet.common.fits_file import primary_header
+from pnet.common.fits_file import open_fits
 from pnet.detection.predict import detect
 from pnet.frame import Frame
+from pnet.sdss import frame as sdss_frame
 from pnet.simulation import frame_file
-from pnet.sky import background
+from pnet.sky import background, image
+from pnet.sky.header import Given
 from pnet.stars import refine as refinement
 from pnet.stars import weights
 from pnet.stars.confidence import of_card
@@ -53,6 +58,7 @@ COLUMNS = {  # unit and what it is; "the refiner" is the refinement step of the 
     "mag_det": ("mag", "AB magnitude of the detection net's own flux, before the refiner"),
     "flags": ("", "sum of " + ", ".join(f"{bit}: {meaning}" for bit, meaning in FLAGS.items())),
 }
+FORMATS = {".ecsv": "ascii.ecsv", ".fits": "fits"}  # of a catalogue
 NO_REFINER = ("x_err", "y_err", "mag_net_err")  # columns that only a refiner fills
 
 # In training the BPNN's stamps lie within 0.02 px (`pnet.training.stars.REFINED`) of the true place, however faint the
@@ -230,39 +236,84 @@ class PNet:
         return flags
 
 
-def read_image(path: str | os.PathLike) -> Frame:
-    """Read a simulated frame or an SDSS corrected frame, whichever the file is.
+def open_images(
+    path: str | os.PathLike, given: Given | None = None, content: bytes | None = None
+) -> dict[str, Callable[[], Frame]]:
+    """Open a FITS file and return its images: name → function that reads it.
+
+    Frames of our simulators and corrected frames of SDSS have readers of their own; every other 2-d image goes to
+    `pnet.sky.image`. `given` is what the user says of it, and `content` what `pnet.common.fits_file.unpack` returned of
+    the file, where that was called before.
 
     Raises
     ------
-    MissingError, DataError
-        If the file is not there, is damaged, or of neither kind.
+    DataError
+        If the file is not there, is damaged or holds no image; from the functions, if the image cannot be measured.
+    ConfigError
+        If something is given that the file itself knows.
     """
-    try:
-        if str(primary_header(path).get("ORIGIN", "")).strip() == "SDSS":
-            from pnet.sdss.frame import read_frame  # which brings a tenth of a second of its own
+    given = given or Given()
+    with _naming(path):
+        hdus = open_fits(path, content=content)
+        # before they were calibrated, SDSS's frames (fpC) had a single HDU
+        survey = str(hdus[0].header.get("ORIGIN", "")).strip() == "SDSS" and len(hdus) > 1
+        if not survey and not ("SCI" in hdus and "SIMULATR" in hdus["SCI"].header):
+            entries = image.entries(hdus, path, given.mask)
+            return {entry.name: partial(_read, path, image.read, hdus, entry, given) for entry in entries}
+    idle = [name for name, value in vars(given).items() if value is not None and not (survey and name == "mask")]
+    if idle:
+        kind = "a corrected frame of SDSS" if survey else "a simulated frame"
+        raise ConfigError(f"{path}: --{idle[0].replace('_', '-')} is not for {kind}, which tells that itself")
+    reader = partial(sdss_frame.read_frame, fpm=given.mask) if survey else frame_file.read_image
+    return {Path(path).name.split(".fit")[0]: partial(_read, path, reader, path, hdus=hdus)}
 
-            return read_frame(path)
-        return frame_file.read_frame(path)[0]
+
+def read_image(path: str | os.PathLike, given: Given | None = None) -> Frame:
+    """Read a FITS file of one image; errors as in `open_images`, and a DataError if it holds several."""
+    images = open_images(path, given)
+    if len(images) > 1:
+        raise DataError(f"{path}: holds {len(images)} images ({', '.join(images)}); open_images reads each of them")
+    return next(iter(images.values()))()
+
+
+def _read(path: str | os.PathLike, reader: Callable[..., Frame], *arguments: Any, **named: Any) -> Frame:
+    with _naming(path):
+        return reader(*arguments, **named)
+
+
+@contextlib.contextmanager
+def _naming(path: str | os.PathLike) -> Iterator[None]:
+    """Let every error name the file and be one of PNet's: a flipped bit of a header may end in any."""
+    try:
+        yield
     except PNetError as error:
         if str(path) in str(error):
             raise
         raise DataError(f"{path}: {error}") from error
-    except Exception as error:  # a flipped bit of a header may end in any
+    except Exception as error:
         raise DataError(f"{path}: the FITS file is damaged ({type(error).__name__}: {error})") from error
 
 
-def write_catalogue(table: Table, path: str | os.PathLike) -> None:
-    """Write a catalogue as ECSV (or FITS, by its suffix), atomically.
+def catalogue_path(output: str | os.PathLike, name: str, *, alone: bool) -> Path:
+    """Return where the catalogue of an image goes: the file `output`, or ``name.ecsv`` in it, if it is a folder.
 
     Raises
     ------
     ConfigError
-        If the suffix is neither .ecsv nor .fits.
+        If the suffix is none of `FORMATS`, or the image is not alone and `output` no folder.
     """
-    formats = {".ecsv": "ascii.ecsv", ".fits": "fits"}
-    suffix = Path(path).suffix
-    if suffix not in formats:
-        raise ConfigError(f"{path}: the suffix is {suffix!r}, allowed are {sorted(formats)}")
+    output = Path(output)
+    if output.is_dir() or not output.suffix:
+        return output / f"{name}.ecsv"
+    if output.suffix not in FORMATS:
+        raise ConfigError(f"{output}: the suffix is {output.suffix!r}, allowed are {sorted(FORMATS)}, or a folder")
+    if not alone:
+        raise ConfigError(f"--output is {output}, one file for several images; allowed is a folder")
+    return output
+
+
+def write_catalogue(table: Table, path: str | os.PathLike) -> None:
+    """Write a catalogue as ECSV or FITS, by its suffix, atomically; a ConfigError if it is none of `FORMATS`."""
+    path = catalogue_path(path, "", alone=True)
     with atomic_path(path) as temporary:
-        table.write(temporary, format=formats[suffix])
+        table.write(temporary, format=FORMATS[path.suffix])

@@ -16,16 +16,15 @@ from astropy.utils.exceptions import AstropyWarning
 from pnet.common.errors import DataError
 
 
-def open_fits(path: str | os.PathLike, name: str | None = None) -> fits.HDUList:
-    """Read a whole FITS file, plain, bzip2 or gzip, into memory.
+def unpack(path: str | os.PathLike, name: str | None = None) -> bytes:
+    """Return the content of a file, plain, bzip2 or gzip, as is told by its first bytes and not by its name.
 
-    The compression is told by the first bytes, not by the name; nothing is held open on disk. `name` is what error
-    messages call the file, by default its path.
+    `name` is what error messages call the file, by default its path.
 
     Raises
     ------
     DataError
-        If the file does not exist, is empty, truncated, damaged, or no FITS at all.
+        If the file does not exist, or its compressed data is truncated or damaged.
     """
     name = name or str(path)
     try:
@@ -39,6 +38,22 @@ def open_fits(path: str | os.PathLike, name: str | None = None) -> fits.HDUList:
             content = gzip.decompress(content)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"{name}: the compressed data is damaged or truncated ({error})") from error
+    return content
+
+
+def open_fits(path: str | os.PathLike, name: str | None = None, content: bytes | None = None) -> fits.HDUList:
+    """Read a whole FITS file, plain, bzip2 or gzip, into memory; nothing is held open on disk.
+
+    `name` is what error messages call the file, by default its path, and `content` what :func:`unpack` returned of it,
+    where that was called before.
+
+    Raises
+    ------
+    DataError
+        If the file does not exist, is empty, truncated, damaged, or no FITS at all.
+    """
+    name = name or str(path)
+    content = unpack(path, name) if content is None else content
     if not content.startswith(b"SIMPLE  ="):
         raise DataError(f"{name}: this is not a FITS file (it has {len(content)} bytes and starts {content[:20]!r})")
     if len(content) % 2880:
@@ -54,27 +69,6 @@ def open_fits(path: str | os.PathLike, name: str | None = None) -> fits.HDUList:
     except Exception as error:  # flipped bits end in errors of every kind, those of the C decompressor among them
         raise DataError(f"{name}: the FITS file is damaged or truncated ({error})") from error
     return hdus
-
-
-def primary_header(path: str | os.PathLike) -> fits.Header:
-    """Read the first header of a FITS file, plain, bzip2 or gzip, and no more of it.
-
-    Raises
-    ------
-    DataError
-        If the file does not exist, or does not begin with a header.
-    """
-    path = Path(path)
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(3)
-        opener = bz2.open if start == b"BZh" else gzip.open if start[:2] == b"\x1f\x8b" else open
-        with opener(path, "rb") as stream:
-            return fits.Header.fromfile(stream)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except Exception as error:  # as in `open_fits`
-        raise DataError(f"{path}: this is not a FITS file, or it is damaged or truncated ({error})") from error
 
 
 def read_columns(path: str | os.PathLike, columns: Iterable[str], kind: str) -> dict[str, np.ndarray]:

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pandas as pd
+import scipy
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn import functional
 
@@ -77,7 +77,7 @@ def without_repeats(field: Tensor, x: Tensor, y: Tensor, confidence: Tensor, dis
     # On the CPU, which a GPU would wait for at every star, and by a tree: a product of matrices, as torch.cdist makes
     # it, is off by tenths of a pixel far from the origin. Fields lie far from each other along a third axis.
     place = torch.stack([1e3 * distance * field, x, y], dim=1).double().cpu()[order].numpy()
-    pairs = cKDTree(place).query_pairs(np.nextafter(distance, 0), output_type="ndarray")
+    pairs = scipy.spatial.cKDTree(place).query_pairs(np.nextafter(distance, 0), output_type="ndarray")
     kept = np.ones(len(order), dtype=bool)
     for first, second in sorted(pairs.tolist(), key=lambda pair: pair[1]):  # the first is the more confident one
         kept[second] &= not kept[first]

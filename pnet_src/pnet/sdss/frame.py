@@ -52,6 +52,7 @@ def read_frame(
     frame_path: str | os.PathLike,
     psfield: str | os.PathLike | None = None,
     fpm: str | os.PathLike | None = None,
+    hdus: fits.HDUList | None = None,
 ) -> Frame:
     """Read a corrected frame of SDSS (DR8 and later) as electrons with the sky put back.
 
@@ -70,6 +71,8 @@ def read_frame(
         serves for the first two and the seeing is unknown.
     fpm : path, optional
         ``fpM-…-g1-….fit``, the mask of the same field and band. Without it nothing is masked.
+    hdus : HDUList, optional
+        What :func:`~pnet.common.fits_file.open_fits` returned of the frame, where that was called before.
 
     Returns
     -------
@@ -82,7 +85,7 @@ def read_frame(
     DataError
         If a file is damaged or belongs to another field.
     """
-    hdus = open_fits(frame_path)
+    hdus = hdus or open_fits(frame_path)
     identity = identify(frame_path, hdus)
     nanomaggies, calibration, sky = _frame_arrays(hdus, frame_path)
     model = None if psfield is None else PSFModel.read(psfield, identity)

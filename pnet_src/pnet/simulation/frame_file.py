@@ -52,8 +52,10 @@ def write_frame(
         fits.HDUList([fits.PrimaryHDU(), science, table]).writeto(temporary)
 
 
-def read_frame(path: str | os.PathLike) -> tuple[Frame, pd.DataFrame]:
+def read_frame(path: str | os.PathLike, hdus: fits.HDUList | None = None) -> tuple[Frame, pd.DataFrame]:
     """Read a simulated frame; a DataError if it is not there, is truncated or damaged, or lacks a header card.
+
+    `hdus` is what :func:`~pnet.common.fits_file.open_fits` returned of it, where that was called before.
 
     Returns
     -------
@@ -63,12 +65,9 @@ def read_frame(path: str | os.PathLike) -> tuple[Frame, pd.DataFrame]:
         ``x``, ``y`` (px from 0), ``mag``, ``flux`` (electrons), ``kind``; empty where the file has no TRUTH.
     """
     path = Path(path)
-    with fits_file.open_fits(path) as hdus:
+    with hdus or fits_file.open_fits(path) as hdus:
         if "SCI" not in hdus:
-            raise DataError(
-                f"{path} is neither a simulated frame (extension SCI) nor an SDSS corrected frame "
-                f"(frame-g-….fits.bz2); its extensions are {[hdu.name for hdu in hdus]}"
-            )
+            raise DataError(f"{path}: is no simulated frame; its extensions are {[hdu.name for hdu in hdus]}, not SCI")
         header = hdus["SCI"].header
         try:
             gain, read_noise = float(header["GAIN"]), float(header["RDNOISE"])
@@ -96,3 +95,8 @@ def read_frame(path: str | os.PathLike) -> tuple[Frame, pd.DataFrame]:
         kind = ["star" if str(kind).strip() == "star" else "galaxy" for kind in table["kind"]]
         truth = pd.DataFrame({"x": x - 1, "y": y - 1, "mag": mag, "flux": adu * gain, "kind": kind})
     return frame, truth
+
+
+def read_image(path: str | os.PathLike, hdus: fits.HDUList | None = None) -> Frame:
+    """Read a simulated frame without its truth, as `read_frame` does."""
+    return read_frame(path, hdus)[0]
