@@ -25,6 +25,8 @@ from pnet.detection.network import CONFIGS as DETECTION
 from pnet.detection.network import PhotometryDetectionNet
 from pnet.sdss.field import FieldId
 from pnet.simulation.frame_file import read_frame
+from pnet.sky import image
+from pnet.sky.header import Given
 from pnet.stars import weights
 from pnet.stars.network import CONFIGS as BPNN
 from pnet.stars.network import BayesianPhotometryNet, refiner_config
@@ -85,9 +87,10 @@ def paper(tmp_path, monkeypatch):
 
 
 def test_the_papers_networks_leave_empty_what_they_do_not_give(paper, rng, tmp_path, monkeypatch):
-    monkeypatch.setattr(measure, "read_image", lambda path: frame_of(noise((128, 128), rng)))
-    command = ["measure", "a.fits", "-o", str(tmp_path / "c.ecsv"), "--weights", "paper", "--confidence", "0.2"]
-    result = CliRunner().invoke(cli.app, command)
+    monkeypatch.setattr(measure, "open_images", lambda *_: {"a": lambda: frame_of(noise((128, 128), rng))})
+    (tmp_path / "a.fits").touch()
+    command = ["measure", tmp_path / "a.fits", "-o", tmp_path / "c.ecsv", "--weights", "paper", "--confidence", "0.2"]
+    result = CliRunner().invoke(cli.app, [str(word) for word in command])
     assert result.exit_code == 0, result.output
     assert "x_err is empty: these networks have no refinement step" in result.output
     table = Table.read(tmp_path / "c.ecsv")
@@ -111,7 +114,7 @@ def test_the_page_on_measuring_lists_every_column_and_every_flag():
     lines = (paths.ROOT / "book" / "measure.md").read_text().splitlines()
     rows = [line.split("|")[1].strip() for line in lines if line.startswith("|")]
     columns = [name for row in rows for name in re.findall(r"`([a-z_]+)`", row)]
-    assert columns == list(measure.COLUMNS)
+    assert columns == [*measure.COLUMNS, *image.SKY_COLUMNS]
     assert [int(row) for row in rows if row.isdigit()] == list(measure.FLAGS)
     assert all(meaning in measure.COLUMNS["flags"][1] for meaning in measure.FLAGS.values())
 
@@ -182,13 +185,41 @@ def test_catalogue_round_trip_and_suffix(model, rng, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["c.ecsv"]
 
 
-def test_simulated_frames_are_recognised_and_others_refused(rendered, tmp_path):
-    assert measure.read_image(rendered).name == rendered.stem
-    fits.PrimaryHDU(np.zeros((5, 5))).writeto(tmp_path / "plain.fits")
-    with pytest.raises(DataError, match="neither a simulated frame"):
-        measure.read_image(tmp_path / "plain.fits")
+def test_frames_of_surveys_and_simulators_are_recognised(rendered, tmp_path):
+    frame = measure.read_image(rendered)
+    assert frame.name == rendered.stem and "SIMULATR" in frame.meta
+    with pytest.raises(ConfigError, match="--gain is not for a simulated frame"):
+        measure.read_image(rendered, Given(gain=2.0))
     with pytest.raises(DataError, match="none.fits"):
         measure.read_image(tmp_path / "none.fits")
+
+
+def test_several_images_in_one_call(model, rng, tmp_path, monkeypatch):
+    """Every image has its catalogue in the folder; one that fails is told and stops no other."""
+    monkeypatch.setattr(measure.PNet, "load", lambda *sets, **networks: model)
+    chips = [fits.ImageHDU(noise((64, 64), rng).astype("f4"), name=name) for name in ("CCD1", "CCD 2")]
+    bad = fits.ImageHDU(np.zeros((64, 64)), name="GUIDE")
+    fits.HDUList([fits.PrimaryHDU(), chips[0], bad, chips[1]]).writeto(tmp_path / "mef.fits")
+    wcs = fits.Header({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CDELT1": -1e-4, "CDELT2": 1e-4})
+    fits.PrimaryHDU(noise((64, 64), rng).astype("f4"), wcs).writeto(tmp_path / "one.fits")
+    (tmp_path / "bad.fits").write_bytes(b"SIMPLE  =")
+    names = [str(tmp_path / name) for name in ("mef.fits", "bad.fits", "one.fits")]
+    out = ["--confidence", "0.1", "--gain", "1.5", "-o"]
+    done = CliRunner().invoke(cli.app, ["measure", *names, *out, str(tmp_path / "out")])
+    assert done.exit_code == cli.FAILED and "  gain: 1.5 electrons per ADU (option --gain)" in done.output
+    assert "GUIDE" in done.output and "bad.fits" in done.output and done.output.count("error: ") == 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("mef-CCD1.ecsv", "mef-CCD_2.ecsv", "one.ecsv")
+    ]
+    table = Table.read(tmp_path / "out" / "one.ecsv")
+    assert table.colnames == [*measure.COLUMNS, *image.SKY_COLUMNS] and len(table)
+    assert "gain: 1.5 electrons per ADU (option --gain)" in table.meta["values"]
+    refused = CliRunner().invoke(cli.app, ["measure", *names[:1], *out, str(tmp_path / "c.ecsv")])
+    assert refused.exit_code == cli.FAILED and "one file for several images; allowed is a folder" in refused.output
+    done = CliRunner().invoke(cli.app, ["measure", names[2], *out, str(tmp_path / "c.fits")])
+    assert done.exit_code == 0, done.output
+    assert "gain: 1.5 electrons per ADU (option --gain)" in Table.read(tmp_path / "c.fits").meta["VALUES"]
+    assert not (tmp_path / "c.ecsv").exists()
 
 
 @pytest.mark.parametrize("kind", ["skymaker", "sdss"])
@@ -198,8 +229,8 @@ def test_flipped_bits_are_an_error_that_names_the_file_or_go_unseen(kind, render
     rng = np.random.default_rng(8)
     if kind == "sdss":
         path = tmp_path / "frame-g-001234-3-0056.fits.bz2"
-        sky, image = np.full((9, 11), 90.0), rng.normal(0, 0.02, (60, 80))
-        sdss_files.write_frame(path, image, np.full(80, 0.005), sky, FieldId(1234, 3, 56, "g"))
+        sky, pixels = np.full((9, 11), 90.0), rng.normal(0, 0.02, (60, 80))
+        sdss_files.write_frame(path, pixels, np.full(80, 0.005), sky, FieldId(1234, 3, 56, "g"))
     elif real:
         path = Path(shutil.copy(real[0], tmp_path))
     else:  # the renderer's files have the same layout
@@ -222,9 +253,11 @@ def test_flipped_bits_are_an_error_that_names_the_file_or_go_unseen(kind, render
 
 @pytest.mark.parametrize(("option", "refined"), [([], True), (["--no-refine"], False)])
 def test_the_command_refines_unless_told_otherwise(model, rng, tmp_path, monkeypatch, option, refined):
-    monkeypatch.setattr(measure, "read_image", lambda path: frame_of(noise((64, 64), rng)))
+    monkeypatch.setattr(measure, "open_images", lambda *_: {"a": lambda: frame_of(noise((64, 64), rng))})
     monkeypatch.setattr(measure.PNet, "load", lambda *sets, **networks: model)
-    result = CliRunner().invoke(cli.app, ["measure", "a.fits", "-o", str(tmp_path / "c.ecsv"), *option])
+    (tmp_path / "a.fits").touch()
+    command = ["measure", str(tmp_path / "a.fits"), "-o", str(tmp_path / "c.ecsv"), *option]
+    result = CliRunner().invoke(cli.app, command)
     assert result.exit_code == 0, result.output
     assert Table.read(tmp_path / "c.ecsv").meta["refined"] is refined
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from astropy.table import Table
+from astropy.utils.exceptions import AstropyWarning
 from torch import nn
 
 import pnet
@@ -315,5 +317,6 @@ def catalogue_path(output: str | os.PathLike, name: str, *, alone: bool) -> Path
 def write_catalogue(table: Table, path: str | os.PathLike) -> None:
     """Write a catalogue as ECSV or FITS, by its suffix, atomically; a ConfigError if it is none of `FORMATS`."""
     path = catalogue_path(path, "", alone=True)
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore", AstropyWarning)  # of what ECSV keeps and FITS cannot: long names, empty lists
         table.write(temporary, format=FORMATS[path.suffix])

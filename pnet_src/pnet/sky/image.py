@@ -1,6 +1,7 @@
 """An image of any CCD or CMOS camera becomes a `Frame`: what nobody told of it is estimated from its pixels."""
 
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +43,7 @@ class Entry(NamedTuple):
 
 
 def entries(hdus: fits.HDUList, path: str | os.PathLike, mask: str | os.PathLike | None = None) -> list[Entry]:
-    """List the 2-d images of the FITS file `path`; of several, each is called as in ``field[CCD3]``.
+    """List the 2-d images of the FITS file `path`; of several, each is called as in ``field-CCD3``.
 
     Axes of length 1 do not count. Extensions with a name of `MASKS` are masks, those of `OTHERS` are left out. The file
     `mask` takes the place of the file's own masks. A DataError if there is no image, or neither one mask for all nor
@@ -62,12 +63,10 @@ def entries(hdus: fits.HDUList, path: str | os.PathLike, mask: str | os.PathLike
         raise DataError(f"{mask or path}: holds {len(masks)} masks for {len(images)} images: give one, or one for each")
     masks = [np.squeeze(each) != 0 for each in masks] or [None]
     stem = Path(path).name.split(".fit")[0]
-    labels = [hdus[n].name for n in images]
+    labels = [re.sub(r"[^\w.+-]+", "_", hdus[n].name) for n in images]
     labels = [label if label and labels.count(label) == 1 else str(n) for n, label in zip(images, labels, strict=True)]
-    return [
-        Entry(f"{stem}[{label}]" if len(images) > 1 else stem, n, masks[index if len(masks) > 1 else 0])
-        for index, (n, label) in enumerate(zip(images, labels, strict=True))
-    ]
+    names = [f"{stem}-{label}" for label in labels] if len(images) > 1 else [stem]
+    return [Entry(*each) for each in zip(names, images, masks * (len(images) // len(masks)), strict=True)]
 
 
 def read(hdus: fits.HDUList, entry: Entry, given: Given | None = None) -> Frame:
