@@ -101,7 +101,6 @@ def stress(
 def bench(
     frames: Annotated[int, typer.Option(min=1, help="Simulated frames to measure.")] = 20,
     threads: Annotated[list[int] | None, typer.Option(min=1, help="Threads of the networks; repeatable.")] = None,
-    network: Annotated[bool, typer.Option(help="Time the detection net's forward pass in several ways.")] = True,
     training: Annotated[bool, typer.Option("--training", help="Time steps of training too.")] = False,
     release: Annotated[bool, typer.Option("--release", help="Copy the result into results/.")] = False,
     output: Output = Path("build/bench"),
@@ -110,7 +109,7 @@ def bench(
     """Time PNet and the classical baselines on the same frames."""
     from studies import bench as benchmark
 
-    content = benchmark.run(output, frames=frames, seed=seed, threads=threads, network=network, training=training)
+    content = benchmark.run(output, frames=frames, seed=seed, threads=threads, training=training)
     for part in benchmark.COLUMNS:
         text = benchmark.table(content, part)
         if len(text):

@@ -1,8 +1,6 @@
-"""Speed: every method on the same frames in one run, and of the detection net itself its forward pass and training."""
+"""Speed: every method on the same frames in one run, and steps of the detection net's training."""
 
-import copy
 import os
-import shutil
 import statistics
 import timeit
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pnet.book import tables
@@ -21,15 +19,12 @@ from pnet.common.errors import ConfigError, MissingError
 from pnet.common.files import write_json
 from pnet.common.metrics import Estimate
 from pnet.detection.losses import detection_loss
-from pnet.detection.network import CONFIGS, STRIDE, PhotometryDetectionNet, network_input
+from pnet.detection.network import CONFIGS, PhotometryDetectionNet
 from pnet.detection.targets import Batch
 from pnet.evaluation.ledger import Entry, entries_of
 from pnet.evaluation.scores import Score
 from pnet.simulation.datasets import make_dataset
-from pnet.simulation.frame_file import read_frame
 from pnet.simulation.recipe import Recipe
-from pnet.sky import background, patches
-from pnet.stars import weights
 from pnet.training.fields import RenderedFields
 from studies import released, speed
 
@@ -50,17 +45,6 @@ COLUMNS = {  # of the tables that pages show: key of a row, heading
         "cpu_seconds_per_frame": "processor s per frame",
         "peak_mib": "memory / MiB",
     },
-    "forward": {
-        "way": "way",
-        "threads": "threads",
-        "shape": "pixels",
-        "batch": "patches at once",
-        "seconds_per_patch": "s per frame of 512²",
-        "speed_up": "times the plain",
-        "confidence_change": "change of confidence",
-        "position_change": "change of position / px",
-        "reason": "",
-    },
     "training": {
         "config": "configuration",
         "device": "device",
@@ -72,17 +56,7 @@ COLUMNS = {  # of the tables that pages show: key of a row, heading
         "share_of_peak": "share of the data sheet's peak",
     },
 }
-BATCHES = (1, 4)  # patches at once
 REPEATS = 5  # the median of so many calls is given
-CONFIDENT = 0.3  # cells from which on a change of position matters
-WHOLE = (1489, 2048)  # px; an SDSS frame
-WAYS = {  # layout in memory, autocast to, compiled; the first is what the others are compared with
-    "plain": (torch.contiguous_format, None, False),
-    "channels last": (torch.channels_last, None, False),
-    "channels last, bf16": (torch.channels_last, torch.bfloat16, False),
-    "channels last, compiled": (torch.channels_last, None, True),
-    "channels last, bf16, compiled": (torch.channels_last, torch.bfloat16, True),
-}
 TRAINING = (("compact", 8, 256), ("paper", 8, 256))  # configuration, fields in a batch, px
 STEPS = 3  # of training; their median is given
 # Dense bf16 peak in FLOP/s by the name that CUDA gives a device, from NVIDIA's data sheets.
@@ -96,7 +70,6 @@ def run(
     frames: int = 20,
     seed: int = 2023,
     threads: Sequence[int] | None = None,
-    network: bool = True,
     training: bool = False,
 ) -> dict[str, Any]:
     """Time every method on simulated test frames and write ``bench.json``.
@@ -110,15 +83,14 @@ def run(
     seed : int
     threads : sequence of int, optional
         Threads that the networks are timed with; by default one, and as many as there are cores.
-    network, training : bool
-        Also time the detection net's forward pass in several ways (`forward`), and steps of its training (`train`).
+    training : bool
+        Also time steps of the detection net's training (`train`).
 
     Returns
     -------
     dict
         ``rows`` (one for each method and number of threads: method, version, threads, device, precision, frames,
-        seconds, seconds_per_frame, frames_per_second, cpu_seconds_per_frame, peak_mib), ``forward``, ``training`` and
-        the provenance.
+        seconds, seconds_per_frame, frames_per_second, cpu_seconds_per_frame, peak_mib), ``training`` and provenance.
     """
     folder = paths.folder_of(output)
     threads = sorted({1, provenance.machine()["cores"]} if threads is None else set(threads))
@@ -127,12 +99,10 @@ def run(
     files = [str(file) for file in make_dataset(folder / "simulation", Recipe.load(), "test", frames, seed)]
     tasks = [(name, count) for name in speed.methods() for count in (threads if name in speed.NETWORKS else (1,))]
     rows = [speed.in_process(speed.time_method, count, name, files, seed, count) for name, count in tasks]
-    ways = [row for count in threads if network for row in speed.in_process(forward, count, files[0], count)]
     steps = speed.in_process(train, threads[-1], threads[-1], seed) if training else []
     command = f"python -m studies bench --frames {frames} --seed {seed}" + (" --training" if training else "")
     devices, load = sorted({row["device"] for row in rows}), round(os.getloadavg()[0], 1)
-    parts = {"rows": rows, "forward": ways, "training": steps}
-    content = provenance.record(command, seed, ", ".join(devices), load=load, **parts)
+    content = provenance.record(command, seed, ", ".join(devices), load=load, rows=rows, training=steps)
     write_json(folder / FILE, content)
     return content
 
@@ -178,8 +148,8 @@ def table(content: Mapping[str, Any], part: str = "rows") -> pd.DataFrame:
     ----------
     content : mapping
         From `run` or `read`.
-    part : {"rows", "forward", "training"}
-        The methods, fastest first; ways of the detection net's forward pass; steps of its training.
+    part : {"rows", "training"}
+        The methods, fastest first; steps of the detection net's training.
     """
     rows = content.get(part, ())
     if part == "rows":
@@ -198,100 +168,6 @@ def _seconds(call: Callable[[], Any], device: torch.device, repeats: int) -> flo
     """Return the median seconds of a call, after one that does not count."""
     finish = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
     return statistics.median(timeit.repeat(lambda: (call(), finish()), number=1, repeat=repeats + 1)[1:])
-
-
-def _evaluated(network: nn.Module, chunks: Sequence[Tensor], dtype: torch.dtype | None) -> list[dict[str, Tensor]]:
-    """Return the last stack's output for each chunk, without gradients, under autocast to `dtype` if one is given."""
-    # no_grad and not inference_mode: compiled code must not see inference tensors made outside of it
-    with torch.no_grad(), torch.autocast(chunks[0].device.type, dtype=dtype, enabled=dtype is not None):
-        return [network(chunk)[-1] for chunk in chunks]
-
-
-def forward(file: str, threads: int) -> list[dict[str, Any]]:
-    """Time the released detection net's forward pass on a frame in several `WAYS`, and on a frame as large as SDSS's.
-
-    Parameters
-    ----------
-    file : str
-        A simulated frame of 512×512 px.
-    threads : int
-        Of torch.
-
-    Returns
-    -------
-    list of dict
-        way, threads, device, shape, batch, seconds_per_patch (for 512×512 px), speed_up (against the first way with the
-        same batch), confidence_change (largest change of a cell's confidence) and
-        position_change (px, root mean square over cells above 0.3); ``reason`` instead where a way does not work here.
-    """
-    device = _device(threads)
-    model, _ = weights.load("detection", "released", device.type)
-    image, rms = background.subtracted(read_frame(file)[0])
-    one = network_input(torch.from_numpy(image)[None], torch.tensor([rms]), model.config.inputs).to(device)
-    no_compiler = device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++")))
-    networks = {way: copy.deepcopy(model).to(memory_format=layout) for way, (layout, _, _) in WAYS.items()}
-    if not no_compiler:
-        networks |= {way: torch.compile(networks[way]) for way, (_, _, compiled) in WAYS.items() if compiled}
-    rows: list[dict[str, Any]] = []
-    for batch in BATCHES:
-        plain: tuple[float, dict[str, Tensor]] | None = None
-        for way, (layout, dtype, compiled) in WAYS.items():
-            row = {"way": way, "threads": threads, "device": device.type, "shape": _shape(one), "batch": batch}
-            if compiled and no_compiler:
-                rows.append(row | {"reason": "not available: no C++ compiler"})
-                continue
-            chunk = one.expand(batch, -1, -1, -1).contiguous(memory_format=layout)
-            call = partial(_evaluated, networks[way], [chunk], dtype)
-            try:
-                (output,) = call()
-                seconds = _seconds(call, device, REPEATS) / batch
-            except Exception as error:  # the compiler raises whatever it meets; its other ways still count
-                if not compiled:
-                    raise
-                rows.append(row | {"reason": f"not available: {type(error).__name__}"})
-                continue
-            plain = plain or (seconds, output)
-            rows.append(
-                row | {"seconds_per_patch": seconds, "speed_up": plain[0] / seconds} | _change(output, plain[1])
-            )
-    return rows + _whole_frame(networks["channels last"], threads, device)
-
-
-def _shape(inputs: Tensor) -> str:
-    return "×".join(map(str, inputs.shape[-2:]))
-
-
-def _change(output: dict[str, Tensor], reference: dict[str, Tensor]) -> dict[str, float | None]:
-    """Return how far an output is from the reference: in confidence, and in px where there is a star."""
-    confidence, expected = (torch.sigmoid(each["heatmap"].float()) for each in (output, reference))
-    stars = expected[:, 0] > CONFIDENT
-    shift = STRIDE * (output["offset"].float() - reference["offset"].float()).movedim(1, -1)[stars]
-    return {
-        "confidence_change": float((confidence - expected).abs().max()),
-        "position_change": float(shift.square().mean().sqrt()) if stars.any() else None,
-    }
-
-
-def _whole_frame(model: PhotometryDetectionNet, threads: int, device: torch.device) -> list[dict[str, Any]]:
-    """Time a frame as large as SDSS's as one image, and as overlapping patches."""
-    # empty sky: the time of a convolution does not depend on what it sees
-    pixels = torch.randn(1, *WHOLE, generator=torch.Generator().manual_seed(0))
-    height, width = (-(-side // model.config.multiple) * model.config.multiple for side in WHOLE)
-    padded = nn.functional.pad(pixels, (0, width - WHOLE[1], 0, height - WHOLE[0]))
-    tiles = torch.stack([torch.from_numpy(tile.cut(pixels[0].numpy())) for tile in patches.split(WHOLE)])
-    frames = WHOLE[0] * WHOLE[1] / patches.SIZE**2
-    rows = []
-    for dtype, word in ((None, ""), (torch.bfloat16, ", bf16")):
-        first = None
-        for way, images, batch in (("SDSS frame in patches", tiles, 4), ("SDSS frame at once", padded, 1)):
-            inputs = network_input(images, torch.ones(len(images)), model.config.inputs).to(device)
-            chunks = inputs.to(memory_format=torch.channels_last).split(batch)
-            seconds = _seconds(partial(_evaluated, model, chunks, dtype), device, 2) / frames
-            first = first or seconds
-            shape = f"{len(chunks)} × {batch} × {_shape(inputs)}" if batch > 1 else _shape(inputs)
-            row = {"way": way + word, "threads": threads, "device": device.type, "shape": shape, "batch": batch}
-            rows.append(row | {"seconds_per_patch": seconds, "speed_up": first / seconds})
-    return rows
 
 
 def train(threads: int, seed: int) -> list[dict[str, Any]]:

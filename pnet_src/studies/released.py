@@ -4,7 +4,9 @@ import html
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 
 from pnet.book import shown
 from pnet.book.tables import NO_VALUE, text, to_html
@@ -72,32 +74,48 @@ def show(name: str) -> str:
 
 
 def entries() -> list[Entry]:
-    """Return the numbers of the studies of posteriors, of stress and of sampling speed that the ledger keeps."""
-    found = []
-    stress, sampling, posterior = read("stress"), read("sampling"), read("posterior")
-    for row in posterior["rows"] if posterior else []:
+    """Return the numbers of the studies that the ledger keeps, ``study.<name>.<row>.<what>``."""
+    found: list[Entry] = []
+
+    def keep(head: str, study: dict[str, Any], **kept: Score) -> None:
+        found.extend(entries_of(kept, f"study.{head}", "released", study["provenance"]))
+
+    if study := read("posterior"):
         # the first row of a kind is the kind's own
-        kind = next(word for word in ("flipout", "dropout", "ensemble", "plain") if word in row["name"])
-        if not any(entry.key.startswith(f"study.posterior.{kind}.") for entry in found):
-            crps = Score(Estimate(row["crps"] / 1e3, n=posterior["provenance"]["n"]), f"CRPS, {row['name']}", "mag")
-            found += entries_of({"crps": crps}, f"study.posterior.{kind}", "released", posterior["provenance"])
-    for row in stress["rows"] if stress else []:
-        title, n = row["title"], int(row["n"])
-        flagged = Estimate(row["flagged"], row["flagged_low"], row["flagged_high"], n)
-        kept = {
-            "auc": Score(Estimate(row["auc"], n=n), f"AUC of the novelty, {title}"),
-            "flagged": Score(flagged, f"share of stars flagged, {title}"),
-            "z_scatter": Score(Estimate(row["z_scatter"], n=n), f"standard deviation of error / σ, {title}"),
-        }
-        found += entries_of(kept, f"study.stress.{row['name']}", "released", stress["provenance"])
-    if sampling:
-        fast = max(sampling["rows"], key=lambda row: row["speed"])
+        for kind in ("flipout", "dropout", "plain", "ensemble"):
+            row = next((row for row in study["rows"] if kind in row["name"]), None)
+            if row is not None:
+                crps = Estimate(row["crps"] / 1e3, n=study["provenance"]["n"])
+                keep(f"posterior.{kind}", study, crps=Score(crps, f"CRPS, {row['name']}", "mag"))
+    if study := read("stress"):
+        for row in study["rows"]:
+            title, n = row["title"], int(row["n"])
+            flagged = Estimate(row["flagged"], row["flagged_low"], row["flagged_high"], n)
+            keep(
+                f"stress.{row['name']}",
+                study,
+                auc=Score(Estimate(row["auc"], n=n), f"AUC of the novelty, {title}"),
+                flagged=Score(flagged, f"share of stars flagged, {title}"),
+                z_scatter=Score(Estimate(row["z_scatter"], n=n), f"standard deviation of error / σ, {title}"),
+            )
+    if study := read("sampling"):
+        fast = max(study["rows"], key=lambda row: row["speed"])
         seconds, speed = (Estimate(fast[name], n=int(fast["stars"])) for name in ("seconds", "speed"))
-        kept = {
-            "seconds": Score(seconds, f"{fast['samples']} samples of {seconds.n:,} stars", "s"),
-            "speed": Score(speed, "times as fast as the plain loop of the same net"),
-        }
-        found += entries_of(kept, "study.sampling", "released", sampling["provenance"])
+        title = f"{fast['samples']} samples of {seconds.n:,} stars"
+        times = Score(speed, "times as fast as the plain loop of the same net")
+        keep("sampling", study, seconds=Score(seconds, title, "s"), speed=times)
+    if study := read("freezing"):
+        for row in study["rows"]:
+            loss = Estimate(row["loss"], row["loss_low"], row["loss_high"], study["provenance"]["cutouts"])
+            keep(f"freezing.{row['name']}", study, loss=Score(loss, f"loss on real cut-outs, {row['name']}"))
+    if study := read("clipping"):
+        for kind in ("clipped", "free"):
+            loss = np.array([row["loss"] for row in study["rows"] if row["name"] == kind], dtype=float)
+            # Student's: of three seeds
+            ends = stats.t.interval(0.95, len(loss) - 1, loss.mean(), stats.sem(loss)) if len(loss) > 1 else ()
+            keep(
+                f"clipping.{kind}", study, loss=Score(Estimate(loss.mean(), *ends, n=len(loss)), f"final loss, {kind}")
+            )
     return found
 
 

@@ -3,11 +3,9 @@
 import os
 
 import pytest
-import torch
 
 from pnet.common.errors import ConfigError, DataError, MissingError
 from pnet.common.files import write_json
-from pnet.detection.network import CONFIGS, PhotometryDetectionNet
 from studies import bench, speed
 
 
@@ -58,16 +56,10 @@ def test_tables_show_what_there_is():
     table = bench.table(content())
     assert table["method"].tolist() == ["SExtractor", "PNet, whole", "PNet, whole"]
     assert table["frames per s"].tolist() == ["50.0", "4.00", "2.00"]
-    assert bench.table(content(), "forward").empty and bench.table(content(), "training").empty
-    row = {"way": "plain", "threads": 1, "shape": "512×512", "batch": 1}
-    forward = [
-        row | {"seconds_per_patch": 0.5, "speed_up": 1.0, "position_change": None},
-        row | {"reason": "not available: no C++ compiler"},
-    ]
-    shown = bench.table(content(forward=forward), "forward")
-    assert shown["times the plain"].tolist() == ["1.00", "–"]
-    assert shown[""].tolist() == ["–", "not available: no C++ compiler"]
-    assert "change of confidence" not in shown and "change of position / px" not in shown
+    assert bench.table(content(), "training").empty
+    training = [{"config": "compact", "batch": 8, "images_per_second": 9.0, "share_of_product": 0.5}]
+    shown = bench.table(content(training=training), "training")
+    assert shown["share of the matrix product's rate"].tolist() == ["50.00 %"] and "device" not in shown
 
 
 def test_read(tmp_path):
@@ -79,35 +71,6 @@ def test_read(tmp_path):
     path.write_text("[]")
     with pytest.raises(DataError, match="make bench"):
         bench.read(path)
-
-
-def test_ways_of_the_forward_pass(rendered, monkeypatch):
-    torch.manual_seed(1)
-    model = PhotometryDetectionNet(CONFIGS["tiny"]).eval()
-    monkeypatch.setattr(bench.weights, "load", lambda *_: (model, {}))
-    # random weights are confident of nothing
-    for name, value in (("WHOLE", (300, 600)), ("REPEATS", 1), ("BATCHES", (1,)), ("CONFIDENT", 0.0)):
-        monkeypatch.setattr(bench, name, value)
-    monkeypatch.setattr(bench.shutil, "which", lambda name: None)  # compiling takes a minute
-    rows = {row["way"]: row for row in bench.forward(str(rendered), 1)}
-    assert rows["plain"]["speed_up"] == 1 and rows["plain"]["confidence_change"] == 0
-    assert rows["channels last"]["confidence_change"] < 1e-4 and rows["channels last"]["position_change"] < 1e-4
-    assert 1e-5 < rows["channels last, bf16"]["confidence_change"] < 0.05, "heads in single precision, the rest not"
-    if not torch.cuda.is_available():
-        assert rows["channels last, compiled"]["reason"] == "not available: no C++ compiler"
-    assert rows["SDSS frame at once"]["shape"] == "320×640"
-    assert rows["SDSS frame in patches"]["shape"] == "1 × 4 × 512×512"
-
-
-@pytest.mark.parametrize("stars", [True, False])
-def test_a_changed_output_is_measured_in_pixels(stars):
-    heatmap = torch.full((1, 1, 4, 4), -9.0)
-    heatmap[0, 0, 1, 2] = 3.0 if stars else -9.0
-    offset = torch.zeros(1, 2, 4, 4)
-    moved = offset + 0.01
-    moved[0, :, 0, 0] = 5  # where there is no star
-    change = bench._change({"heatmap": heatmap, "offset": moved}, {"heatmap": heatmap, "offset": offset})
-    assert change == {"confidence_change": 0, "position_change": pytest.approx(0.04) if stars else None}
 
 
 def test_training_steps_and_their_operations(monkeypatch):

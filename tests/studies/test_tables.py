@@ -16,8 +16,8 @@ from pnet.evaluation.entries import entries_from_measurements
 from pnet.evaluation.ledger import Entry, Ledger
 from pnet.stars.confidence import Calibration
 from studies import conditions, detection_tables, error_tables, recalibrations, released
+from studies.figures import curves, stress
 from studies.figures import error_bars as figures
-from studies.figures import stress
 
 FITTED = Calibration(100, 80, 0.8, 0.4, threshold=0.5)
 
@@ -144,7 +144,17 @@ def test_studies_are_shown_with_their_command_or_the_one_that_makes_them(tmp_pat
     speeds = [{"stars": 50, "samples": 50, "seconds": 9.0 - 8 * i, "speed": 1.0 + 8 * i} for i in range(2)]
     content = {"rows": speeds, "columns": {"speed": "times"}, "provenance": {"seed": 1}}
     (tmp_path / "studies" / "sampling.json").write_text(json.dumps(content))
+    losses = [{"name": name, "loss": 1.0 + i} for i, name in enumerate(["clipped", "clipped", "free", "free", "free"])]
+    tuned = [{"name": "frozen", "loss": 0.2, "loss_low": 0.1, "loss_high": 0.3}]
+    for name, rows in (("clipping", losses), ("freezing", tuned)):
+        content = {"rows": rows, "columns": {}, "provenance": {"seed": 1, "cutouts": 8}}
+        (tmp_path / "studies" / f"{name}.json").write_text(json.dumps(content))
     found = Ledger(released.entries())
+    clipped, free = found["study.clipping.clipped.loss"], found["study.clipping.free.loss"]
+    # Student's t of two and of three values a unit apart: 12.706/2, and 4.303/√3
+    assert (clipped.value, clipped.high, clipped.n) == (1.5, pytest.approx(1.5 + 6.353, abs=1e-3), 2)
+    assert (free.value, free.low) == (4.0, pytest.approx(4.0 - 2.484, abs=1e-3))
+    assert (found["study.freezing.frozen.loss"].low, found["study.freezing.frozen.loss"].n) == (0.1, 8)
     assert found.value("study.stress.galaxies.auc") == pytest.approx(0.9)
     assert found["study.stress.galaxies.flagged"].high == 0.2
     assert (found.value("study.sampling.seconds"), found.value("study.sampling.speed")) == (1.0, 9.0)
@@ -155,6 +165,22 @@ def test_studies_are_shown_with_their_command_or_the_one_that_makes_them(tmp_pat
 
 
 # Figures
+
+
+def growing(content):
+    return curves.growing(content, {"loss": "loss", "norm": "norm"}, frozen=5, marks={"norm": 1.0})
+
+
+def grown():
+    """Two runs, one of which had not begun to learn at its first point."""
+    runs = {"frozen": [None, 0.5, 0.2], "free": [None, 0.6, 0.3]}
+    points = {
+        name: [{"steps": 5 * i, "loss": loss, "norm": 1.0 + i} for i, loss in enumerate(values)]
+        for name, values in runs.items()
+    }
+    return {
+        "rows": [{"name": "start", "history": []}, *({"name": name, "history": each} for name, each in points.items())]
+    }
 
 
 def drawings(measured, ledger, compared):
@@ -183,10 +209,13 @@ def drawings(measured, ledger, compared):
         "coverage": (lambda: figures.coverage(compared), lambda: figures.coverage({})),
         "parts": (lambda: figures.parts(measured), lambda: figures.parts(nothing)),
         "stress": (lambda: stress.conditions(study()), lambda: stress.conditions(None)),
+        "curves": (lambda: growing(grown()), lambda: growing(None)),
     }
 
 
-@pytest.mark.parametrize("name", ["diagram", "sweep", "positions", "group", "pit", "coverage", "parts", "stress"])
+@pytest.mark.parametrize(
+    "name", ["diagram", "sweep", "positions", "group", "pit", "coverage", "parts", "stress", "curves"]
+)
 def test_figures_are_whole_legible_and_the_same_every_time(name, measured, ledger, compared, tmp_path):
     draw, empty = drawings(measured, ledger, compared)[name]
     check(draw, tmp_path, apart=name != "stress")  # whose labels stand beside each other in rows by design
