@@ -2,8 +2,8 @@
 
 import bz2
 import io
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -158,19 +158,11 @@ def write_photoobj(path: Path, identity: FieldId, objects: pd.DataFrame) -> Path
     return write_hdus(path, [fits.PrimaryHDU(), table(columns)])
 
 
-@dataclass
-class Scene:
-    """A field written by :func:`write_field` and what is in it."""
-
-    identity: FieldId
-    paths: dict[str, Path]  # frame, photoObj, psField, fpM
-    objects: pd.DataFrame  # x, y, nmgy, type
-
-
 def write_field(
     root: Path, rng: np.random.Generator, *, run: int = 1234, camcol: int = 3, field: int = 56, stars: int = 30
-) -> Scene:
-    """Write a whole field into a ``sas`` tree below `root`: Gaussian stars on a grid, so that all are isolated."""
+) -> SimpleNamespace:
+    """Write a whole field into a ``sas`` tree below `root`, Gaussian stars on a grid, so that all are isolated; return
+    its identity, paths (frame, photoObj, psField, fpM) and objects (x, y, nmgy, type)."""
     identity, shape = FieldId(run, camcol, field, "g"), (512, 640)
     gain, dark, sky, sigma = 3.845, 1.3225, 90.0, 1.6
     height, width = shape
@@ -187,7 +179,7 @@ def write_field(
     write_fpm(where["fpM"], identity, shape, {"INTERP": [[(r, 5, 6) for r in range(height)]]})
     objects = pd.DataFrame({"x": x, "y": y, "nmgy": nmgy, "type": 6})
     write_photoobj(where["photoObj"], identity, objects)
-    return Scene(identity, where, objects)
+    return SimpleNamespace(identity=identity, paths=where, objects=objects)
 
 
 def wcs() -> WCS:

@@ -3,8 +3,6 @@
 import json
 import subprocess
 
-import pytest
-
 from pnet.common import provenance
 
 
@@ -13,30 +11,22 @@ def git(folder, *arguments):
     subprocess.run(["git", "-C", folder, *identity, *arguments], check=True, capture_output=True)
 
 
-@pytest.fixture
-def repository(tmp_path):
+def test_a_changed_file_marks_the_commit_a_new_file_does_not(tmp_path, tmp_path_factory, monkeypatch):
     git(tmp_path, "init", "-q")
     (tmp_path / "code.py").write_text("1\n")
     git(tmp_path, "add", "code.py")
     git(tmp_path, "commit", "-qm", "first")
-    return tmp_path
-
-
-def test_a_changed_file_marks_the_commit_a_new_file_does_not(repository):
-    clean = provenance.commit(repository)
+    clean = provenance.commit(tmp_path)
     assert len(clean) == 40 and int(clean, 16) >= 0
-    (repository / "result.json").write_text("{}")
-    assert provenance.commit(repository) == clean
-    (repository / "code.py").write_text("2\n")
-    assert provenance.commit(repository) == clean + "+"
-
-
-def test_without_git_or_outside_it_the_commit_is_unknown(repository, tmp_path_factory, monkeypatch):
+    (tmp_path / "result.json").write_text("{}")
+    assert provenance.commit(tmp_path) == clean
+    (tmp_path / "code.py").write_text("2\n")
+    assert provenance.commit(tmp_path) == clean + "+"
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(elsewhere.parent))
     assert provenance.commit(elsewhere) == "unknown"
     monkeypatch.setenv("PATH", "")
-    assert provenance.commit(repository) == "unknown"
+    assert provenance.commit(tmp_path) == "unknown"
 
 
 def test_a_record_is_json_and_holds_what_was_given():

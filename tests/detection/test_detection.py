@@ -1,18 +1,16 @@
 """The Photometry-Detection Net: shapes, targets, losses, decoding, and that it learns."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from pnet.common.errors import ConfigError, DataError
 from pnet.common.seeds import derive
 from pnet.detection import losses, network, predict, targets
-from pnet.frame import Frame
 from pnet.simulation.recipe import Recipe
 from pnet.sky import render
 from pnet.training import fields
-from pnet.training.fields import FrameFields, RenderedFields, prepare
+from pnet.training.fields import FrameFields, RenderedFields
 from pnet.training.sets import TrainingSet
 
 
@@ -162,14 +160,9 @@ def test_a_batch_has_its_stars_where_it_says(rendered, cut):
     assert inside.sum() > 1 and (batch.image[field, y, x] > 10 * batch.sigma[field]).all()
 
 
-def test_bad_training_data_is_refused():
-    with pytest.raises(ConfigError, match="frames is empty"):
-        FrameFields([], 2)
-    frame = Frame("small", np.ones((50, 50)), np.ones((50, 50)), np.zeros((50, 50), bool), 4, 30, 5, 0.4)
-
-    empty = pd.DataFrame({"x": [], "y": [], "mag": [], "flux": [], "kind": []})
-    with pytest.raises(DataError, match="smaller than a cut-out"):
-        FrameFields([prepare(frame, empty)], 2, 128)
+def test_frames_smaller_than_a_cut_out_are_refused(rendered):
+    with pytest.raises(DataError, match=r"\(512, 512\) pixels is smaller than a cut-out of 640"):
+        FrameFields(TrainingSet([rendered]).prepared(), 2, 640).batch(1, torch.device("cpu"))
 
 
 def test_a_tiny_net_learns_to_find_bright_stars(monkeypatch):

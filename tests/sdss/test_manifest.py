@@ -56,7 +56,6 @@ def of_file(path, **more):
         ({"fields": [FIELD | {"group": "sky"}, FIELD | {"run": 2, "group": "sky", "split": "val"}]}, "a split: sky"),
         *((of_file(path), "relative path") for path in ("/etc/passwd", "../x.fits", "a/../../x", "")),
         (of_file("a", bytes=3, sha256="abc"), "64 hexadecimal"),
-        (of_file("a", bytes=0), "positive integer"),
     ],
 )
 def test_what_is_not_allowed(tmp_path, change, words):

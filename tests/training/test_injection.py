@@ -10,7 +10,7 @@ import torch
 from emulated_device import Emulated, emulated
 from pixel_psf import pixel_psf, width_of
 
-from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.common.errors import MissingError
 from pnet.detection.network import STRIDE
 from pnet.detection.targets import make_targets
 from pnet.frame import Frame
@@ -190,13 +190,6 @@ def test_saturated_stars_bleed_and_masked_ones_are_filled(sky, recipe):
     clipped = result[peaks > 0.9 * full][0]
     assert (clipped[:, 32] > 0.99 * full).sum() >= 9  # three million electrons fill about twelve pixels
     assert len(set((peaks > 0.9 * full).tolist())) == 2  # some are filled, some are not
-
-
-def test_errors_say_what_is_allowed(sky, recipe, tmp_path):
-    with pytest.raises(ConfigError, match="frames is empty"):
-        injection.InjectedFields([], recipe, 2)
-    with pytest.raises(DataError, match="smaller than a cut-out"):
-        injection.InjectedFields([sky], recipe, 2, size=1024)
 
 
 def test_missing_frames_name_the_command(tmp_path, monkeypatch):

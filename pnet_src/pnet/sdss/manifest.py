@@ -56,8 +56,6 @@ class File:
             raise ConfigError(f"path of {self.role} is {self.path!r}; {wanted}")
         if self.sha256 is not None and not _HASH.fullmatch(str(self.sha256)):
             raise ConfigError(f"{self.path}: sha256 is {self.sha256!r}; it must be 64 hexadecimal digits")
-        if self.bytes is not None and not (isinstance(self.bytes, int) and self.bytes > 0):
-            raise ConfigError(f"{self.path}: bytes is {self.bytes!r}; it must be a positive integer")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pnet.common.errors import ConfigError, DataError
+from pnet.common.errors import DataError
 from pnet.detection.targets import Batch
 from pnet.frame import Frame
 from pnet.simulation.galaxies import add_galaxies, draw_galaxies
@@ -178,6 +178,7 @@ def cut_out(
     """Cut a random square window of `size` px from (H, W) arrays of one frame, mirrored at random along x and y.
 
     Bleeding runs along columns, so a transposed image would be one that no camera makes: it is mirrored only.
+    A DataError if the frame is smaller than the window.
 
     Returns
     -------
@@ -185,6 +186,8 @@ def cut_out(
     ndarray, (N, 2)
         Positions (x, y) of the frame as they are in the window; they may lie outside.
     """
+    if min(images[0].shape) < size:
+        raise DataError(f"a frame of {images[0].shape} pixels is smaller than a cut-out of {size}")
     top, left = (int(rng.integers(side - size + 1)) for side in images[0].shape)
     mirrored = (rng.random() < 0.5, rng.random() < 0.5)
     axes = [1 - axis for axis in (0, 1) if mirrored[axis]]
@@ -214,31 +217,13 @@ def prepare(frame: Frame, sources: pd.DataFrame) -> PreparedFrame:
     return PreparedFrame(image, rms, (frame.seeing or 1.4) / frame.pixel_scale, sources)
 
 
-def check_size(images: Sequence[np.ndarray], size: int) -> None:
-    """Raise ConfigError if there is no frame to cut from, DataError if one is smaller than a cut-out."""
-    if not images:
-        raise ConfigError("frames is empty: there is nothing to train on")
-    for image in images:
-        if min(image.shape) < size:
-            raise DataError(f"a frame of {image.shape} pixels is smaller than a cut-out of {size}")
-
-
 @dataclass
 class FrameFields:
-    """Random cut-outs of frames, mirrored at random.
-
-    Raises
-    ------
-    ConfigError, DataError
-        If there is no frame, or one is smaller than a cut-out.
-    """
+    """Random cut-outs of frames, mirrored at random."""
 
     frames: Sequence[PreparedFrame]
     batch_size: int
     size: int = 256  # px, width of a cut-out
-
-    def __post_init__(self):
-        check_size([frame.image for frame in self.frames], self.size)
 
     def batch(self, seed: int, device: torch.device) -> Batch:
         """Return one batch of cut-outs."""

@@ -17,7 +17,7 @@ from pnet.sdss.manifest import Manifest
 from pnet.sdss.psf import PIXEL
 from pnet.simulation.recipe import Recipe, draw_magnitudes
 from pnet.sky import background, render
-from pnet.training.fields import FAINT, add_stars, batch_of, check_size, cut_out
+from pnet.training.fields import FAINT, add_stars, batch_of, cut_out
 from pnet.training.real_sky import BLOCK, SEEING_STEP, RealSky, prepare
 
 CONTAMINATION = 0.03  # an injected star is ignored if real light within a FWHM exceeds this share of its own
@@ -33,20 +33,12 @@ class InjectedFields:
     already there. Charge above the full well bleeds along the columns; in half of the cut-outs saturated pixels then
     take the median around them, as they do in a frame that comes with a mask (`background.subtracted`), in the others
     they stay full.
-
-    Raises
-    ------
-    ConfigError, DataError
-        If there is no frame, or one is smaller than a cut-out.
     """
 
     skies: Sequence[RealSky]
     recipe: Recipe  # density and magnitudes of the stars, optics and aureole
     batch_size: int
     size: int = 256  # px, width of a cut-out
-
-    def __post_init__(self):
-        check_size([sky.image for sky in self.skies], self.size)
 
     def batch(self, seed: int, device: torch.device) -> Batch:
         """Return one batch of cut-outs with stars."""
