@@ -9,10 +9,11 @@ import typer
 from typer.testing import CliRunner
 
 from pnet import cli
+from pnet.book import release
 from pnet.common import paths
 from pnet.common.errors import ConfigError
 from pnet.common.files import read_json
-from pnet.evaluation import check, measurements
+from pnet.evaluation import measurements
 from pnet.evaluation.ledger import Entry, Ledger
 from pnet.simulation import datasets
 from pnet.stars.weights import RELEASED, SETS
@@ -135,7 +136,7 @@ def test_ledgers_are_compared(tmp_path, entries, code, words):
         Ledger(Entry(*row) for row in rows).write(path)
     done = runner.invoke(cli.app, ["ledger-check", str(here), str(committed)])
     assert done.exit_code == code and words in done.output
-    problems, _ = check.check(here, committed)
+    problems, _ = release.check(here, committed)
     if entries is DIFFERENT:
         assert "do not meet" in problems[1] and "must agree to 1 %" in problems[0]
 
@@ -144,4 +145,4 @@ def test_released_numbers_are_not_compared_with_themselves(tmp_path):
     here, committed = tmp_path / "b.json", tmp_path / "a.json"
     Ledger([Entry("a", 1, 0, 2, 5)]).write(committed)
     Ledger([Entry("a", 1, 0, 2, 5, source="released")]).write(here)
-    assert check.check(here, committed) == ([], 0)
+    assert release.check(here, committed) == ([], 0)

@@ -347,10 +347,10 @@ def ledger_check(
     reference: Annotated[Path, typer.Argument(help="Committed ledger.")] = Path("results/ledger.json"),
 ) -> None:
     """Compare the numbers of a run with the committed ones; fail where they contradict each other."""
+    from pnet.book import release
     from pnet.common import paths
-    from pnet.evaluation import check
 
-    problems, compared = check.check(paths.ROOT / ledger, paths.ROOT / reference)
+    problems, compared = release.check(paths.ROOT / ledger, paths.ROOT / reference)
     for problem in problems:
         print(problem, file=sys.stderr)
     print(f"{compared} numbers of {ledger} compared with {reference}: {len(problems)} contradict")

@@ -1,6 +1,6 @@
 """The frame that the Stripe 82 co-add covers, measured against it, and what its independence makes possible.
 
-`entries.compute` gives precision, recall, MAE and coverage for the data set ``coadd`` as for every other. Here: what
+`ledger.compute` gives precision, recall, MAE and coverage for the data set ``coadd`` as for every other. Here: what
 error of its own the co-add must have for our error bars to hold, since the catalogue gives none.
 """
 

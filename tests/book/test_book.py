@@ -33,13 +33,10 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_pages_are_in_the_order_of_the_toc(tmp_path):
+def test_pages_are_in_the_order_of_the_toc_which_holds_every_notebook_and_every_page(tmp_path):
     parts = "{caption: x, chapters: [{file: b, sections: [{file: c}]}, {url: 'https://example.org'}]}"
     (tmp_path / "_toc.yml").write_text(f"{{format: jb-book, root: a, parts: [{parts}, {{chapters: [{{file: d}}]}}]}}")
     assert site.pages(tmp_path / "_toc.yml") == ["a", "b", "c", "d"]
-
-
-def test_the_projects_toc_holds_every_notebook_and_every_page():
     pages = site.pages(ROOT / "_toc.yml")
     chapters = [page for page in pages if page.startswith("notebooks/")]
     assert sorted(chapters) == [f"notebooks/{path.stem}" for path in notebooks.sources()]
@@ -48,7 +45,7 @@ def test_the_projects_toc_holds_every_notebook_and_every_page():
     assert {page for page in pages if page.startswith("book/")} == prose
 
 
-def test_notebooks_with_an_error_or_not_run_are_refused(project):
+def test_staging_keeps_the_paths_of_the_repository_and_refuses_errors_and_if_strict_warnings(project):
     path = project / "build/mine/notebooks/01_chapter.ipynb"
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[-1]["outputs"] = [nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])]
@@ -58,9 +55,6 @@ def test_notebooks_with_an_error_or_not_run_are_refused(project):
     path.unlink()
     with pytest.raises(MissingError, match=r"pnet run 01_chapter"):
         site.stage(project / "build/mine")
-
-
-def test_staging_keeps_the_paths_of_the_repository_and_refuses_warnings_if_strict(project):
     write_notebook(project, body="```{code-cell} python\nimport sys\n\nprint('mind this', file=sys.stderr)\n```\n")
     execute.run("01", profile=profiles.Profile("mine"))
     folder = site.stage(project / "build/mine")
@@ -71,7 +65,7 @@ def test_staging_keeps_the_paths_of_the_repository_and_refuses_warnings_if_stric
         site.stage(project / "build/mine", strict=True)
 
 
-def test_site_is_built_and_needs_no_network(project):
+def test_site_is_built_without_a_warning_and_needs_no_network(project):
     output = project / "build/mine"
     benchmark(output / "benchmarks/01_chapter.tsv", 2.0)
     page = site.build(output)
@@ -85,17 +79,13 @@ def test_site_is_built_and_needs_no_network(project):
     url = "https://colab.research.google.com/github/pnet-companion/pnet/blob/v0.1.0/notebooks/01_chapter.ipynb"
     assert url in chapter, "the button for Colab opens the notebook of the release"
     assert site.external_resources(output / "site") == []
-
-
-def test_a_warning_stops_the_build_and_leaves_the_old_site(project):
-    output = project / "build/mine"
-    (output / "site").mkdir()
-    (output / "site/index.html").write_text("old")
+    # a warning stops the build and leaves the old site
+    page.write_text("old")
     intro = project / "book/intro.md"
     intro.write_text(intro.read_text() + "\nSee [nothing](nowhere.md).\n")
     with pytest.raises(site.BookError, match="WARNING.*nowhere"):
         site.build(output)
-    assert (output / "site/index.html").read_text() == "old"
+    assert page.read_text() == "old"
     assert not list(output.glob(".site-*"))
 
 
@@ -138,7 +128,7 @@ def test_table_of_released_files(tmp_path, monkeypatch):
     card = {"command": "pnet train", "seconds": 7200, "device": "cpu", "date": "2026-01-02T03:04:05"}
     card["commit"] = "abcdef0123456"
     write_json(tmp_path / "weights/net.json", card)
-    write_json(tmp_path / "results/measurements/sdss.json", {**card, "seconds": {"total": 90.0}})
+    write_json(tmp_path / "results/measurements/sdss.json", {**card, "seconds": 90.0})
     text = tables.released(tmp_path)
     cells = re.findall(r"<td[^>]*>(.*?)</td>", text)
     assert cells[:5] == ["weights/net", "2.0 h", "cpu", "2026-01-02", "abcdef0123"]

@@ -96,21 +96,15 @@ def test_weights_missing_and_damaged(monkeypatch, tmp_path):
     assert not check.ok and "SHA-256" in check.detail
 
 
-def test_little_disk(monkeypatch):
+def test_little_disk_packages_of_the_wrong_version_and_what_fails_unforeseen(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=1e9))
     check = named("disk")
     assert not check.ok and check.fix == "make clean" and "1 GB free" in check.detail
-
-
-def test_packages_of_the_wrong_version(monkeypatch, tmp_path):
     text = '[project]\ndependencies = ["numpy>=99", "no-such-thing"]\noptional-dependencies = {book = []}\n'
     (tmp_path / "pyproject.toml").write_text(text)
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     check = named("packages")
     assert not check.ok and "numpy is" in check.detail and "no-such-thing is missing" in check.detail
-
-
-def test_a_check_that_fails_unforeseen_says_so(monkeypatch):
     monkeypatch.setattr(doctor, "CHECKS", {"thing": lambda: 1 / 0})
     (check,) = doctor.examine().values()
     assert not check.ok and "division by zero" in check.detail and check.fix

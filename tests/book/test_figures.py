@@ -8,16 +8,15 @@ import pytest
 from figure_checks import check, check_empty, overlaps, panels, texts
 from measured import table
 
-from pnet.book.figures import accuracy, detection, frames, over_limit, style, training, uncertainty
+from pnet.book.figures import accuracy, detection, frames, over_limit, style, training
 from pnet.common import metrics
 from pnet.evaluation import calibration_metrics, ledger
-from pnet.evaluation.entries import entries_from_measurements
 
 DRAW = {
     "figure_6": (detection.figure_6, 4),
     "figure_7": (accuracy.figure_7, 6),
     "figure_8": (accuracy.figure_8, 4),
-    "figure_9": (functools.partial(uncertainty.figure_9, seed=1), 4),
+    "figure_9": (functools.partial(accuracy.figure_9, seed=1), 4),
 }
 
 
@@ -48,7 +47,7 @@ def test_missing_measurements_are_said_so(name, keep, measured, tmp_path):
     assert len(panels(figure)) == n
 
 
-def test_figure_1_counts_stars():
+def test_figure_1_counts_stars_and_a_history_shows_what_a_run_has_and_rates_as_misses():
     table = pd.DataFrame({"mag": [13.0, 14.1, 14.2, 19.99, 20.0, 21.0, 15.0], "kind": ["star"] * 6 + ["galaxy"]})
     table["counted"] = [True, True, False, True, True, False, False]
     (ax,) = panels(frames.figure_1(table))
@@ -57,9 +56,6 @@ def test_figure_1_counts_stars():
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert sorted(labels) == ["all point sources (5)", "stars that count (4)"]
     assert texts(frames.figure_1(table.head(0))) == ["no stars"]
-
-
-def test_history_shows_what_a_run_has_and_rates_as_misses():
     table = pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0], "val_precision": [0.9, 1.0], "val_mag_mae": [0.0, 0.0]})
     losses, validation = panels(training.history(table))
     assert losses.get_yscale() == "log" and [text.get_text() for text in losses.get_legend().get_texts()] == ["sum"]
@@ -70,8 +66,7 @@ def test_history_shows_what_a_run_has_and_rates_as_misses():
 
 
 def test_figure_6_shows_the_threshold_and_the_right_rates(measured):
-    figure = detection.figure_6(measured)
-    sweep = panels(figure)[1]
+    sweep = panels(detection.figure_6(measured))[1]
     assert "simulation" in sweep.get_title()
     line = next(line for line in sweep.lines if line.get_label() == "recall")
     rows = measured.query("dataset == 'simulation' and method == 'pnet' and counted")
@@ -92,18 +87,17 @@ def test_figure_7_counts_what_lies_beyond_its_frame_and_shows_the_spread_of_many
 
 
 def test_figure_9_quotes_the_area_of_uncertainty_toolbox(measured):
-    figure = uncertainty.figure_9(measured, seed=1)
+    figure = accuracy.figure_9(measured, seed=1)
     rows = measured.query("dataset == 'simulation' and status == 'matched' and confidence >= 0.3")
     rows = rows.dropna(subset=["mag_err"])
-    area = calibration_metrics.miscalibration_area(
-        metrics.standardised(rows["truth_mag"], rows["mag"], rows["mag_err"])
-    )
+    z = metrics.standardised(*rows[["truth_mag", "mag", "mag_err"]].to_numpy().T)
+    area = calibration_metrics.miscalibration_area(z)
     note = next(text.get_text() for text in panels(figure)[2].texts if "area" in text.get_text())
     assert f"area {area:.3f}" in note and f"{len(rows)} stars" in note
 
 
 def test_scatter_over_limit_of_several_methods(measured, tmp_path):
-    book = ledger.Ledger(entries_from_measurements(measured, seed=1, groups=("photometry",)))
+    book = ledger.Ledger(ledger.entries_from_measurements(measured, seed=1, groups=("photometry",)))
     methods = {"PNet": "pnet", "SExtractor": "sextractor", "SEP": "sep"}
     series = {label: f"simulation.{method}.mag_over_limit" for label, method in methods.items()}
     figure = over_limit.scatter(book, {"magnitude": series})

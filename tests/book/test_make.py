@@ -105,7 +105,6 @@ def made(tmp_path_factory):
     ("changed", "again"),
     [
         (None, set()),
-        ("pnet_src/pnet/book/figures/uncertainty.py", {"notebook_07_uncertainty"}),
         ("pnet_src/pnet/book/figures/training.py", {"notebook_03_train_detection", "notebook_04_train_bpnn"}),
         ("pnet_src/pnet/book/doctor.py", set()),
         ("book/limit.md", {"site"}),

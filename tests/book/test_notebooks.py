@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,15 +37,12 @@ def test_ids_follow_from_the_content_and_are_all_different(tmp_path):
     assert len({cell.id for cell in equal.cells}) == 6
 
 
-def test_find_by_number_stem_suffix_and_path(project):
+def test_missing_and_broken_files_are_named(tmp_path, project):
     path = write_notebook(project, "05_detection")
     for name in ("05", "05_detection", "05_detection.ipynb", path, path.with_suffix(".ipynb")):
         assert notebooks.find(name) == path
     with pytest.raises(MissingError, match="06.*the notebooks are 05_detection"):
         notebooks.find("06")
-
-
-def test_missing_and_broken_files_are_named(tmp_path):
     with pytest.raises(MissingError, match="01_none.md"):
         notebooks.read(tmp_path / "01_none.md")
     broken = tmp_path / "01_broken.md"
@@ -111,16 +109,12 @@ def test_pair_is_free_of_outputs_and_stable(tmp_path):
     assert marked == [1] and 'colab.parameters("01_chapter")' in code[2].source
 
 
-def test_either_file_changed_is_out_of_step(tmp_path):
+def test_either_file_or_a_set_up_cell_changed_is_out_of_step(tmp_path):
     path = write_notebook(tmp_path)
     for file, old, new in ((path, "A chapter", "More words"), (path.with_suffix(".ipynb"), "More words", "Others")):
         notebooks.pair(path)
         file.write_text(file.read_text().replace(old, new))
         assert not notebooks.pair(path, check=True)
-
-
-def test_set_up_cells_are_brought_up_to_date(tmp_path):
-    path = write_notebook(tmp_path)
     cell = path.parent / notebooks.COLAB_CELLS[0]
     cell.write_text(cell.read_text().replace("v0.1.0", "v0.2.0"))
     assert not notebooks.pair(path)
@@ -143,6 +137,9 @@ def test_the_projects_pairs_are_in_step():
 def test_run_injects_parameters_and_leaves_no_trace_of_when(project):
     path = write_notebook(project)
     profile = profiles.Profile("mine", {"seed": 7})
+    with pytest.raises(ConfigError, match="sclae"):
+        execute.run(path, profile=profile, overrides={"sclae": "4"})
+    assert not (project / "build").exists(), "wrong parameters stop before anything runs"
     target = execute.run(path, profile=profile, overrides={"scale": "4"})
     assert target == project / "build/mine/notebooks/01_chapter.ipynb"
     first = target.read_text()
@@ -181,12 +178,6 @@ def test_a_failing_cell_leaves_nothing_to_publish(project):
     assert "UserWarning: old way" in target.read_text()
 
 
-def test_wrong_parameters_stop_before_anything_runs(project):
-    with pytest.raises(ConfigError, match="sclae"):
-        execute.run(write_notebook(project), profile=profiles.Profile("mine"), overrides={"sclae": "4"})
-    assert not (project / "build").exists()
-
-
 def test_two_runs_side_by_side(tmp_path):
     stems = ("01_first", "02_second")
     for stem in stems:
@@ -206,7 +197,7 @@ def test_two_runs_side_by_side(tmp_path):
 # Colab
 
 
-def test_colab_installs_only_what_is_missing(monkeypatch, capsys):
+def test_colab_installs_only_what_is_missing_and_takes_the_parameters_of_the_profile(project, monkeypatch, capsys):
     assert colab.missing(["numpy>=1", "no-such-package>=2", "torch"]) == ["no-such-package>=2"]
     commands = []
 
@@ -216,13 +207,11 @@ def test_colab_installs_only_what_is_missing(monkeypatch, capsys):
     monkeypatch.setattr(colab.subprocess, "run", install)
     monkeypatch.setattr(colab, "missing", lambda _: ["sep>=1.4"])
     monkeypatch.setenv("PNET_PROFILE", "smoke")
+    shutil.copyfile(ROOT / "pyproject.toml", project / "pyproject.toml")
     colab.prepare()
     ((command, constraints),) = commands
     assert command[-3] == "--constraint" and command[-1] == "sep>=1.4" and "torch==" in constraints
     assert "profile smoke" in capsys.readouterr().out
-
-
-def test_colab_takes_the_parameters_of_the_profile(project, monkeypatch):
     write_profile(project, "big", "common: {seed: 7}\n")
     monkeypatch.setenv("PNET_PROFILE", "big")
     assert colab.parameters("01_chapter") == {"seed": 7, "profile": "big", "output": "build/big"}

@@ -1,5 +1,7 @@
 """A release is whole, comes from committed code, and is not half-written."""
 
+import shutil
+
 import pandas as pd
 import pytest
 from notebook_files import own_project
@@ -8,34 +10,26 @@ from pnet.book import release
 from pnet.common import paths
 from pnet.common.errors import ConfigError, MissingError
 from pnet.common.files import write_json
-from pnet.evaluation import check
 from pnet.evaluation import measurements as evaluation
-from pnet.evaluation.entries import entries_from_measurements
-from pnet.evaluation.ledger import Ledger
+from pnet.evaluation.ledger import Ledger, entries_from_measurements
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     folder = own_project(tmp_path, monkeypatch) / "build"
     for part in release.PARTS:
-        (folder / part).parent.mkdir(parents=True, exist_ok=True)
-        if part.endswith(".json"):
-            write_json(folder / part, {"commit": "abc"})
-        else:
-            (folder / part).write_text("x")
+        write_json(folder / part, {"commit": "abc"})
     for name in evaluation.DATASETS:
         table = pd.DataFrame({column: [0.0] for column in evaluation.COLUMNS}).assign(frame="f")
         evaluation.write(table, folder / f"measurements/{name}.parquet", {"commit": "abc"})
     return folder
 
 
-def test_a_whole_run_is_copied(run, tmp_path):
+def test_a_whole_run_is_copied_and_a_missing_part_or_uncommitted_code_stops_it(run, tmp_path):
     copies = release.release_results(run)
     assert {str(path.relative_to(tmp_path / "results")) for path in copies} == set(release.PARTS)
     evaluation.read(tmp_path / "results/measurements/sdss.parquet")
-
-
-def test_a_missing_part_and_uncommitted_code_stop_it(run, tmp_path):
+    shutil.rmtree(tmp_path / "results")
     write_json(run / "simulation/engines.json", {"commit": "abc+"})
     with pytest.raises(ConfigError, match="commit, run again"):
         release.release_results(run)
@@ -52,11 +46,11 @@ def test_a_ledger_is_compared_on_the_frames_that_both_have(tmp_path):
     evaluation.write(part, tmp_path / "measurements/simulation.parquet", record)
     ledger = Ledger(entries_from_measurements(part, seed=record["seed"]))
     ledger.write(tmp_path / "ledger.json")
-    problems, compared = check.check(tmp_path / "ledger.json", paths.RESULTS / "ledger.json")
+    problems, compared = release.check(tmp_path / "ledger.json", paths.RESULTS / "ledger.json")
     assert problems == [] and compared > 50
     worse = part.assign(mag=part["mag"] + 0.05)
     Ledger(entries_from_measurements(worse, seed=record["seed"])).write(tmp_path / "ledger.json")
-    problems, _ = check.check(tmp_path / "ledger.json", paths.RESULTS / "ledger.json")
+    problems, _ = release.check(tmp_path / "ledger.json", paths.RESULTS / "ledger.json")
     assert any(problem.startswith("simulation.pnet.mae") for problem in problems)
 
 

@@ -41,7 +41,12 @@ def test_the_map_that_made_the_data_is_found_and_survives_a_card(rng):
     assert 0 <= again.apply([0.0])[0] <= again.apply([1.0])[0] <= 1  # single precision rounds to exactly 1
 
 
-def test_the_diagram_equals_counts_by_hand():
+def test_fates_and_the_diagram_equal_counts_by_hand():
+    rows = pd.DataFrame({"frame": "a", "confidence": [0.9, 0.8, 0.7, 0.005, 0.6, np.nan]})
+    rows["x"], rows["y"] = [50.0, 60, 70, 80, 3, np.nan], [50.0, 60, 70, 80, 50, np.nan]
+    rows["truth_kind"] = ["star", "galaxy", None, "star", "star", "star"]
+    # below the floor, in the border and not found are left out; on nothing is no star
+    assert confidence.label(rows)[["confidence", "is_star"]].to_numpy().tolist() == [[0.9, 1], [0.8, 0], [0.7, 0]]
     values = np.array([0.05, 0.05, 0.55, 0.55, 0.95, 0.95, 0.95, 1.0])
     star = np.array([0, 1, 1, 1, 1, 1, 1, 1])
     result = confidence.reliability(known(values, star), seed=1)
@@ -62,16 +67,6 @@ def test_a_probability_that_is_right_has_a_small_error_and_a_wrong_one_has_not(r
     assert np.isfinite(after).all() and np.abs(after - truth).max() < 0.06
 
 
-def test_fates_of_detections():
-    rows = pd.DataFrame({"frame": "a", "confidence": [0.9, 0.8, 0.7, 0.005, 0.6, np.nan]})
-    rows["x"], rows["y"] = [50.0, 60, 70, 80, 3, np.nan], [50.0, 60, 70, 80, 50, np.nan]
-    rows["truth_kind"] = ["star", "galaxy", None, "star", "star", "star"]
-    found = confidence.label(rows)
-    # below the floor, in the border and not found are left out; on nothing is no star
-    assert found["confidence"].tolist() == [0.9, 0.8, 0.7]
-    assert found["is_star"].tolist() == [True, False, False]
-
-
 def test_what_cannot_be_calibrated_is_said():
     for values, star, message in (
         ([0.5] * 40, [1] * 40, "10 others"),
@@ -86,7 +81,7 @@ def test_what_cannot_be_calibrated_is_said():
         Calibration(1, 1, slope=-1.0, intercept=0.0)
 
 
-def test_validation_frames_are_never_those_of_the_test(tmp_path):
+def test_a_card_is_rewritten_with_its_calibration_on_frames_that_are_no_test_frames(tmp_path, monkeypatch):
     with pytest.raises(MissingError, match="val/paper"):
         confidence.validation_frames(tmp_path)
     for name in ("val/paper-1", "train/realistic-1", "test/paper-1", "test/realistic-1", "train/paper-1"):
@@ -94,30 +89,23 @@ def test_validation_frames_are_never_those_of_the_test(tmp_path):
         (tmp_path / f"{name}.fits").touch()
     found = [file.relative_to(tmp_path).as_posix() for file in confidence.validation_frames(tmp_path)]
     assert found == ["val/paper-1.fits", "train/realistic-1.fits"]
-
-
-def test_a_card_is_rewritten_with_its_calibration(tmp_path, rng, monkeypatch):
     for name in ("detection-compact.json", "detection-compact.safetensors"):
         (tmp_path / name).write_bytes((paths.WEIGHTS / name).read_bytes())
     card = tmp_path / "detection-compact.json"
     rows = table(frames={"simulation": 20}, false=4)
     rows = rows[rows["method"] == "pnet"].assign(frame=lambda t: "train/realistic-" + t["frame"])
-    files = [tmp_path / "train" / f"realistic-{i}.fits" for i in range(3)]
-    monkeypatch.setattr(confidence, "validation_frames", lambda folder: files)
     monkeypatch.setattr(confidence, "from_frames", lambda *_: rows)
     before = json.loads(card.read_text())
     result, raw, _ = confidence.calibrate_card(card, tmp_path, refiner="none")
     after = json.loads(card.read_text())
-    assert of_card(after) == result and result.data == "3 frames train/realistic-*"
+    assert of_card(after) == result and result.data == "1 frames train/realistic-*, 1 frames val/paper-*"
     assert 0.05 <= result.threshold <= 0.99
     assert after[KEY]["expected_calibration_error"]["before"][0] == pytest.approx(raw.error.value)
     made = after["confidence_calibrated"]
     assert made["command"].startswith("python -m pnet calibrate-confidence <detection-compact.json> --frames <")
-    assert len(made["frames"]) == 3 and made["found_by"] == {"detection": after["sha256"]} and made["date"]
-    for content in (before, after):
-        content.pop(KEY, None)
-        content.pop("confidence_calibrated", None)
-    assert after == before
+    assert made["frames"] == found and made["found_by"] == {"detection": after["sha256"]} and made["date"]
+    same = before.keys() - {KEY, "confidence_calibrated"}
+    assert {name: after[name] for name in same} == {name: before[name] for name in same}
     weights.check(card)
 
 

@@ -11,7 +11,7 @@ from measured import LIMIT, table
 from pnet.common import metrics
 from pnet.common.errors import ConfigError, DataError
 from pnet.evaluation import calibration_metrics, error_bars, ledger
-from pnet.evaluation.entries import compute, entries_from_measurements
+from pnet.evaluation.ledger import compute, entries_from_measurements
 from pnet.simulation.recipe import Recipe, draw_conditions
 from pnet.sky import limits
 
@@ -55,7 +55,6 @@ def test_right_error_bars_pass_everywhere(measured):
         assert score.estimate.n >= 20 and np.isfinite(score.limit)
         if key.startswith(("z_scatter.", "coverage")):
             assert score.estimate.low - 0.1 <= score.limit <= score.estimate.high + 0.1, key
-    assert compute(measured, "simulation", "sextractor", seed=1, groups=("calibration",)) == {}
 
 
 def test_a_fault_is_found_in_its_bin_and_nowhere_else(measured):
@@ -72,12 +71,6 @@ def test_a_fault_is_found_in_its_bin_and_nowhere_else(measured):
     stars = stars[stars["truth_mag"].between(14, 15, inclusive="left")]
     z = metrics.standardised(*stars[["truth_mag", "mag", "mag_err"]].to_numpy().T)
     assert area[14].estimate.value == pytest.approx(calibration_metrics.miscalibration_area(z), abs=1e-9)
-
-
-def test_a_catalogue_has_no_limit(measured):
-    found = compute(measured, "sdss", "pnet", seed=1, groups=("calibration",))
-    assert np.isnan(found["crps"].limit) and "crps_over_limit" not in found
-    assert not [score for score in found.values() if score.estimate.n < 20]
 
 
 def test_scores_tell_right_from_wrong_error_bars(measured):
@@ -108,8 +101,12 @@ def test_the_stages_stand_beside_each_other(measured):
     assert "refinement step" in found["net_mae"].title and "det_ellipse_68.all" not in found
 
 
-def test_what_a_method_lacks_has_no_scores(measured):
-    assert compute(measured, "simulation", "sextractor", seed=1, groups=("positions",)) == {}
+def test_what_a_method_or_a_catalogue_lacks_has_no_scores(measured):
+    found = compute(measured, "sdss", "pnet", seed=1, groups=("calibration",))
+    assert np.isnan(found["crps"].limit) and "crps_over_limit" not in found
+    assert not [score for score in found.values() if score.estimate.n < 20]
+    for group in ("positions", "calibration"):
+        assert compute(measured, "simulation", "sextractor", seed=1, groups=(group,)) == {}
     some = measured.copy()
     some.loc[some.index[::2], "x_err"] = np.nan
     found = compute(some, "simulation", "pnet", seed=1, groups=("positions",))

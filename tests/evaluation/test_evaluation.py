@@ -27,15 +27,10 @@ def test_the_table_holds_what_the_measurers_said(rng):
     assert (rows["mag"] - rows["truth_mag"]).abs().max() < 0.06
     assert rows["limit_mag"].notna().all() and (rows["seeing"] == 1.4).all()
     assert rows.loc[rows["truth_mag"] > 19, "limit_mag"].min() > rows.loc[rows["truth_mag"] < 14, "limit_mag"].max()
-
-
-def test_pnet_is_recorded_down_to_a_confidence_of_one_percent(rng):
-    truths = {"a": truth(rng, 4)}
-
-    def low(measured):
-        return Noisy(truths, rng, loss=0.0, false=0)(measured).assign(confidence=[0.009, 0.01, 0.5, 0.9])
-
-    rows = measurements.evaluate(source(truths), {"pnet": low, "sep": low}, "simulation")
+    few = {"a": truth(rng, 4)}  # PNet is recorded down to a confidence of 1 %
+    four = [0.009, 0.01, 0.5, 0.9]
+    low = dict.fromkeys(("pnet", "sep"), lambda frame: Noisy(few, rng, loss=0, false=0)(frame).assign(confidence=four))
+    rows = measurements.evaluate(source(few), low, "simulation")
     assert rows.groupby("method")["confidence"].count().to_dict() == {"pnet": 3, "sep": 4}
 
 
@@ -60,18 +55,14 @@ def test_a_frame_or_file_that_fails_names_itself(rng, tmp_path):
         list(Source([path], read_frame))
 
 
-def test_files_come_back_as_they_were(tmp_path, measured):
-    path = tmp_path / "simulation.parquet"
+def test_files_come_back_as_they_were_and_half_a_result_is_not_taken_for_whole(tmp_path, measured):
+    path = tmp_path / "sdss.parquet"
+    with pytest.raises(MissingError, match="pnet evaluate --dataset sdss"):
+        measurements.read(path)
     measurements.write(measured, path, {"command": "c", "seed": 1})
     again, record = measurements.read(path)
     pd.testing.assert_frame_equal(again, measured)
     assert record["command"] == "c" and len(record["frames"]) == 5
-
-
-def test_half_a_result_is_not_taken_for_whole(tmp_path, measured):
-    path = tmp_path / "sdss.parquet"
-    with pytest.raises(MissingError, match="pnet evaluate --dataset sdss"):
-        measurements.read(path)
     for rows, spoil, error, message in (
         (measured, lambda: path.with_suffix(".json").unlink(), MissingError, "sdss.json"),
         (measured, lambda: path.write_bytes(path.read_bytes()[:-100]), DataError, "SHA-256"),

@@ -12,8 +12,7 @@ from pnet.book import tables
 from pnet.common import paths
 from pnet.common.errors import DataError, MissingError
 from pnet.evaluation import detections, goals, ledger, scores
-from pnet.evaluation.entries import compute, entries_from_measurements
-from pnet.evaluation.ledger import Entry, Ledger
+from pnet.evaluation.ledger import Entry, Ledger, compute, entries_from_measurements
 from pnet.sky import zero_point
 
 
@@ -131,24 +130,18 @@ def test_paper_values_stand_beside_ours(entries):
     assert ledger.paper_values()["simulation.pnet.recall"] == {"value": 0.9998, "where": "Table 1"}
 
 
-def test_the_same_seed_gives_the_same_ledger(measured, entries):
+def test_the_same_seed_gives_the_same_ledger_and_few_or_no_stars_what_they_can(measured, entries):
     for entry in entries_from_measurements(measured, seed=5, groups=("astrometry",)):
         known = entries[entry.key]
         assert (entry.value, entry.low, entry.high) == (known.value, known.low, known.high)
-
-
-def test_few_and_no_stars(measured):
     few = measured[(measured["frame"] == "sdss-0") & ~(measured["truth_mag"] <= 19.5)]
     assert Ledger(entries_from_measurements(few, seed=1))["sdss.pnet.recall"].n < 8
     none = Ledger(entries_from_measurements(few[few["status"] == "false"], seed=1))
     assert none["sdss.pnet.recall"].value is None
     assert entries_from_measurements(measured.iloc[:0], seed=1) == []
-
-
-def test_a_bright_star_without_a_limit_is_left_out_of_the_ratio(measured):
     some = measured.assign(limit_mag=measured["limit_mag"].where(~(measured["truth_mag"] < 15)))
     found = compute(some, "simulation", "pnet", seed=1, groups=("photometry",))
-    assert "mag_over_limit.14" not in found and "mag_over_limit.15" in found
+    assert "mag_over_limit.14" not in found and "mag_over_limit.15" in found, "without a limit there is no ratio"
 
 
 def test_a_ledger_survives_the_disk_in_a_short_file(tmp_path, entries):

@@ -50,15 +50,12 @@ def rows():
     return table.assign(frame="a", method="pnet", dataset="realistic")
 
 
-def test_rates_by_hand(rows):
+def test_rates_by_hand_the_sweep_and_the_choice(rows):
     at = detections.rates(rows)
     ignored = at["precision_galaxies_ignored"]
     assert (at["recall"].value, at["recall"].n) == (ignored.value, ignored.n) == (pytest.approx(2 / 3), 3)
     assert at["precision"].value == pytest.approx(2 / 4)  # the galaxy of 18.5 mag; the one in the border is left out
     assert at["precision_all_galaxies"].value == pytest.approx(2 / 5)
-
-
-def test_the_sweep_and_the_choice(rows):
     table = detections.sweep(rows, thresholds=np.array([0.3, 0.65, 0.75]))
     assert [rate.value for rate in table["precision"]] == pytest.approx([2 / 4, 2 / 3, 1.0])
     assert [rate.value for rate in table["recall"]] == pytest.approx([2 / 3] * 3)
@@ -66,23 +63,19 @@ def test_the_sweep_and_the_choice(rows):
         assert detections.rates(matching.at_threshold(rows, threshold))["precision"] == precision
     chosen = detections.choose_threshold(rows)
     assert 0.7 < chosen <= 0.9  # above the false one, and not so high that a star is lost
-    nothing = rows[rows["x"].isna()]
     with pytest.raises(DataError, match="no threshold"):
-        detections.choose_threshold(nothing)
+        detections.choose_threshold(rows[rows["x"].isna()])
     with pytest.raises(DataError, match="2 methods"):
         detections.rates(pd.concat([rows, rows.assign(method="sep")]))
 
 
-def test_a_folder_of_frames_without_galaxies_is_passed_over(tmp_path, monkeypatch):
+def test_a_frame_is_made_read_and_marked_where_a_folder_has_none_with_galaxies(tmp_path, monkeypatch):
     (tmp_path / "test").mkdir()
     monkeypatch.setenv("SKYMAKER_FRAMES", str(tmp_path))
     monkeypatch.setattr(programs.shutil, "which", lambda name: None)
     assert datasets.find_engine() == "frames" and datasets.find_engine("realistic") == "renderer"
     (tmp_path / "test" / "realistic-1.fits").touch()
     assert datasets.find_engine("realistic") == "frames"
-
-
-def test_a_frame_is_made_read_and_marked(tmp_path):
     path = datasets.simulate(tmp_path, counts={"test": 1}, seed=3, kind="realistic", engine="renderer", progress=False)
     assert path == tmp_path / "realistic" / "simulation.json" and not (tmp_path / "simulation").exists()
     source = frames.simulated("realistic", tmp_path, 5, 3)

@@ -12,8 +12,7 @@ from pnet.book.figures import detection, over_limit
 from pnet.common import paths
 from pnet.common.errors import DataError
 from pnet.evaluation import confidence, detections, error_bars, measurements, scores
-from pnet.evaluation.entries import entries_from_measurements
-from pnet.evaluation.ledger import Entry, Ledger
+from pnet.evaluation.ledger import Entry, Ledger, entries_from_measurements
 from pnet.stars.confidence import Calibration
 from studies import conditions, detection_tables, error_tables, recalibrations, released
 from studies.figures import curves, stress

@@ -53,11 +53,10 @@ def read(path: str | os.PathLike) -> "NotebookNode":
     """
     import jupytext
 
-    path = Path(path)
-    if not path.is_file():
-        raise MissingError(f"{path}: no such notebook")
     try:
         notebook = jupytext.read(path)
+    except FileNotFoundError as error:
+        raise MissingError(f"{path}: no such notebook") from error
     except Exception as error:  # jupytext raises whatever its YAML and Markdown parsers do
         raise DataError(f"{path}: cannot be read as a MyST notebook: {error}") from error
     set_ids(notebook)
@@ -92,10 +91,8 @@ def parameters(notebook: "NotebookNode", given: dict[str, Any], where: str) -> d
     import papermill
 
     known = {name: item["inferred_type_name"] for name, item in papermill.inspect_notebook(notebook).items()}
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        names = ", ".join(sorted(known))
-        raise ConfigError(f"{where}: parameter {', '.join(unknown)} is not known; its parameters are {names}")
+    if unknown := ", ".join(sorted(set(given) - set(known))):
+        raise ConfigError(f"{where}: parameter {unknown} is not known; its parameters are {', '.join(sorted(known))}")
     values = {}
     for name, value in given.items():
         wanted = known[name].partition("[")[0]

@@ -57,8 +57,7 @@ class Profile:
             if isinstance(value, bool):
                 words.append(f"--{option}" if value else f"--no-{option}")
             elif value is not None:
-                for item in value if isinstance(value, list) else [value]:
-                    words += [f"--{option}", str(item)]
+                words += [f"--{option}", str(value)]
         return words
 
     def card(self, kind: str) -> str:

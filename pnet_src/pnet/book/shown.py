@@ -13,7 +13,6 @@ import pandas as pd
 from pnet.common import paths
 from pnet.common.errors import MissingError
 from pnet.evaluation import ledger, measurements
-from pnet.evaluation.entries import GROUPS, entries_from_measurements
 from pnet.evaluation.frames import simulated
 from pnet.sdss import files, selection
 
@@ -75,14 +74,10 @@ def find(
 
 def title(name: str, origin: str, record: Mapping[str, Any]) -> str:
     """Return what is shown and whose it is, in a few words; see `notice`."""
-    what = SUBJECTS[name][0]
     date, commit = str(record.get("date", ""))[:10], str(record.get("commit", ""))[:10]
-    whose = {
-        LIVE: f"Made by this run ({date}): {what}",
-        RELEASED: f"Released result ({date}, commit {commit}): {what}",
-        MISSING: f"No {what}",
-    }
-    return html.escape(whose[origin])
+    released = f"Released result ({date}, commit {commit}):"
+    whose = {LIVE: f"Made by this run ({date}):", RELEASED: released, MISSING: "No"}[origin]
+    return html.escape(f"{whose} {SUBJECTS[name][0]}")
 
 
 def notice(
@@ -122,14 +117,14 @@ class Measurements:
     output: str  # folder of the run, for the commands in notices
 
     def entries(
-        self, *, seed: int, groups: tuple[str, ...] = GROUPS, datasets: tuple[str, ...] | None = None
+        self, *, seed: int, groups: tuple[str, ...] = tuple(ledger.GROUPS), datasets: tuple[str, ...] | None = None
     ) -> list[ledger.Entry]:
         """Return the ledger entries of every data set, or of `datasets`, each with its own source and provenance."""
         found = []
         for dataset, rows in self.table.groupby("dataset", sort=False):
             if datasets is None or dataset in datasets:
                 where = {"source": self.origin[dataset], "provenance": self.provenance[dataset]}
-                found += entries_from_measurements(rows, seed=seed, groups=groups, **where)
+                found += ledger.entries_from_measurements(rows, seed=seed, groups=groups, **where)
         return found
 
     def notice(self) -> str:
@@ -137,8 +132,8 @@ class Measurements:
         boxes = []
         for name, origin in self.origin.items():
             record = self.provenance[name]
-            frames, engine, baseline = (record.get(key) for key in ("frames", "engine", "baseline"))
-            text = f"{len(frames)} frame{'s' if len(frames) != 1 else ''}" if frames else ""
+            n, engine, baseline = len(record.get("frames", ())), record.get("engine"), record.get("baseline")
+            text = f"{n} frame{'s' if n != 1 else ''}" if n else ""
             text += f", {ENGINES[engine]}" if engine in ENGINES else ""
             text += f". Baseline: {baseline}" if baseline else ""
             boxes.append(notice(name, origin, record, output=self.output, details=text))

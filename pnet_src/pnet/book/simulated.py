@@ -28,11 +28,10 @@ def sources(record: Mapping[str, Any]) -> pd.DataFrame:
 
     Pixels are read and dropped: the frames of a large data set would not fit into memory.
     """
-    tables = []
-    for split in SPLITS:
-        for file in record["splits"].get(split, []):
-            frame, truth = read_frame(file)
-            tables.append(truth.assign(split=split, frame=frame.name, simulator=frame.meta["SIMULATR"]))
+    tables, files = [], ((split, file) for split in SPLITS for file in record["splits"].get(split, []))
+    for split, file in files:
+        frame, truth = read_frame(file)
+        tables.append(truth.assign(split=split, frame=frame.name, simulator=frame.meta["SIMULATR"]))
     return pd.concat(tables, ignore_index=True)[["split", "frame", "simulator", "x", "y", "mag", "flux", "kind"]]
 
 
@@ -41,11 +40,10 @@ def checked(record: Mapping[str, Any]) -> list[tuple[Frame, pd.DataFrame]]:
 
     Never those of the test split, which is for reporting alone: a ConfigError if there are no others.
     """
-    files = record["splits"].get("val") or record["splits"].get("train") or []
+    files = record["splits"].get("val") or record["splits"].get("train")
     if not files:
-        raise ConfigError(
-            "the data set has neither val nor train frames; test frames are not for checks: set n_val > 0"
-        )
+        none = "the data set has neither val nor train frames"
+        raise ConfigError(f"{none}; test frames are not for checks: set n_val > 0")
     return [read_frame(file) for file in files[:FRAMES]]
 
 

@@ -50,7 +50,7 @@ def stage(output: Path, *, strict: bool = False) -> Path:
     Parameters
     ----------
     output : Path
-        Folder of a profile, holding executed notebooks and figures.
+        Folder of a profile, holding executed notebooks.
     strict : bool
         Refuse notebooks that wrote to standard error.
 
@@ -75,8 +75,8 @@ def stage(output: Path, *, strict: bool = False) -> Path:
         executed, command = output / f"{page}.ipynb", f"`python -m pnet run {target.name}`"
         if not executed.is_file():
             raise MissingError(f"{executed}: this notebook was not run; {command} does")
-        notebook = nbformat.read(executed, as_version=4)
-        outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
+        cells = nbformat.read(executed, as_version=4).cells
+        outputs = [out for cell in cells for out in cell.get("outputs", [])]
         if any(out.output_type == "error" for out in outputs):
             raise BookError(f"{executed}: holds an error; {command} runs it again")
         warnings = [out["text"].strip() for out in outputs if out.get("name") == "stderr"]
@@ -89,8 +89,6 @@ def stage(output: Path, *, strict: bool = False) -> Path:
     shutil.copyfile(paths.ROOT / "book/static/pnet.css", folder / "_static/pnet.css")  # found by its place
     for name in ("_config.yml", "_toc.yml", "book/references.bib"):
         shutil.copyfile(paths.ROOT / name, folder / name)
-    if (output / "figures").is_dir():
-        shutil.copytree(output / "figures", folder / "figures")
     for name, table in tables.PAGES.items():  # what the prose includes and no notebook computes
         (folder / f"generated/{name}.md").write_text(table(output))
     return folder
@@ -115,14 +113,13 @@ def build(output: Path, *, strict: bool = False) -> Path:
         plain = {**os.environ, "PYTHONWARNINGS": "ignore", "TERM": "dumb", "NO_COLOR": "1"}
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         done = subprocess.run(command, cwd=output, env=plain, text=True, **streams)
-        log = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).replace(str(staged) + os.sep, "")
+        log = done.stdout.replace(str(staged) + os.sep, "")
         (output / "site.log").write_text(log)
         html = Path(folder) / "_build" / "html"
         if done.returncode or not (html / "index.html").is_file():
             lines = [line for line in log.splitlines() if "WARNING" in line or "ERROR" in line]
             raise BookError("the site could not be built:\n" + "\n".join(lines or log.splitlines()[-30:]))
-        outside = external_resources(html)
-        if outside:
+        if outside := external_resources(html):
             raise DataError("pages would need the network to be read:\n" + "\n".join(outside))
         site = output / "site"
         shutil.rmtree(site, ignore_errors=True)
@@ -132,10 +129,9 @@ def build(output: Path, *, strict: bool = False) -> Path:
 
 def external_resources(site: Path) -> list[str]:
     """Return the scripts, styles, images and fonts that pages of `site` would load over the network."""
-    files = (path for path in sorted(site.rglob("*")) if path.suffix in OUTSIDE)
-    texts = ((path, path.read_text(encoding="utf-8", errors="replace")) for path in files)
     return [
         f"{path.relative_to(site)}: {found[0]}"
-        for path, text in texts
-        for found in re.finditer(OUTSIDE[path.suffix], text)
+        for path in sorted(site.rglob("*"))
+        if path.suffix in OUTSIDE
+        for found in re.finditer(OUTSIDE[path.suffix], path.read_text(encoding="utf-8", errors="replace"))
     ]

@@ -1,20 +1,35 @@
-"""The ledger: every number of the book with its interval, the paper's value, the limit, and where it comes from."""
+"""The ledger: every number of the book with its interval, the paper's value, the limit, and where it comes from; and
+those that a measurement table gives."""
 
 import fnmatch
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from pnet.common import paths
 from pnet.common.errors import DataError, MissingError
 from pnet.common.files import atomic_path, read_json, read_manifest
-from pnet.evaluation import scores
+from pnet.common.seeds import derive
+from pnet.evaluation import accuracy, confidence, detections, error_bars, scores
+from pnet.evaluation.scores import Sample, Score
 
+# Each takes a sample and gives nothing where its method or its data set lacks what it needs.
+GROUPS: dict[str, tuple[Callable[[Sample], dict[str, Score]], ...]] = {
+    "detection": (detections.compute,),
+    "photometry": (accuracy.photometry,),
+    "astrometry": (accuracy.astrometry,),
+    "uncertainty": (error_bars.uncertainty,),
+    "calibration": (error_bars.calibration,),
+    "positions": (accuracy.position_error_bars, error_bars.refined),
+    "confidence": (confidence.compute,),
+}
 _DIGITS = {"value": 7, "low": 4, "high": 4, "paper": 7, "limit": 7}  # significant ones in the file
 _PROVENANCE = ("command", "commit", "date", "device", "seed", "engine", "source", "baseline", "weights")
 
@@ -150,9 +165,7 @@ def of_paper(key: str) -> dict[str, Any]:
     return paper_values().get(key.replace(".pnet_paper.", ".pnet."), {})
 
 
-def entries_of(
-    found: Mapping[str, scores.Score], head: str, source: str, provenance: Mapping[str, Any] | None
-) -> list[Entry]:
+def entries_of(found: Mapping[str, Score], head: str, source: str, provenance: Mapping[str, Any] | None) -> list[Entry]:
     """Return scores as entries keyed ``<head>.<short key>``, with the paper's value where it has one.
 
     `provenance` is the JSON beside the measurements; its command, commit, date, device, seed and data are kept.
@@ -163,4 +176,53 @@ def entries_of(
         key = f"{head}.{name}"
         known = {"paper": of_paper(key).get("value"), "limit": score.limit, **vars(score.estimate)}
         entries.append(Entry(key, unit=score.unit, title=score.title, source=source, provenance=kept, **known))
+    return entries
+
+
+def compute(
+    table: pd.DataFrame,
+    dataset: str,
+    method: str,
+    *,
+    seed: int,
+    groups: tuple[str, ...] = tuple(GROUPS),
+    record: Mapping[str, Any] | None = None,
+) -> dict[str, Score]:
+    """Return the scores of one method on one data set, by short key such as ``recall`` or ``mag_over_limit.14``.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Measurement table (`measurements.COLUMNS`).
+    dataset, method, seed, record
+        See `scores.Sample`.
+    groups : tuple of str
+        Which of `GROUPS`.
+    """
+    chosen, result = scores.rows(table, dataset, method), {}
+    for group in groups if len(chosen) else ():
+        own = derive(seed, "bootstrap", dataset, method, group)
+        for function in GROUPS[group]:
+            result |= function(Sample(chosen, dataset, method, own, record or {}))
+    return result
+
+
+def entries_from_measurements(
+    table: pd.DataFrame,
+    *,
+    seed: int,
+    source: str = "live",
+    provenance: Mapping[str, Any] | None = None,
+    groups: tuple[str, ...] = tuple(GROUPS),
+) -> list[Entry]:
+    """Return every number of Tables 1 and 2 and of Figures 6 to 9 for all data sets and methods of a table.
+
+    Parameters are those of `compute`; `provenance` is its `record`, of which `entries_of` keeps a part.
+    """
+    entries = []
+    for dataset, method in table[["dataset", "method"]].drop_duplicates().itertuples(index=False):
+        found = compute(table, dataset, method, seed=seed, groups=groups, record=provenance)
+        own = (provenance or {}).get("settings", {}).get("weights", {}).get(method)
+        record = provenance if own is None else {**provenance, "weights": own}
+        entries += entries_of(found, f"{dataset}.{method}", source, record)
     return entries

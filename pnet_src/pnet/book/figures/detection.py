@@ -56,8 +56,7 @@ def sweep(ax: Axes, rows: pd.DataFrame) -> str:
     """Precision and recall of one method's rows against the threshold, with Wilson bands."""
     true, false, n = scores.curve_input(rows)
     above = [(int((true >= step).sum()), int((false >= step).sum())) for step in STEPS]
-    precision = [metrics.rate(t, t + f) for t, f in above]
-    _rates(ax, STEPS, precision, [metrics.rate(t, n) for t, _ in above])
+    _rates(ax, STEPS, [metrics.rate(t, t + f) for t, f in above], [metrics.rate(t, n) for t, _ in above])
     _cut(ax, THRESHOLDS["pnet"])
     text = {"rotation": 90, "ha": "right", "va": "center", "fontsize": 9.5, "color": style.COLOURS["paper"]}
     ax.text(THRESHOLDS["pnet"] - 0.02, 0.5, f"threshold {THRESHOLDS['pnet']:g}", **text)
@@ -99,7 +98,7 @@ def curve(ax: Axes, rows: pd.DataFrame, classical: pd.DataFrame | None) -> str:
         ax.legend(loc="upper left", bbox_to_anchor=(0.04, 0.88))
     ax.set(xlim=(-0.02, 1.02), ylim=(0, 1.03), xlabel="recall", ylabel="precision")
     # the corner is enlarged until what matters fills it
-    low = max(0.0, min(0.98, np.floor((min(ends) - 0.02) * 50) / 50))
+    low = np.clip(np.floor((min(ends) - 0.02) * 50) / 50, 0.0, 0.98)
     corner = (low, 1 + 0.04 * (1 - low))
     inset.set(xlim=corner, ylim=corner, xticks=[low, 1], yticks=[low, 1])
     inset.tick_params(labelsize=9)

@@ -78,7 +78,7 @@ def detections(frame: Frame, catalogue: Table, truth: pd.DataFrame) -> Figure:
     # the star with most others within 60 px; the frame's corner where there is none
     crowd = (np.hypot(x[:, None] - x, y[:, None] - y) < 60).sum(axis=1)
     middle = (x[crowd.argmax()], y[crowd.argmax()]) if len(x) else (0, 0)
-    left, low = (int(np.clip(m - SIDE / 2, 0, n - SIDE)) for m, n in zip(middle, frame.shape[::-1], strict=True))
+    left, low = np.clip(np.array(middle) - SIDE / 2, 0, np.array(frame.shape[::-1]) - SIDE).astype(int)
     for ax, size in ((whole, 40), (part, 160)):
         # in units of the noise of an empty pixel
         style.picture(ax, image / sigma, "gray_r", vmin=-2, vmax=12, interpolation="nearest")

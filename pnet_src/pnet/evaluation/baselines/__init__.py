@@ -18,8 +18,7 @@ from pnet.common.errors import ConfigError, DataError
 from pnet.common.files import read_manifest
 from pnet.evaluation.baselines.common import PSFEX, SEXTRACTOR, Baseline
 from pnet.evaluation.baselines.photutils_psf import Photutils
-from pnet.evaluation.baselines.psfex import PSFEx
-from pnet.evaluation.baselines.sextractor import Sep, SExtractor
+from pnet.evaluation.baselines.sextractor import PSFEx, Sep, SExtractor
 
 CLASSES = {"sextractor": SExtractor, "sep": Sep, "psfex": PSFEx, "photutils": Photutils}
 SETTINGS = paths.MANIFESTS / "baselines.yml"
