@@ -54,19 +54,11 @@ def identify(path: str, name: str) -> Program:
         done = subprocess.run([path, "-v"], timeout=30, **TEXT)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigError(f"{path} does not tell its version: {error}") from error
-    return Program(path, name, parse_version(done.stdout + done.stderr, name))
-
-
-def parse_version(text: str, name: str) -> tuple[int, ...]:
-    """Return the version in what a program prints when asked for it.
-
-    >>> parse_version("SkyMaker version 3.10.5 (2014-03-19)", "SkyMaker")
-    (3, 10, 5)
-    """
+    text = done.stdout + done.stderr  # as in "SkyMaker version 3.10.5 (2014-03-19)"
     found = re.search(rf"\b{name}\s+(?:version\s+)?(\d+(?:\.\d+)+)", text, flags=re.IGNORECASE)
     if not found:
-        raise ConfigError(f"this is not {name}: asked for its version, it says {text.strip()[:200]!r}")
-    return tuple(int(part) for part in found[1].split("."))
+        raise ConfigError(f"this is not {name}: asked for its version, {path} says {text.strip()[:200]!r}")
+    return Program(path, name, tuple(int(part) for part in found[1].split(".")))
 
 
 def run(command: list[str], folder: Path, name: str, timeout: float) -> None:
