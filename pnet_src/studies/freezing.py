@@ -16,7 +16,7 @@ from torch import nn
 from pnet.common import metrics, paths
 from pnet.common.seeds import derive
 from pnet.detection.losses import detection_loss
-from pnet.detection.predict import detect_image
+from pnet.detection.predict import detect
 from pnet.evaluation.scores import rates
 from pnet.sdss.catalogue import load_field
 from pnet.sdss.files import fetch
@@ -94,7 +94,7 @@ def scores(model: nn.Module, scenes: Iterable[Scene]) -> dict[str, float]:
     `sets.CONFIDENCE`."""
     tables = []
     for image, sigma, zero_point, truth, mask in scenes:
-        found = detect_image(model, image, sigma, sets.CONFIDENCE)
+        found = detect(model, None, sets.CONFIDENCE, (image, sigma))
         found["mag"] = zero_point - 2.5 * np.log10(found["flux"])
         tables.append(matching.compare(truth, found, image.shape, mask=mask))
     table = pd.concat(tables, ignore_index=True)
