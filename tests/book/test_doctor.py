@@ -58,6 +58,13 @@ def test_a_variable_that_names_nothing_is_an_error_to_unset(monkeypatch, tmp_pat
     monkeypatch.setenv(variable, str(tmp_path / "none"))
     check = named("SkyMaker")
     assert not check.ok and check.required and check.fix == f"unset {variable}"
+    monkeypatch.setenv("PNET_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("SDSS_MIRROR", str(tmp_path / "none"))
+    check = named("SDSS")
+    assert not check.ok and check.fix == "unset SDSS_MIRROR" and not check.required
+    (tmp_path / "none" / "dr17").mkdir(parents=True)
+    check = named("SDSS")
+    assert check.ok and "the others are at" in check.detail
 
 
 def test_package_manager_decides_the_command(monkeypatch, tmp_path):
@@ -68,17 +75,6 @@ def test_package_manager_decides_the_command(monkeypatch, tmp_path):
     assert named("SExtractor").fix == "sudo apt-get install source-extractor"
     monkeypatch.setenv("CONDA_PREFIX", "/opt/conda")
     assert named("PSFEx").fix.startswith("conda install")
-
-
-def test_sdss_mirror(monkeypatch, tmp_path):
-    monkeypatch.setenv("PNET_DATA", str(tmp_path / "data"))
-    (tmp_path / "dr17").mkdir()
-    monkeypatch.setenv("SDSS_MIRROR", str(tmp_path))
-    check = named("SDSS")
-    assert check.ok and "the others are at" in check.detail
-    monkeypatch.setenv("SDSS_MIRROR", str(tmp_path / "none"))
-    check = named("SDSS")
-    assert not check.ok and check.fix == "unset SDSS_MIRROR" and not check.required
 
 
 def test_weights_missing_and_damaged(monkeypatch, tmp_path):

@@ -66,8 +66,8 @@ def compute(sample: Sample) -> dict[str, Score]:
     if n_sources:
         curve = metrics.precision_recall_curve(*confidences, n_sources)[:2]
         for key, how in (("ap", "envelope"), ("ap_step", "step")):
-            value = Estimate(metrics.average_precision(*curve, how), n=n_sources)
-            found[key] = (value, f"average precision ({how})")
+            area = metrics.average_precision(*curve, how)
+            found[key] = (Estimate(area, n=n_sources), f"average precision ({how})")
     return {name: Score(estimate, title, limit=1.0) for name, (estimate, title) in found.items()}
 
 

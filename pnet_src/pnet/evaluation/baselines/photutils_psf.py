@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -129,12 +130,8 @@ def _psf_stars(bad: np.ndarray, found: pd.DataFrame, fwhm: float, rms: float, si
 def fitted_fwhm(image: np.ndarray, bad: np.ndarray, found: pd.DataFrame, fwhm: float) -> float:
     """Return the FWHM in px of a Gaussian fitted to the brightest stars without a bad pixel; `fwhm` where none is."""
     side = odd(FIT_SIDE * fwhm)
-    widths = []
-    for x, y in found.sort_values("peak", ascending=False)[["x", "y"]].itertuples(index=False):
-        box = _box(x, y, side)
-        if image[box].shape == (side, side) and not bad[box].any():
-            widths.append(float(psf.fit_fwhm(image, xypos=(x, y), fwhm=fwhm, fit_shape=side)[0]))
-        if len(widths) == PSF_STARS[0]:
-            break
-    usable = [width for width in widths if 0.5 * fwhm < width < 2 * fwhm]
+    places = found.sort_values("peak", ascending=False)[["x", "y"]].to_numpy()
+    whole = (at for at in places if bad[_box(*at, side)].shape == (side, side) and not bad[_box(*at, side)].any())
+    fits = (psf.fit_fwhm(image, xypos=at, fwhm=fwhm, fit_shape=side) for at in islice(whole, PSF_STARS[0]))
+    usable = [float(width) for (width,) in fits if 0.5 * fwhm < width < 2 * fwhm]
     return float(np.median(usable)) if usable else fwhm
