@@ -18,8 +18,10 @@ from pnet.common.seeds import derive
 from pnet.detection.losses import detection_loss
 from pnet.detection.predict import detect
 from pnet.evaluation.scores import rates
+from pnet.frame import Frame
 from pnet.sdss.catalogue import load_field
 from pnet.sdss.files import fetch
+from pnet.sdss.psf import PIXEL
 from pnet.sky import background, catalogue, matching
 from pnet.stars import weights
 from pnet.training import injection, sets
@@ -50,14 +52,11 @@ COLUMNS = {
 
 
 class Scene(NamedTuple):
-    """An image (H, W) in electrons without its sky, noise of an empty pixel, magnitude of one electron, stars with
-    ``counted``, and where none counts (H, W)."""
+    """A frame, its image without sky with the noise of an empty pixel, and its truth with ``counted``."""
 
-    image: np.ndarray
-    sigma: float
-    zero_point: float
+    frame: Frame
+    subtracted: tuple[np.ndarray, float]
     truth: pd.DataFrame
-    mask: np.ndarray
 
 
 def injected(skies: injection.InjectedFields, n: int, seed: int) -> list[Scene]:
@@ -67,36 +66,34 @@ def injected(skies: injection.InjectedFields, n: int, seed: int) -> list[Scene]:
         sky = skies.skies[index % len(skies.skies)]
         batch = replace(skies, skies=[sky], batch_size=1).batch(derive(seed, "scene", index), torch.device("cpu"))
         places = torch.stack([batch.x, batch.y, batch.flux], dim=1).double().numpy()
-        stars = pd.DataFrame(places, columns=["x", "y", "flux"]).assign(kind="star")
-        stars["mag"] = sky.zero_point - 2.5 * np.log10(stars["flux"])
         ignored, image = batch.ignored.numpy(), batch.image[0].numpy()
         mask = np.zeros(image.shape, dtype=bool)
         column, row = np.rint(places[ignored, :2]).astype(int).clip(0, len(mask) - 1).T
         mask[row, column] = True
         # the heat map was not trained within two cells of what is ignored
         mask = ndimage.binary_dilation(mask, np.ones((17, 17)))
-        stars = stars[~ignored].reset_index(drop=True)
-        x, y, mag = (stars[name].to_numpy() for name in ("x", "y", "mag"))
-        bright = (mag >= catalogue.MAGNITUDES[0]) & (mag <= catalogue.MAGNITUDES[1])
-        counted = bright & catalogue.isolated(x, y, mag) & catalogue.on_chip(x, y, mask.shape, mask)
-        scenes.append(Scene(image, sky.sigma, sky.zero_point, stars.assign(counted=counted), mask))
+        noise = np.full(image.shape, sky.sigma**2)
+        frame = Frame(f"scene {index}", image + sky.sky, noise, mask, 1.0, sky.zero_point, sky.sigma, PIXEL)
+        stars = pd.DataFrame(places[~ignored], columns=["x", "y", "flux"]).assign(kind="star")
+        stars["mag"] = frame.magnitude(stars["flux"])
+        scenes.append(Scene(frame, (image, sky.sigma), catalogue.mark_counted(stars, frame)))
     return scenes
 
 
 def catalogued(name: str) -> Scene:
     """Return the field of the manifest that has a catalogue."""
     frame, truth = load_field(fetch(MANIFEST, fields=[name], progress=False), name)
-    return Scene(*background.subtracted(frame), frame.zero_point, truth, frame.mask)
+    return Scene(frame, background.subtracted(frame), truth)
 
 
 def scores(model: nn.Module, scenes: Iterable[Scene]) -> dict[str, float]:
     """Return precision, recall, mean |Δx| (px), robust scatter and bias (median) of the magnitude at the confidence of
     `sets.CONFIDENCE`."""
     tables = []
-    for image, sigma, zero_point, truth, mask in scenes:
-        found = detect(model, None, sets.CONFIDENCE, (image, sigma))
-        found["mag"] = zero_point - 2.5 * np.log10(found["flux"])
-        tables.append(matching.compare(truth, found, image.shape, mask=mask))
+    for frame, subtracted, truth in scenes:
+        found = detect(model, frame, sets.CONFIDENCE, subtracted=subtracted)
+        found["mag"] = frame.magnitude(found["flux"])
+        tables.append(matching.compare(truth, found, frame.shape, mask=frame.mask))
     table = pd.concat(tables, ignore_index=True)
     stars = table[table["status"] == matching.MATCHED]
     precision, recall = rates(table)

@@ -132,7 +132,8 @@ def test_tuning_begins_with_the_start_and_freezes_half_of_one_run(study, monkeyp
         monkeypatch.setattr(freezing, name, value)
     scenes = freezing.injected(freezing.injection.fields("", 1, 256), 1, 3)
     monkeypatch.setattr(freezing, "catalogued", lambda _: scenes[0])
-    assert scenes[0].mask[52:69, 52:69].all() and scenes[0].mask.sum() == 17**2 and scenes[0].truth["counted"].any()
+    assert scenes[0].frame.mask[52:69, 52:69].all() and scenes[0].frame.mask.sum() == 17**2
+    assert scenes[0].truth["counted"].any()
     start, frozen, free = study("freezing", epochs=2)["rows"]
     assert frozen["history"][0] == free["history"][0] == {"steps": 0, "val_loss": pytest.approx(start["loss"])}
     assert [row["steps"] for row in free["history"]] == [0, 2, 4]

@@ -1,6 +1,7 @@
 """The training loop: resuming equals never having stopped, freezing freezes, bad checkpoints are refused."""
 
 import contextlib
+import math
 import sys
 
 import pandas as pd
@@ -69,12 +70,26 @@ def test_resumed_run_ends_with_the_same_weights(tmp_path):
     assert rows["loss"].iloc[-1] < rows["loss"].iloc[0]
 
 
+@pytest.mark.parametrize("limit", [1e-3, math.inf])
+def test_history_keeps_the_largest_norm_before_clipping(tmp_path, limit):
+    model, config = network(), FitConfig(epochs=1, steps=2, clip_norm=limit)
+    n = sum(parameter.numel() for parameter in model.parameters())
+
+    def steep(model, batch):  # a gradient of 3 for every number
+        return {"loss": 3 * sum(parameter.sum() for parameter in model.parameters())}
+
+    (row,) = run(tmp_path, model, config, loss=steep)
+    assert row["gradient_norm"] == pytest.approx(3 * math.sqrt(n))
+
+
 def test_frozen_parts_hold_still_and_thaw(tmp_path):
     config = FitConfig(epochs=3, steps=4, learning_rate=1e-2, freeze_epochs=2, freeze=("0", "1"))
     model = network()
     start = {name: value.clone() for name, value in model.state_dict().items()}
     run(tmp_path, model, config, stop_after=2)
     now = model.state_dict()
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad != name.startswith(("0", "1")), "what is frozen costs no gradient"
     for name in start:
         same = torch.equal(start[name], now[name])
         assert same == name.startswith(("0", "1")), name

@@ -96,7 +96,7 @@ def half_precision(kind: str) -> torch.dtype:
 @torch.inference_mode()
 def detect(
     model: PhotometryDetectionNet,
-    frame: Frame | None,
+    frame: Frame,
     lowest: float = LOWEST,
     subtracted: tuple[np.ndarray, float] | None = None,
 ) -> pd.DataFrame:
@@ -106,7 +106,6 @@ def detect(
     ----------
     model : PhotometryDetectionNet
     frame : Frame
-        None will do where `subtracted` is given.
     lowest : float
         Confidence below which nothing is kept.
     subtracted : (ndarray, float), optional
