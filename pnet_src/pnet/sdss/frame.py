@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
 from astropy.io import fits
 from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_scales
@@ -177,8 +176,10 @@ def _frame_arrays(hdus: fits.HDUList, path: object) -> tuple[np.ndarray, np.ndar
             f"{path}: the sky of HDU 2 (ALLSKY {coarse.shape}, XINTERP {columns.shape}, YINTERP {rows.shape}) "
             f"does not fit an image of {image.shape}"
         )
-    bilinear = scipy.interpolate.RectBivariateSpline(*map(np.arange, coarse.shape), coarse, kx=1, ky=1)
-    return image.astype(np.float64), calibration, bilinear(rows, columns, grid=True)
+    # Bilinear, beyond the outer rows and columns their values; scipy.interpolate would take longer to import.
+    across = [np.interp(columns, np.arange(coarse.shape[1]), line) for line in coarse]
+    sky = np.transpose([np.interp(rows, np.arange(coarse.shape[0]), line) for line in np.transpose(across)])
+    return image.astype(np.float64), calibration, np.ascontiguousarray(sky)
 
 
 def _table_gain(identity: FieldId) -> tuple[float, float]:
