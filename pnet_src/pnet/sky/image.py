@@ -191,7 +191,7 @@ def _gain(told: Told, sky: noise.SkyNoise, level: float, kind: str, seconds: flo
         gain = Value((level + root) / (2 * sky.sigma**2) / seconds, "estimate from level and noise of the sky")
     per_unit = told.take("gain", gain, "electrons per ADU" if kind == "adu" else "electrons per unit") * seconds
     if read_noise.number is None:
-        noise_e = max((sky.sigma * per_unit) ** 2 - max(level, 0) * per_unit, 0) ** 0.5
+        noise_e = round(max((sky.sigma * per_unit) ** 2 - max(level, 0) * per_unit, 0) ** 0.5, 3)
         read_noise = Value(noise_e, "estimate: what the photons of the sky leave of its noise")
     told.take("read noise", read_noise._replace(number=noise_e), "electrons")
     method = "measured, correlated between pixels" if sky.sigma > sky.pixel else "measured"
