@@ -263,7 +263,17 @@ def test_the_command_refines_unless_told_otherwise(model, rng, tmp_path, monkeyp
 
 
 def test_measuring_starts_without_what_only_training_and_evaluation_need():
-    heavy = {"scipy.stats", "scipy.optimize", "sklearn", "matplotlib", "uncertainty_toolbox", "galsim", "pooch"}
+    heavy = {
+        "scipy.stats",
+        "scipy.optimize",
+        "scipy.interpolate",
+        "scipy.spatial",
+        "sklearn",
+        "matplotlib",
+        "uncertainty_toolbox",
+        "galsim",
+        "pooch",
+    }
     code = "import sys; from pnet import measure; measure.PNet.load(device='cpu'); print(*sys.modules)"
     loaded = set(
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
