@@ -1,5 +1,6 @@
 """A star's light on pixels by cubic splines, what the library's renderer and networks are held against, and frames."""
 
+import galsim
 import numpy as np
 import torch
 from scipy import ndimage
@@ -47,3 +48,14 @@ def light_of(stars, shape, size=41):
 def frame_with(stars, shape, rng):
     """Return a noisy frame with stars (see `light_of`) on a sky of 280 electrons."""
     return frame_of(rng.poisson(light_of(stars, shape) + 280) + rng.normal(0, 5, shape), seeing=1.4)
+
+
+def drawn(profile, stars, sky=300.0, side=512):
+    """Return a frame of stars (x, y, flux) whose PSF, pixel included and in px, galsim draws."""
+    image = galsim.ImageF(side, side, xmin=0, ymin=0)
+    for x, y, flux in stars[["x", "y", "flux"]].to_numpy():
+        near = galsim.BoundsI(*(int(v) for v in np.clip([x - 45, x + 45, y - 45, y + 45], 0, side - 1)))
+        where = {"center": galsim.PositionD(x, y), "scale": 1.0, "method": "no_pixel", "add_to_image": True}
+        profile.withFlux(flux).drawImage(image[near], **where)
+    pixels = np.random.default_rng(11).poisson(image.array.clip(min=0) + sky)
+    return frame_of(pixels, gain=1.0, zero_point=28.0, read_noise=0.0)

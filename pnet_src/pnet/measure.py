@@ -24,13 +24,14 @@ from pnet.detection.predict import detect
 from pnet.frame import Frame
 from pnet.sdss import frame as sdss_frame
 from pnet.simulation import frame_file
-from pnet.sky import background, image
+from pnet.sky import background, image, psf_fit
 from pnet.sky.header import Given
 from pnet.stars import refine as refinement
 from pnet.stars import weights
 from pnet.stars.confidence import of_card
 from pnet.stars.cutouts import frame_stamps
 from pnet.stars.error_scale import scales_of
+from pnet.stars.inputs import POGSON
 from pnet.stars.predict import predict
 
 CONFIDENCE = 0.3  # threshold of the paper's Table 1
@@ -58,6 +59,8 @@ COLUMNS = {  # unit and what it is; "the refiner" is the refinement step of the 
     "x_det": ("pix", "column of the star as the detection net itself places it, before the refiner"),
     "y_det": ("pix", "row of the star as the detection net itself places it, before the refiner"),
     "mag_det": ("mag", "AB magnitude of the detection net's own flux, before the refiner"),
+    "mag_psf": ("mag", "AB magnitude of a fit with the frame's own PSF, without a network; see `pnet measure --check`"),
+    "mag_psf_err": ("mag", "standard deviation of mag_psf: noise of the pixels and uncertainty of the PSF"),
     "flags": ("", "sum of " + ", ".join(f"{bit}: {meaning}" for bit, meaning in FLAGS.items())),
 }
 FORMATS = {".ecsv": "ascii.ecsv", ".fits": "fits"}  # of a catalogue
@@ -170,6 +173,7 @@ class PNet:
             found = refinement.refine(self.refiner, frame, found, scales_of(self.cards["refiner"]), subtracted)
         else:
             found = refinement.unrefined(found)
+        psf, fitted = psf_fit.of_frame(frame, found, subtracted)
         stamps = frame_stamps(frame, found, subtracted, bare=self.bpnn.config.bare)
         prediction = predict(self.bpnn, stamps, seed=seed)
         mag = prediction["mag"]
@@ -185,6 +189,8 @@ class PNet:
             "mag_net": frame.magnitude(found["flux"]),
             "mag_net_err": found["mag_err"],
             "mag_det": frame.magnitude(found["flux_det"]),
+            "mag_psf": frame.magnitude(fitted["flux"]),
+            "mag_psf_err": POGSON * np.hypot(fitted["flux_err"], fitted["flux_psf"]) / fitted["flux"],
         }
         for axis in ("x", "y"):
             place = prediction.get(axis)  # the paper's BPNN gives magnitudes only
@@ -210,6 +216,7 @@ class PNet:
             "confidence": confidence,
             "seed": seed,
             "refined": refine,
+            "psf_stars": psf.stars,
             "empty": empty,
             "pnet": pnet.__version__,
             **{f"{kind}_sha256": card["sha256"] for kind, card in self.cards.items()},

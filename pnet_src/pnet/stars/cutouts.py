@@ -1,7 +1,5 @@
 """The stamps of a frame's stars: PSF width, neighbours' light, cut-outs."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import torch
@@ -19,7 +17,6 @@ STEP = 0.05  # arcsec; wings do not change within it
 SIGNAL = 50.0  # smallest ratio of a star's flux to its noise for that
 INNER = 9  # px; a star is saturated if a pixel of this middle part of its stamp is
 CONFIDENT = 0.3  # detections below it are no neighbours
-SKY_FILTER = 5  # meshes of 64 px that the median smooths the sky over
 
 
 def _psf_width(
@@ -86,17 +83,6 @@ def _light(image: Tensor, stars: pd.DataFrame, width: float, pixel_scale: float)
     return light, render.sample_psf(table, dx, dy, WIDTH_STAMP) * drawn[:, None, None]
 
 
-def _sky(frame: Frame, light: Tensor, rms: float) -> Tensor:
-    """Return the sky in electrons, (H, W), estimated beside the stars' light instead of among it.
-
-    Around bright stars a first estimate counts their wings and aureoles as sky: some hundredths of the noise in each
-    pixel, which over a faint star's aperture adds an eighth to its error. Their cores, where a model fits to a per cent
-    at best, are left out.
-    """
-    rest = replace(frame, image=frame.image - light[0].numpy(), mask=frame.mask | (light[0] > rms).numpy())
-    return torch.from_numpy(background.estimate(rest, SKY_FILTER).level)
-
-
 def frame_stamps(
     frame: Frame, stars: pd.DataFrame, subtracted: tuple[np.ndarray, float] | None = None, *, bare: bool = False
 ) -> Stamps:
@@ -126,7 +112,11 @@ def frame_stamps(
     light, own = _light(image, stars, width, frame.pixel_scale)
     # Masked pixels were filled from around, sky already off.
     first = torch.from_numpy(frame.image) - image[0]
-    again = torch.where(torch.from_numpy(frame.mask), torch.zeros_like(first), first - _sky(frame, light, rms))
+    again = torch.where(
+        torch.from_numpy(frame.mask),
+        torch.zeros_like(first),
+        first - torch.from_numpy(background.beside(frame, light[0].numpy(), rms)),
+    )
     image = image + again - light
     pixels, dx, dy = _cut(image, stars, WIDTH_STAMP)
     pixels = pixels + own
