@@ -75,7 +75,7 @@ def test_no_yaml(tmp_path, content):
 
 def test_standard_is_complete():
     manifest = Manifest.load("sdss-standard")
-    assert len(manifest.fields) == 14
+    assert len(manifest.fields) == 17
     assert all(entry.file("frame-g") is not None for entry in manifest.fields)
     roles = [file.role for file in manifest.field("94-1-12").files]
     assert roles == ["frame-g", "photoObj", "psField", "fpM-g", "photoField"]
