@@ -198,8 +198,8 @@ MEASURED = [f"{OUT}/measurements/{name}.json" for name in ("simulation", "sdss")
 READS = {
     "01_skymaker_simulation": [f"{OUT}/simulation/simulation.json", *released("simulation")],
     "02_sdss_selection": [f"{OUT}/sdss/download.json", *released("sdss")],
-    "03_train_detection": record("detection") + record("refiner"),
-    "04_train_bpnn": record("bpnn"),
+    "03_train_detection": record("detection") + record("refiner") + released("studies"),
+    "04_train_bpnn": record("bpnn") + released("studies"),
     "05_detection": MEASURED,
     "06_photometry_astrometry": MEASURED,
     "07_uncertainty": MEASURED,

@@ -10,7 +10,7 @@ from scipy import stats
 
 from pnet.book import shown
 from pnet.book.tables import NO_VALUE, text, to_html
-from pnet.common import paths
+from pnet.common import metrics, paths
 from pnet.common.errors import DataError
 from pnet.common.files import read_json
 from pnet.common.metrics import Estimate
@@ -110,12 +110,13 @@ def entries() -> list[Entry]:
             keep(f"freezing.{row['name']}", study, loss=Score(loss, f"loss on real cut-outs, {row['name']}"))
     if study := read("clipping"):
         for kind in ("clipped", "free"):
-            loss = np.array([row["loss"] for row in study["rows"] if row["name"] == kind], dtype=float)
+            rows = [row for row in study["rows"] if row["name"] == kind]
+            loss = np.array([row["loss"] for row in rows], dtype=float)
             # Student's: of three seeds
             ends = stats.t.interval(0.95, len(loss) - 1, loss.mean(), stats.sem(loss)) if len(loss) > 1 else ()
-            keep(
-                f"clipping.{kind}", study, loss=Score(Estimate(loss.mean(), *ends, n=len(loss)), f"final loss, {kind}")
-            )
+            final = Score(Estimate(loss.mean(), *ends, n=len(loss)), f"final loss, {kind}")
+            diverged = metrics.share(np.array([row["diverged"] != "no" for row in rows]))
+            keep(f"clipping.{kind}", study, loss=final, diverged=Score(diverged, f"runs that diverged, {kind}"))
     return found
 
 

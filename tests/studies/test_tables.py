@@ -143,7 +143,10 @@ def test_studies_are_shown_with_their_command_or_the_one_that_makes_them(tmp_pat
     speeds = [{"stars": 50, "samples": 50, "seconds": 9.0 - 8 * i, "speed": 1.0 + 8 * i} for i in range(2)]
     content = {"rows": speeds, "columns": {"speed": "times"}, "provenance": {"seed": 1}}
     (tmp_path / "studies" / "sampling.json").write_text(json.dumps(content))
-    losses = [{"name": name, "loss": 1.0 + i} for i, name in enumerate(["clipped", "clipped", "free", "free", "free"])]
+    losses = [
+        {"name": name, "loss": 1.0 + i, "diverged": "nan" if i == 4 else "no"}
+        for i, name in enumerate(["clipped", "clipped", "free", "free", "free"])
+    ]
     tuned = [{"name": "frozen", "loss": 0.2, "loss_low": 0.1, "loss_high": 0.3}]
     for name, rows in (("clipping", losses), ("freezing", tuned)):
         content = {"rows": rows, "columns": {}, "provenance": {"seed": 1, "cutouts": 8}}
@@ -153,6 +156,7 @@ def test_studies_are_shown_with_their_command_or_the_one_that_makes_them(tmp_pat
     # Student's t of two and of three values a unit apart: 12.706/2, and 4.303/√3
     assert (clipped.value, clipped.high, clipped.n) == (1.5, pytest.approx(1.5 + 6.353, abs=1e-3), 2)
     assert (free.value, free.low) == (4.0, pytest.approx(4.0 - 2.484, abs=1e-3))
+    assert found.value("study.clipping.free.diverged") == pytest.approx(1 / 3)
     assert (found["study.freezing.frozen.loss"].low, found["study.freezing.frozen.loss"].n) == (0.1, 8)
     assert found.value("study.stress.galaxies.auc") == pytest.approx(0.9)
     assert found["study.stress.galaxies.flagged"].high == 0.2

@@ -32,6 +32,8 @@ SUBJECTS = {  # what it is, and the one command that makes it live
     "train-refiner": ("training of its refinement step", "python -m pnet train refiner --output {output}"),
     "train-bpnn": ("training of the BPNN", "python -m pnet train bpnn --output {output}"),
     "study-detection": ("study of what each change of the detection net is worth", "python -m studies detection"),
+    "study-clipping": ("study of clipped gradients", "python -m studies clipping"),
+    "study-freezing": ("study of frozen parts on new data", "python -m studies freezing"),
     "study-posterior": ("study of posteriors", "python -m studies posterior"),
     "study-stamps": ("study of stamps", "python -m studies stamps"),
     "study-sampling": ("study of what samples cost", "python -m studies sampling"),
