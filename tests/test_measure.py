@@ -297,3 +297,21 @@ def test_released_networks_measure_a_rendered_frame(rendered):
     assert float((matched["x"] - matched["truth_x"]).abs().mean()) < 0.15
     normalised = (matched["mag"] - matched["truth_mag"]) / matched["mag_err"]
     assert 0.5 < float(normalised.std()) < 2
+
+
+def test_a_check_is_printed_kept_and_drawn_and_where_it_cannot_be_the_catalogue_is_there(rendered, rng, tmp_path):
+    """Released networks: magnitudes of copies of stars are what they should be, within errors."""
+    done = CliRunner().invoke(cli.app, ["measure", str(rendered), "--check", "-o", str(tmp_path / "c.fits")])
+    assert done.exit_code == 0, done.output
+    kept = Table.read(tmp_path / "c.fits").meta["CHECK"]
+    assert (
+        all(f"  {line.rstrip()}\n" in done.output for line in kept) and (tmp_path / "c.check.png").stat().st_size > 1e4
+    )
+    table = Table.read(kept, format="ascii")
+    known = table[(table["of"] == "mag") & (table["n"] >= 20) & (table["found"] > 90)]
+    assert len(known) and (abs(known["bias"]) < 3 * known["error"] + 5).all() and (known["pull"] < 2).all()
+    fits.PrimaryHDU(noise((128, 128), rng).astype("f4")).writeto(tmp_path / "dark.fits")
+    words = ["measure", str(tmp_path / "dark.fits"), "--check", "--gain", "1", "-o", str(tmp_path / "d.ecsv")]
+    done = CliRunner().invoke(cli.app, words)
+    assert done.exit_code == cli.FAILED and "error: frame " in done.output and "d.ecsv" in done.output
+    assert "check" not in Table.read(tmp_path / "d.ecsv").meta and not (tmp_path / "d.check.png").exists()

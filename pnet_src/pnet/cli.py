@@ -147,6 +147,9 @@ def measure(
     refiner: Weights | None = None,
     bpnn: Weights | None = None,
     refine: Annotated[bool, typer.Option(help="Refine the detection net's positions and fluxes.")] = True,
+    check: Annotated[
+        bool, typer.Option("--check", help="Try bias and error bars on copies of the image's stars.")
+    ] = False,
     seed: Seed = 2023,
     **given: Any,
 ) -> None:
@@ -172,6 +175,12 @@ def measure(
                 frame = read()
                 catalogue = networks.measure(frame, confidence, seed, refine=refine)
                 complete(catalogue, frame)
+                if check:
+                    from pnet.book.figures import twins as pictures
+                    from pnet.evaluation import twins
+
+                    with reporting(failures):  # its catalogue is written all the same
+                        pictures.save(*twins.of_catalogue(networks, frame, catalogue), target)
                 measuring.write_catalogue(catalogue, target)
                 written.add(target)
                 print(f"{name}: {len(catalogue)} stars in {target}")
@@ -179,6 +188,8 @@ def measure(
                     print(f"  {line}")
                 for column, reason in catalogue.meta["empty"].items():
                     print(f"  {column} is empty: {reason}")
+                for line in catalogue.meta.get("check", []):
+                    print(f"  {line}")
     if failures:
         raise typer.Exit(FAILED)
 

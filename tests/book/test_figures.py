@@ -8,9 +8,10 @@ import pytest
 from figure_checks import check, check_empty, overlaps, panels, texts
 from measured import table
 
-from pnet.book.figures import accuracy, detection, frames, over_limit, style, training
+from pnet.book.figures import accuracy, detection, frames, over_limit, style, training, twins
 from pnet.common import metrics
 from pnet.evaluation import calibration_metrics, ledger
+from pnet.evaluation import twins as copies
 
 DRAW = {
     "figure_6": (detection.figure_6, 4),
@@ -114,3 +115,21 @@ def test_figure_8_states_the_share_inside_its_circles_and_a_failed_save_leaves_n
     with pytest.raises(OSError, match="disk full"):
         style.save(figure, tmp_path / "f.png")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("faintest", [20.0, 17.0])  # the second leaves bins without a copy
+def test_a_check_shows_every_copy_and_each_bins_scatter(faintest, tmp_path):
+    rng = np.random.default_rng(5)
+    table = pd.DataFrame({"mag": rng.uniform(16, faintest, 160), "found": True})
+    for name in copies.QUANTITIES:
+        table[f"{name}_delta"], table[f"{name}_sigma"] = rng.normal(0, 0.02, 160), 0.02
+    rows = copies.summary(table, (16, 17, 18, 19, 20), seed=1)
+    check(lambda: twins.check(table, rows), tmp_path)
+    assert texts(twins.check(table, rows)) == []
+    table.loc[3, "mag_delta"] = 2.0
+    figure = twins.check(table, rows)
+    assert texts(figure) == ["1 beyond this range are drawn at its edge"]
+    magnitudes = panels(figure)[0]
+    shown = {line.get_label(): line.get_ydata() for line in magnitudes.lines}
+    np.testing.assert_allclose(shown["a copy"], (1000 * table["mag_delta"]).clip(upper=magnitudes.get_ylim()[1]))
+    check_empty(twins.check(table.head(0), copies.summary(table.head(0), (16, 17), seed=1)), tmp_path)

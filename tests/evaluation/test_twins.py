@@ -4,6 +4,7 @@ import galsim
 import numpy as np
 import pandas as pd
 import pytest
+from astropy.table import Table
 from pixel_psf import drawn
 
 from pnet.common.errors import DataError
@@ -104,3 +105,61 @@ def test_a_frame_without_bright_lone_stars_says_so(frame_and_stars):
     frame, stars = frame_and_stars
     with pytest.raises(DataError, match="bright, unsaturated and alone"):
         twins.make(frame, stars.assign(flux=500.0), background.subtracted(frame), MAGNITUDES, 6, seed=4)
+
+
+def test_a_frame_without_room_for_copies_says_so(frame_and_stars):
+    frame, stars = frame_and_stars
+    with pytest.raises(DataError, match=r"an empty place, or .* too faint for copies of \(10.0, 11.0\) mag"):
+        twins.make(frame, stars, background.subtracted(frame), (10.0, 11.0), 1, seed=4)
+
+
+@pytest.mark.parametrize(("faintest", "end"), [(18.0, 18.0), (22.0, 20.0)])
+def test_bins_end_where_the_error_bar_is_a_tenth_or_the_catalogue_ends(faintest, end):
+    """In magnitudes of any zero point; sky makes the noise of these stars, so that the error is the inverse flux."""
+    for zero_point in (0.0, -30.0):
+        mag = np.linspace(14.0, faintest, 400) + zero_point
+        table = Table({"mag": mag, "mag_psf_err": 0.1 * 10 ** (0.4 * (mag - zero_point - 20.0))})
+        assert evaluation.faint_end(table) == pytest.approx(end + zero_point, abs=0.25)
+    table["mag_psf_err"] = np.nan
+    table.meta["frame"] = "dark"
+    with pytest.raises(DataError, match="frame dark: none of 400 stars has a mag_psf_err"):
+        evaluation.faint_end(table)
+
+
+class Copier:
+    """Networks that find every star by what is known of it, and are 30 mmag off where it is a copy."""
+
+    def __init__(self, stars, monkeypatch):
+        self.known = stars.assign(mag=28 - 2.5 * np.log10(stars["flux"]), off=0.0)
+        self.original = twins.make
+        monkeypatch.setattr(twins, "make", self.make)
+
+    def make(self, *arguments):
+        copied, places = self.original(*arguments)
+        self.known = pd.concat([self.known, places[["x", "y", "mag"]].assign(off=0.03)])
+        return copied, places
+
+    def measure(self, frame, confidence=0.3, seed=1, *, refine=True):
+        error = 0.1 * 10 ** (0.4 * (self.known["mag"] - 18.5))
+        mag_psf = self.known["mag"] + np.random.default_rng(8).normal(0, error)
+        table = self.known.assign(mag=mag_psf + self.known["off"], mag_err=error, mag_psf=mag_psf, mag_psf_err=error)
+        table = Table.from_pandas(table.assign(flux=frame.flux(table["mag"]), x_err=0.02, y_err=0.02))
+        table.meta = {"frame": frame.name, "confidence": confidence, "seed": seed, "refined": refine}
+        return table
+
+
+def test_a_catalogue_is_checked_on_its_own_frame(frame_and_stars, monkeypatch):
+    frame, stars = frame_and_stars
+    faint = pd.DataFrame({"x": 5.0, "y": np.linspace(5, 500, 100), "flux": frame.flux(np.linspace(17.5, 18.1, 100))})
+    networks = Copier(pd.concat([stars, faint]), monkeypatch)
+    catalogue = networks.measure(frame)
+    table, rows = evaluation.of_catalogue(networks, frame, catalogue)
+    assert rows["n"].max() > 10 and rows["n"].sum() == len(table) and table["found"].all()
+    text = Table.read(catalogue.meta["check"], format="ascii")
+    assert text.colnames == ["of", "from", "to", "n", "found", "bias", "error", "scatter", "pull", "within"]
+    assert len(text) == 16 and (text["to"] - text["from"] == pytest.approx(1.0)) and text["to"].max() == 18.1
+    for of, off in (("mag", 30), ("mag_psf", 0), ("x", 0), ("y", 0)):
+        some = text[(text["of"] == of) & (text["n"] > 10)]
+        assert (abs(some["bias"] - off) <= 4 * some["error"] + 0.1).all() and (some["found"] == 100).all()
+    with pytest.raises(DataError, match="bright, unsaturated and alone"):
+        evaluation.of_catalogue(networks, frame, catalogue[catalogue["mag"] > 17])

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import scipy  # which loads its parts when they are used
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from pnet.frame import Frame
@@ -196,7 +196,7 @@ def candidates(
     height, wide = image.shape[-2:]
     stamps = _cut(image, x, y, 21)
     place, light = torch.stack([x, y], dim=1).numpy(), flux.numpy()
-    pairs = cKDTree(place).query_pairs(NEAR, output_type="ndarray")
+    pairs = scipy.spatial.cKDTree(place).query_pairs(NEAR, output_type="ndarray")
     near, close = np.zeros((2, len(light)))
     if len(pairs):
         first, second = np.concatenate([pairs, pairs[:, ::-1]]).T

@@ -5,6 +5,7 @@ place between them; the noise that the fainter star's photons would have is adde
 program measures of the copy less what it measures of the original is known without a catalogue: truth on real sky.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -32,7 +33,7 @@ def make(
     frame: Frame,
     stars: pd.DataFrame,
     subtracted: tuple[np.ndarray, float],
-    magnitudes: tuple[float, ...],
+    magnitudes: Sequence[float],
     count: int,
     seed: int,
 ) -> tuple[Frame, pd.DataFrame]:
@@ -45,7 +46,7 @@ def make(
         Every star of the frame that is known: ``x``, ``y`` (px), ``flux`` (electrons).
     subtracted : (ndarray, float)
         What `background.subtracted` gives for the frame.
-    magnitudes : tuple of float
+    magnitudes : sequence of float
         Edges of the bins of magnitude, rising.
     count : int
         Copies in each bin, if there is room.
@@ -61,7 +62,7 @@ def make(
     Raises
     ------
     DataError
-        If the frame has no star bright and lone enough to copy.
+        If the frame has no star bright and lone enough to copy, or no empty place for a copy.
     """
     image, rms = subtracted
     rng = np.random.default_rng(seed)
@@ -73,7 +74,7 @@ def make(
     originals = [index for index in chosen.tolist() if _lone(frame, index, tree, light, rms, fwhm, half)]
     if not originals:
         raise DataError(f"frame {frame.name}: none of its {len(stars)} stars is bright, unsaturated and alone")
-    pixels, variance, taken, rows = frame.image.copy(), frame.variance.copy(), list(place), []
+    pixels, variance, taken, rows = frame.image.copy(), frame.variance.copy(), place, []
     for low, high in zip(magnitudes, magnitudes[1:], strict=False):
         made = 0
         for _ in range(count * TRIES):
@@ -89,9 +90,12 @@ def make(
             own = (share - share**2) * copied.clip(min=0)  # variance of its photons, less what the copied noise has
             pixels[there] += share * copied + rng.poisson(own) - own
             variance[there] += share * copied.clip(min=0)
-            taken.append(target)
+            taken = np.vstack([taken, target])
             rows.append((*target, mag, *place[index], -2.5 * np.log10(share)))
             made += 1
+    if not rows:
+        text = f"nowhere within {FAR * fwhm:.0f} px of its {len(originals)} bright lone stars is an empty place"
+        raise DataError(f"frame {frame.name}: {text}, or all of them are too faint for copies of {magnitudes} mag")
     columns = ["x", "y", "mag", "x_original", "y_original", "dimming"]
     twins = replace(frame, name=f"{frame.name}+twins", image=pixels, variance=variance)
     return twins, pd.DataFrame(rows, columns=columns)
@@ -117,9 +121,11 @@ def _lone(frame: Frame, index: int, tree: cKDTree, light: np.ndarray, rms: float
     return not frame.mask[_square(point, half // 2)].any() and light[others].sum() < LIGHT * light[index]
 
 
-def _empty(frame: Frame, image: np.ndarray, rms: float, point: np.ndarray, taken: list, fwhm: float, half: int) -> bool:
+def _empty(
+    frame: Frame, image: np.ndarray, rms: float, point: np.ndarray, taken: np.ndarray, fwhm: float, half: int
+) -> bool:
     """Return whether there is nothing around a place but sky."""
-    if not _inside(frame, point, half) or np.hypot(*(np.array(taken) - point).T).min() < EMPTY * fwhm:
+    if not _inside(frame, point, half) or np.hypot(*(taken - point).T).min() < EMPTY * fwhm:
         return False
     around = _square(point, round(INNER * fwhm))
     quiet = image[around].max() < PEAK * rms and abs(np.median(image[around])) < LEVEL * rms
