@@ -119,6 +119,8 @@ class Basis:
         self.functions[1:] -= self.functions[0] * (light[1:] / light[0])[:, None, None]
         spread = [*FAMILY, *(unit * FALL ** (i + j) for i, j in orders)]
         self.prior = torch.outer(torch.tensor([1, SLOPE, SLOPE]), torch.tensor(spread)).double()
+        # wings do not change over the frame: in a crowded field it is the light of unresolved stars that does
+        self.prior[1:, 1 : len(FAMILY)] = 0
 
     def scaled(self, factors: tuple[float, float, float]) -> Tensor:
         """Return the prior with factors for the circular functions but the first, the others, and all slopes."""
