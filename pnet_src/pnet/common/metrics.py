@@ -172,6 +172,16 @@ def robust_scatter(values: np.ndarray, axis: int = -1) -> np.ndarray:
     return scipy.stats.median_abs_deviation(values, axis=axis, scale=1 / MAD_TO_SIGMA)
 
 
+def half_sample_mode(values: np.ndarray) -> float:
+    """Return the mode by repeatedly taking the densest half (Robertson & Cryer 1974)."""
+    values = np.sort(values)
+    while len(values) > 3:
+        half = (len(values) + 1) // 2
+        first = int(np.argmin(values[half - 1 :] - values[: len(values) - half + 1]))
+        values = values[first : first + half]
+    return float(values.mean())
+
+
 def plain_scatter(values: np.ndarray, axis: int = -1) -> np.ndarray:
     """Standard deviation (n − 1)."""
     return np.std(values, axis=axis, ddof=1)

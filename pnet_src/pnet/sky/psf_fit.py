@@ -13,6 +13,7 @@ import scipy  # which loads its parts when they are used
 import torch
 from torch import Tensor
 
+from pnet.common.metrics import half_sample_mode
 from pnet.frame import Frame
 from pnet.sky import background
 from pnet.sky.frame_psf import FramePSF, split
@@ -219,7 +220,7 @@ def candidates(
     log_width = gaussian_width(stamps, dx, dy).double().log()
     error = torch.sqrt(0.5 / signal[index] ** 2 + 0.008**2)
     terms = torch.stack([torch.ones(len(index)), 2 * x[index] / wide - 1, 2 * y[index] / height - 1], dim=1).double()
-    plane = torch.tensor([_densest(log_width.numpy()), 0, 0], dtype=torch.float64)
+    plane = torch.tensor([half_sample_mode(log_width.numpy()), 0, 0], dtype=torch.float64)
     few = torch.diag(torch.tensor([0, 0.03**-2, 0.03**-2], dtype=torch.float64))
     for reach in (0.12, 0.08, 0.05, 0.03, 0.03):
         weight = (((log_width - terms @ plane).abs() < reach + 2 * error) / error**2)[:, None]
@@ -227,16 +228,6 @@ def candidates(
             plane = torch.linalg.solve(terms.T @ (weight * terms) + few, terms.T @ (weight[:, 0] * log_width))
     kept = (log_width - terms @ plane).abs() < 0.03 + 2 * error
     return index[kept], float(plane[0].exp())
-
-
-def _densest(values: np.ndarray) -> float:
-    """Return the mode by repeatedly taking the densest half (Robertson & Cryer 1974)."""
-    values = np.sort(values)
-    while len(values) > 3:
-        half = (len(values) + 1) // 2
-        first = int(np.argmin(values[half - 1 :] - values[: len(values) - half + 1]))
-        values = values[first : first + half]
-    return float(values.mean())
 
 
 def _freed(psf: FramePSF, image: Tensor, light: Tensor, x: Tensor, y: Tensor, flux: Tensor, size: int) -> Tensor:

@@ -15,6 +15,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from pnet.common.errors import DataError
+from pnet.common.metrics import half_sample_mode
 from pnet.frame import Frame
 from pnet.simulation.recipe import Recipe
 from pnet.sky import background, render
@@ -78,7 +79,7 @@ def prepare(frame: Frame, recipe: Recipe) -> RealSky:
         raise DataError(
             f"frame {frame.name}: {bright.sum()} bright lone sources; at least 5 are needed to know its PSF"
         )
-    stellar = _half_sample_mode(radius[bright])
+    stellar = half_sample_mode(radius[bright])
     stars = bright & (np.abs(radius / stellar - 1) < 0.05)
     seeing = seeing_of_width(_median_width(image, positions[stars], stellar / 1.18), frame.pixel_scale, recipe)
     fwhm = float(np.hypot(seeing, 0.2) / frame.pixel_scale)
@@ -100,16 +101,6 @@ def prepare(frame: Frame, recipe: Recipe) -> RealSky:
         zero_point=frame.zero_point,
         full_well=full_well,
     )
-
-
-def _half_sample_mode(values: np.ndarray) -> float:
-    """Return the mode by repeatedly taking the densest half (Robertson & Cryer 1974)."""
-    values = np.sort(values)
-    while len(values) > 3:
-        half = (len(values) + 1) // 2
-        first = int(np.argmin(values[half - 1 :] - values[: len(values) - half + 1]))
-        values = values[first : first + half]
-    return float(values.mean())
 
 
 def _median_width(image: np.ndarray, positions: np.ndarray, start: float) -> float:
