@@ -1,5 +1,6 @@
 """Manifests of SDSS data: what they hold, and what they refuse."""
 
+import csv
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pnet.common import paths
 from pnet.common.errors import ConfigError, DataError, MissingError
+from pnet.common.files import read_manifest
 from pnet.sdss.manifest import Field, File, Manifest
 
 
@@ -82,3 +85,13 @@ def test_standard_is_complete():
     assert all(file.sha256 and file.bytes for file in manifest.files()), "only fields whose bytes somebody has seen"
     pair = {manifest.field(name).group for name in ("2989-5-22", "6752-5-48")}
     assert len(pair) == 1, "they overlap"
+
+
+def test_the_bulge_series_is_split_by_night_and_its_bytes_are_those_beside_the_project(shared):
+    nights = read_manifest(paths.MANIFESTS / "bulge-series.yml")["nights"]
+    dates, splits = zip(*((night["night"], night["split"]) for night in nights), strict=True)
+    assert sorted(set(dates)) == list(dates) and list(splits) == ["val"] * 6 + ["test"] * 13
+    rows = csv.DictReader((shared / "other" / "MANIFEST.tsv").read_text().splitlines(), delimiter="\t")
+    truth = {row["path"].removeprefix("other/"): (int(row["bytes"]), row["sha256"]) for row in rows}
+    listed = {file["path"]: (file["bytes"], file["sha256"]) for night in nights for file in night["files"]}
+    assert listed == {path: entry for path, entry in truth.items() if path.startswith("bulge_series/")}

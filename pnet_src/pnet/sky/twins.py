@@ -73,7 +73,13 @@ def make(
     tree, half = cKDTree(place), round(REACH * fwhm) if len(chosen) else 0
     originals = [index for index in chosen.tolist() if _lone(frame, index, tree, light, rms, fwhm, half)]
     if not originals:
-        raise DataError(f"frame {frame.name}: none of its {len(stars)} stars is bright, unsaturated and alone")
+        wanted = (
+            f"{NEEDED:g} times its noise, others within {ALONE:g} FWHM have less than {100 * LIGHT:g} % of its light"
+        )
+        raise DataError(
+            f"frame {frame.name}: none of its {len(stars)} stars is bright, unsaturated and alone, "
+            f"as the original of a copy must be ({wanted})"
+        )
     pixels, variance, taken, rows = frame.image.copy(), frame.variance.copy(), place, []
     for low, high in zip(magnitudes, magnitudes[1:], strict=False):
         made = 0
