@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pnet.common.errors import DataError
@@ -66,7 +66,9 @@ def test_flipped_bits_in_compressed_pixels_are_named(tmp_path):
 @given(st.sampled_from(list(FILES)), st.floats(0, 0.999))
 def test_cut_files_and_others_are_an_error(kind, share):
     whole = FILES[kind]
+    end = int(share * len(whole))
+    assume(end != 2880)  # a header of its own is a whole file
     with pytest.raises(DataError, match="cut"):
-        read(whole[: int(share * len(whole))], "cut")
+        read(whole[:end], "cut")
     with pytest.raises(DataError, match="page: this is not a FITS file"):
         read(b"<html>Not found</html>", "page")
