@@ -19,7 +19,7 @@ from pnet.evaluation.scores import Score
 
 SHARES = (  # in percent
     *("precision", "recall", "ap", "pairs_found", "coverage_68", "flagged", "flagged_sigma"),
-    *("share_of_product", "share_of_peak"),
+    *("share_of_product", "share_of_peak", "sdss_precision", "sdss_recall"),
 )
 
 
