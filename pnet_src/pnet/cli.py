@@ -140,16 +140,12 @@ def measure(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="FITS files, compressed or not.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Catalogue, .ecsv or .fits, or a folder for several.")],
     confidence: Annotated[float, typer.Option(help="Least confidence of a detection, 0 to 1.")] = 0.3,
-    weights: Annotated[
-        str, typer.Option(help="released, or paper: the networks of the paper as written.")
-    ] = "released",
+    weights: Annotated[str, typer.Option(help="released, or paper: the paper's own networks.")] = "released",
     detection: Weights | None = None,
     refiner: Weights | None = None,
     bpnn: Weights | None = None,
     refine: Annotated[bool, typer.Option(help="Refine the detection net's positions and fluxes.")] = True,
-    check: Annotated[
-        bool, typer.Option("--check", help="Try bias and error bars on copies of the image's stars.")
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Try error bars on copies of the image's stars.")] = False,
     seed: Seed = 2023,
     **given: Any,
 ) -> None:
@@ -184,11 +180,8 @@ def measure(
                 measuring.write_catalogue(catalogue, target)
                 written.add(target)
                 print(f"{name}: {len(catalogue)} stars in {target}")
-                for line in catalogue.meta["values"]:
-                    print(f"  {line}")
-                for column, reason in catalogue.meta["empty"].items():
-                    print(f"  {column} is empty: {reason}")
-                for line in catalogue.meta.get("check", []):
+                empty = (f"{column} is empty: {reason}" for column, reason in catalogue.meta["empty"].items())
+                for line in (*catalogue.meta["values"], *empty, *catalogue.meta.get("check", ())):
                     print(f"  {line}")
     if failures:
         raise typer.Exit(FAILED)
