@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pnet.sky.psf import FIELD, OVERSAMPLING, Aureole, psf_map
-from pnet.sky.render import add_stamps
+from pnet.sky.render import add_stamps, cubic
 
 REACH = 20  # px; a PSF counts as much light within it as the atmosphere alone would have there
 STAMP = 2 * REACH + 1  # px, widest stamp
@@ -28,7 +28,7 @@ FAMILY = (1.0, 0.3, 0.2, 0.7)  # prior of the amplitudes of these functions, sta
 ORDER = 8  # of the Gauss-Hermite functions
 # Prior of their coefficients: a share of the peak, falling from order to order as the eigenvalues of a Gaussian
 # process do (Rasmussen & Williams 2006, section 4.3). SLOPE is that of a change from the centre of the frame to its
-# edge. All of them chosen on the twins of training frames.
+# edge. All of them chosen on twins of nine frames of the training and validation splits.
 AMPLITUDE, FALL, SLOPE = 0.02, 0.8, 0.1
 WIDTH = 0.4487  # Gaussian width of the atmosphere's PSF in units of its FWHM
 SEEING = (2.2745, -0.084)  # the atmosphere's FWHM from the PSF's Gaussian width, both in arcsec: slope, intercept
@@ -83,6 +83,8 @@ class Basis:
 
     Attributes
     ----------
+    fwhm : float
+        px, of the atmosphere before the pixel.
     tables : Tensor, (2, K, Q)
         Values and slopes of the one-dimensional functions, `SAMPLES` a pixel.
     functions : Tensor, (1 + M, Q, Q)
@@ -92,9 +94,9 @@ class Basis:
     """
 
     def __init__(self, width: float):
-        self.width = width
+        self.width, self.fwhm = width, math.sqrt(max(width**2 - 1 / 12, 0.09)) / WIDTH
         places = np.arange(-SAMPLES * (REACH + 2), SAMPLES * (REACH + 2) + 1) / SAMPLES
-        shapes = _circular(np.hypot(places, places[:, None]), math.sqrt(max(width**2 - 1 / 12, 0.09)) / WIDTH)
+        shapes = _circular(np.hypot(places, places[:, None]), self.fwhm)
         pixel = np.full(SAMPLES + 1, 1 / SAMPLES)  # its mean, by the trapezoidal rule
         pixel[[0, -1]] /= 2
         for axis in (1, 2):
@@ -135,13 +137,9 @@ class Basis:
         """Return (2, N, size, Q) values and slopes of the one-dimensional functions at the pixels of stamps whose
         stars lie at `offset` (N,) px from the middle."""
         place = (torch.arange(size) - size // 2 - offset[:, None].double()) * SAMPLES + self.tables.shape[1] // 2
-        below = torch.floor(place).clamp(1, self.tables.shape[1] - 3)
-        t = (place - below)[..., None]
-        weights = (
-            *(-t * (t - 1) * (t - 2) / 6, (t + 1) * (t - 1) * (t - 2) / 2),
-            *(-(t + 1) * t * (t - 2) / 2, (t + 1) * t * (t - 1) / 6),
-        )
-        return sum(self.tables[:, below.long() - 1 + k] * weight for k, weight in enumerate(weights))
+        first, weights = cubic(place)
+        first = first.clamp(0, self.tables.shape[1] - 4)  # beyond the tables there is no light
+        return sum(self.tables[:, first + k] * weight[..., None] for k, weight in enumerate(weights))
 
 
 @dataclass
@@ -201,13 +199,13 @@ class FramePSF:
         bright = torch.nonzero(flux > WIDE)[:, 0].tolist()
         if bright:
             axis, inner = np.arange(WINGS) - WINGS // 2, slice(WINGS // 2 - REACH, WINGS // 2 + REACH + 1)
-            fwhm = math.sqrt(max(self.basis.width**2 - 1 / 12, 0.09)) / WIDTH
             shares = np.append(1.0, self.coefficients[0, : len(FAMILY)].numpy())
             shares[0] -= shares[1:-1].sum()
+            shares[-1] += 1  # the atmosphere's map has an aureole of its own
             wings = []
             for k in bright:
                 far = np.tensordot(
-                    shares, _circular(np.hypot(axis - float(dx[k]), axis[:, None] - float(dy[k])), fwhm), 1
+                    shares, _circular(np.hypot(axis - float(dx[k]), axis[:, None] - float(dy[k])), self.basis.fwhm), 1
                 )
                 far[inner, inner] = 0
                 wings.append(float(flux[k]) * far.clip(min=0))

@@ -29,7 +29,7 @@ ROUNDS = 3  # of the PSF
 PASSES = 2  # over all stars, each with better neighbours than before
 MOVE = 1.5  # px, from the first guess of a position at most
 # Factors of the prior of circular functions, Gauss-Hermite functions and slopes, between which the evidence decides
-SCALES = tuple(itertools.product((0.03, 0.3, 1.0), (0.03, 0.3, 1.0), (0.03, 0.3, 1.0)))
+SCALES = tuple(itertools.product((0.03, 0.3, 1.0), repeat=3))
 OUTLYING = 10.0  # times the median misfit; such a star is none, or not alone
 
 

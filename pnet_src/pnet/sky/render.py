@@ -47,7 +47,7 @@ def sample_psf(table: Tensor, dx: Tensor, dy: Tensor, size: int) -> Tensor:
     Tensor, (N, size, size), float32
     """
     axis = (torch.arange(size, device=table.device) - size // 2) * OVERSAMPLING + (table.shape[-1] - 1) // 2
-    (rows, row_weights), (columns, column_weights) = _cubic(-dy * OVERSAMPLING), _cubic(-dx * OVERSAMPLING)
+    (rows, row_weights), (columns, column_weights) = cubic(-dy * OVERSAMPLING), cubic(-dx * OVERSAMPLING)
     stamps = torch.zeros(len(dx), size, size, device=table.device)
     for i in range(4):
         here = (axis[None] + rows[:, None] + i)[:, :, None]
@@ -57,7 +57,7 @@ def sample_psf(table: Tensor, dx: Tensor, dy: Tensor, size: int) -> Tensor:
     return stamps
 
 
-def _cubic(position: Tensor) -> tuple[Tensor, list[Tensor]]:
+def cubic(position: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Return the first of four samples around each position and their Lagrange weights.
 
     torch's own bicubic kernel (a = −0.75) would err by 0.3 % of a pixel's value at the PSF's flanks.

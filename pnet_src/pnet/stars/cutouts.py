@@ -7,12 +7,12 @@ from torch import Tensor
 
 from pnet.frame import Frame
 from pnet.sky import background, render
+from pnet.sky.frame_psf import SEEING
 from pnet.sky.psf import Aureole
 from pnet.sky.stamps import cut_stamps, gaussian_moments, gaussian_width
 from pnet.stars.inputs import WIDTH_STAMP, Stamps
 
 BRIGHTEST = 25  # stars that the PSF's width is the mean of
-SEEING = (2.2745, -0.084)  # the atmosphere's FWHM from the PSF's Gaussian width, both in arcsec: slope, intercept
 STEP = 0.05  # arcsec; wings do not change within it
 SIGNAL = 50.0  # smallest ratio of a star's flux to its noise for that
 INNER = 9  # px; a star is saturated if a pixel of this middle part of its stamp is
