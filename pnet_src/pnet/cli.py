@@ -68,7 +68,7 @@ def _settings(settings: type) -> list[inspect.Parameter]:
 
 MEASURING = (
     option("output", Output, DEFAULT_OUTPUT),
-    *(option(kind, Weights, "released") for kind in ("detection", "refiner", "bpnn")),
+    *(option(kind, Weights, "released") for kind in ("detection", "bpnn")),
     option("manifest", Manifest, "sdss-standard"),
     option("optional", Optional, False),
     option("seed", Seed, 2023),
@@ -142,9 +142,7 @@ def measure(
     confidence: Annotated[float, typer.Option(help="Least confidence of a detection, 0 to 1.")] = 0.3,
     weights: Annotated[str, typer.Option(help="released, or paper: the paper's own networks.")] = "released",
     detection: Weights | None = None,
-    refiner: Weights | None = None,
     bpnn: Weights | None = None,
-    refine: Annotated[bool, typer.Option(help="Refine the detection net's positions and fluxes.")] = True,
     check: Annotated[bool, typer.Option("--check", help="Try error bars on copies of the image's stars.")] = False,
     seed: Seed = 2023,
     **given: Any,
@@ -158,7 +156,7 @@ def measure(
         from pnet import measure as measuring
         from pnet.sky.image import complete
 
-        networks = measuring.PNet.load(weights, detection=detection, refiner=refiner, bpnn=bpnn)
+        networks = measuring.PNet.load(weights, detection=detection, bpnn=bpnn)
     for path in images:
         found = {}
         with reporting(failures):
@@ -169,7 +167,7 @@ def measure(
                 if target in written:
                     raise ConfigError(f"{path}: {target} was just written for another image of this name")
                 frame = read()
-                catalogue = networks.measure(frame, confidence, seed, refine=refine)
+                catalogue = networks.measure(frame, confidence, seed)
                 complete(catalogue, frame)
                 if check:
                     from pnet.book.figures import twins as pictures
@@ -243,7 +241,7 @@ def sdss_download(
 @app.command()
 @with_options(*_settings(TrainConfig))
 def train(
-    kind: Annotated[str, typer.Argument(help="detection, refiner or bpnn.")],
+    kind: Annotated[str, typer.Argument(help="detection or bpnn.")],
     output: Output = DEFAULT_OUTPUT,
     quiet: Quiet = False,
     **settings: Any,
@@ -256,31 +254,27 @@ def train(
 
 @app.command()
 def recalibrate(
-    kind: Annotated[str, typer.Argument(help="Whose errors: refiner or bpnn.")],
     frames: Annotated[Path, typer.Option(help="Folder with val/ of simulated frames.")],
     card: Annotated[str, typer.Option(help="Card of the network, or 'released'.")] = "released",
     seed: Seed = 2023,
 ) -> None:
-    """Fit the scale of a network's errors to validation frames anew and keep it on its card."""
+    """Fit the scale of the BPNN's errors to validation frames anew and keep it on its card."""
     from pnet.training import runs
 
-    print(runs.recalibrate(kind, card, frames, seed=seed))
+    print(runs.recalibrate(card, frames, seed=seed))
 
 
 @app.command()
 def calibrate_confidence(
     card: Annotated[str, typer.Argument(help="Card of a detection net, or 'released'.")],
     frames: Annotated[Path, typer.Option(help="Folder with val/ (and train/) of simulated frames.")],
-    refiner: Weights = "released",
     seed: Seed = 2023,
     quiet: Quiet = False,
 ) -> None:
     """Fit the probability of a star to the confidence on validation frames and keep it on the card."""
     from pnet.evaluation import confidence
 
-    result, before, after = confidence.calibrate_card(
-        card, frames, refiner=refiner, seed=seed, progress=progress(quiet)
-    )
+    result, before, after = confidence.calibrate_card(card, frames, seed=seed, progress=progress(quiet))
     print(f"{result.n} detections, {result.n_stars} of them stars, in {result.data}")
     print(f"expected calibration error {before.error.value:.4f}, calibrated (cross-validated) {after.error.value:.4f}")
     print(f"threshold for fields with galaxies: {result.threshold}")

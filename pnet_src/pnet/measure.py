@@ -24,73 +24,64 @@ from pnet.detection.predict import detect
 from pnet.frame import Frame
 from pnet.sdss import frame as sdss_frame
 from pnet.simulation import frame_file
-from pnet.sky import background, image, psf_fit
+from pnet.sky import background, image
 from pnet.sky.header import Given
-from pnet.stars import refine as refinement
-from pnet.stars import weights
+from pnet.sky.psf_fit import FittedStars
+from pnet.stars import fitted, weights
 from pnet.stars.confidence import of_card
-from pnet.stars.cutouts import frame_stamps
-from pnet.stars.error_scale import scales_of
-from pnet.stars.inputs import POGSON
-from pnet.stars.predict import predict
+from pnet.stars.error_scale import ErrorScale, Scales, scales_of
+from pnet.stars.inputs import POGSON, bare_inputs, make_inputs
+from pnet.stars.predict import Prediction, predict
 
 CONFIDENCE = 0.3  # threshold of the paper's Table 1
-SATURATED, MASKED, EDGE, UNREFINED = 1, 2, 4, 8
+SATURATED, MASKED, EDGE, UNFITTED = 1, 2, 4, 8
 FLAGS = {  # bits of the column flags
     SATURATED: "a saturated pixel in the stamp",
     MASKED: "a masked pixel in the stamp",
     EDGE: "the stamp is cut by the edge",
-    UNREFINED: "not refined, as in a blend",
+    UNFITTED: "no fit, as in a blend: the place is the detection net's",
 }
-COLUMNS = {  # unit and what it is; "the refiner" is the refinement step of the detection net, its own network
-    "x": ("pix", "column of the star, centre of the first pixel at 0, from the refiner (flag 8: the detection net)"),
-    "y": ("pix", "row of the star, centre of the first pixel at 0, from the refiner (flag 8: the detection net)"),
-    "x_err": ("pix", "standard deviation of x from the refiner, recalibrated on validation data; flag 8: a bound"),
-    "y_err": ("pix", "standard deviation of y from the refiner, recalibrated on validation data; flag 8: a bound"),
+FLAGGED = 9  # px, width of the stamp that the flags tell of
+COLUMNS = {  # unit and what it is; "the fit" is that of the frame's own PSF to the star
+    "x": ("pix", "column of the star, centre of the first pixel at 0, from the BPNN (flag 8: the detection net)"),
+    "y": ("pix", "row of the star, centre of the first pixel at 0, from the BPNN (flag 8: the detection net)"),
+    "x_err": ("pix", "standard deviation of x, recalibrated; flag 8: a bound"),
+    "y_err": ("pix", "standard deviation of y, recalibrated; flag 8: a bound"),
     "confidence": ("", "confidence of the detection from the detection net, 0 to 1"),
     "probability": ("", "share of detections of this confidence that are stars, on validation frames"),
     "flux": ("electron", "flux, from the magnitude of the BPNN"),
-    "mag": ("mag", "AB magnitude from the BPNN"),
-    "mag_err": ("mag", "standard deviation of mag from the BPNN, recalibrated on validation data"),
+    "mag": ("mag", "AB magnitude from the BPNN, which corrects the fit"),
+    "mag_err": ("mag", "standard deviation of mag, recalibrated"),
+    "mag_err_noise": ("mag", "part of it: noise of the pixels in the fit"),
+    "mag_err_psf": ("mag", "part of it: uncertainty of the frame's PSF in the fit"),
+    "mag_err_net": ("mag", "what the BPNN adds to these parts, in quadrature; 0 where it is surer than they are"),
     "mag_aleatoric": ("mag", "part of the BPNN's uncertainty that is noise (Eq. 15, first term), not recalibrated"),
     "mag_epistemic": ("mag", "part that is the BPNN's ignorance (Eq. 15, second term), not recalibrated"),
-    "mag_net": ("mag", "AB magnitude from the refiner (flag 8: the detection net)"),
-    "mag_net_err": ("mag", "standard deviation of mag_net, recalibrated on validation data; flag 8: a bound"),
-    "x_det": ("pix", "column of the star as the detection net itself places it, before the refiner"),
-    "y_det": ("pix", "row of the star as the detection net itself places it, before the refiner"),
-    "mag_det": ("mag", "AB magnitude of the detection net's own flux, before the refiner"),
-    "mag_psf": ("mag", "AB magnitude of a fit with the frame's own PSF, without a network; see `pnet measure --check`"),
-    "mag_psf_err": ("mag", "standard deviation of mag_psf: noise of the pixels and uncertainty of the PSF"),
+    "x_det": ("pix", "column of the star as the detection net itself places it"),
+    "y_det": ("pix", "row of the star as the detection net itself places it"),
+    "mag_det": ("mag", "AB magnitude of the detection net's own flux"),
+    "x_psf": ("pix", "column of the star in the fit"),
+    "y_psf": ("pix", "row of the star in the fit"),
+    "mag_psf": ("mag", "AB magnitude of the fit"),
+    "mag_psf_err": ("mag", "standard deviation of mag_psf: mag_err_noise and mag_err_psf"),
     "flags": ("", "sum of " + ", ".join(f"{bit}: {meaning}" for bit, meaning in FLAGS.items())),
 }
 FORMATS = {".ecsv": "ascii.ecsv", ".fits": "fits"}  # of a catalogue
-NO_REFINER = ("x_err", "y_err", "mag_net_err")  # columns that only a refiner fills
-
-# In training the BPNN's stamps lie within 0.02 px (`pnet.training.stars.REFINED`) of the true place, however faint the
-# star. It believes the place that it is given: its positions repeat the refiner's, and its errors stay at 0.02 px where
-# the true ones of stars of 20 mag are 0.05. They are no part of a catalogue, and kept for the evaluation.
-BPNN_POSITIONS = {
-    "x_bpnn": ("pix", "column of the star from the BPNN; not a number where it gives none"),
-    "y_bpnn": ("pix", "row of the star from the BPNN"),
-    "x_bpnn_err": ("pix", "standard deviation of x_bpnn, recalibrated on validation data"),
-    "y_bpnn_err": ("pix", "standard deviation of y_bpnn, recalibrated on validation data"),
-}
+FITTED = ("mag_err_noise", "mag_err_psf", "mag_err_net", "x_psf", "y_psf", "mag_psf", "mag_psf_err")
 
 
 @dataclass
 class PNet:
-    """Detection net, its refinement step and BPNN together.
+    """Detection net and BPNN together.
 
     Parameters
     ----------
-    detection, refiner, bpnn : nn.Module
-        The paper's networks have no refiner, None.
+    detection, bpnn : nn.Module
     cards : dict of str to dict
         What the weights are, by the names above.
     """
 
     detection: nn.Module
-    refiner: nn.Module | None
     bpnn: nn.Module
     cards: dict[str, dict[str, Any]]
 
@@ -100,14 +91,13 @@ class PNet:
         together: str = "released",
         *,
         detection: str | os.PathLike | None = None,
-        refiner: str | os.PathLike | None = None,
         bpnn: str | os.PathLike | None = None,
         device: str | None = None,
     ) -> "PNet":
         """Load the networks of a set of `pnet.stars.weights.SETS`: 'released', or 'paper', the paper's as written.
 
-        `detection`, `refiner` and `bpnn` name other weights in their place as in `pnet.stars.weights.resolve`; a
-        refiner may be 'none'. `device` is 'cuda' where there is one unless told otherwise.
+        `detection` and `bpnn` name other weights in their place as in `pnet.stars.weights.resolve`. `device` is 'cuda'
+        where there is one unless told otherwise.
 
         Raises
         ------
@@ -117,26 +107,16 @@ class PNet:
         if together not in weights.SETS:
             raise ConfigError(f"weights is {together!r}, allowed are {', '.join(weights.SETS)}")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        own = {"detection": detection, "refiner": refiner, "bpnn": bpnn}
+        own = {"detection": detection, "bpnn": bpnn}
         names = weights.SETS[together] | {kind: name for kind, name in own.items() if name is not None}
-        # The networks of single stars are small and their stamps are cut on the CPU: they stay there.
+        # The network of single stars is small and the stars are fitted on the CPU: it stays there.
         loaded = {
-            kind: weights.load(kind, name, device if kind == "detection" else "cpu")
-            for kind, name in names.items()
-            if str(name) != weights.NONE
+            kind: weights.load(kind, name, device if kind == "detection" else "cpu") for kind, name in names.items()
         }
         models, cards = ({kind: pair[index] for kind, pair in loaded.items()} for index in (0, 1))
-        return cls(models["detection"], models.get("refiner"), models["bpnn"], cards)
+        return cls(models["detection"], models["bpnn"], cards)
 
-    def measure(
-        self,
-        frame: Frame,
-        confidence: float = CONFIDENCE,
-        seed: int = 2023,
-        *,
-        refine: bool = True,
-        bpnn_positions: bool = False,
-    ) -> Table:
+    def measure(self, frame: Frame, confidence: float = CONFIDENCE, seed: int = 2023) -> Table:
         """Return the catalogue of a frame: one row per detection of at least this confidence, by falling confidence.
 
         Parameters
@@ -146,11 +126,6 @@ class PNet:
             Between 0 and 1.
         seed : int
             Of the Monte Carlo samples of the BPNN.
-        refine : bool
-            Whether the refinement step corrects what the detection net found. Without it, or where there is none, no
-            star is refined (flag 8): the positions are the detection net's own, and the BPNN gets its stamps at them.
-        bpnn_positions : bool
-            Whether the columns `BPNN_POSITIONS` follow, which are not to be used as positions.
 
         Returns
         -------
@@ -167,47 +142,31 @@ class PNet:
             raise ConfigError(f"confidence is {confidence}, allowed is 0 to 1")
         subtracted = background.subtracted(frame)
         found = detect(self.detection, frame, max(confidence, 1e-6), subtracted)
-        found = found.assign(x_det=found["x"], y_det=found["y"], flux_det=found["flux"])
-        refine = refine and self.refiner is not None
-        if refine:
-            found = refinement.refine(self.refiner, frame, found, scales_of(self.cards["refiner"]), subtracted)
+        empty, fits = {}, None
+        if self.bpnn.config.bare:
+            inputs = bare_inputs(fitted.bare_stamps(subtracted, found, self.bpnn.config.stamp))
+            middle = np.floor(found[["x", "y"]].to_numpy(float) + 0.5)
+            reason = "the paper's networks see the bare pixels, without a fit"
+            empty |= dict.fromkeys(FITTED, reason)
         else:
-            found = refinement.unrefined(found)
-        psf, fitted = psf_fit.of_frame(frame, found, subtracted)
-        stamps = frame_stamps(frame, found, subtracted, bare=self.bpnn.config.bare)
-        prediction = predict(self.bpnn, stamps, seed=seed)
-        mag = prediction["mag"]
-        scales = scales_of(self.cards["bpnn"])
-        magnitude = frame.zero_point + mag.mean
-        values = {name: found[name] for name in ("x", "y", "x_err", "y_err", "confidence", "x_det", "y_det")} | {
-            "probability": self._probability(found["confidence"].to_numpy(float)),
-            "flux": frame.flux(magnitude),
-            "mag": magnitude,
-            "mag_err": scales["mag"](mag.sigma),
-            "mag_aleatoric": mag.aleatoric,
-            "mag_epistemic": mag.epistemic,
-            "mag_net": frame.magnitude(found["flux"]),
-            "mag_net_err": found["mag_err"],
-            "mag_det": frame.magnitude(found["flux_det"]),
-            "mag_psf": frame.magnitude(fitted["flux"]),
-            "mag_psf_err": POGSON * np.hypot(fitted["flux_err"], fitted["flux_psf"]) / fitted["flux"],
-        }
-        for axis in ("x", "y"):
-            place = prediction.get(axis)  # the paper's BPNN gives magnitudes only
-            middle = np.floor(found[axis].to_numpy(float) + 0.5)
-            values[f"{axis}_bpnn"] = middle + place.mean if place else np.full(len(found), np.nan)
-            values[f"{axis}_bpnn_err"] = scales[axis](place.sigma) if place else np.full(len(found), np.nan)
-        empty = {}
-        if self.refiner is None:
-            empty = dict.fromkeys(NO_REFINER, "these networks have no refinement step, which alone gives this error")
+            found, fits = fitted.fitted_stars(frame, found, subtracted)
+            inputs, middle = make_inputs(fits), fits.middle.numpy()
+        prediction, scales = predict(self.bpnn, inputs, seed=seed), scales_of(self.cards["bpnn"])
+        values = {"confidence": found["confidence"], "x_det": found["x"], "y_det": found["y"]}
+        values |= {"mag_det": frame.magnitude(found["flux"]), "flags": self._flags(frame, found)}
+        values |= self._magnitudes(frame, prediction["mag"], scales["mag"], fits)
+        if "x" in prediction:
+            values |= self._places(frame, found, middle, prediction, scales)
+            values["flags"] = values["flags"] + UNFITTED * (values["x_err"] >= fitted.REACH)
+        else:
+            values |= {"x": found["x"], "y": found["y"]}
+            empty |= dict.fromkeys(("x_err", "y_err"), "these networks give positions without errors")
+        values["probability"] = self._probability(found["confidence"].to_numpy(float))
         if of_card(self.cards["detection"]) is None:
             empty["probability"] = "the confidence of this detection net is not calibrated"
         values |= dict.fromkeys(empty, np.full(len(found), np.nan))
-        flags = self._flags(frame, found, self.bpnn.config.stamp)
-        values["flags"] = flags + UNREFINED * ~found["refined"].to_numpy(bool)
-        columns = COLUMNS | (BPNN_POSITIONS if bpnn_positions else {})
-        table = Table({name: np.asarray(values[name]) for name in columns})
-        for name, (unit, description) in columns.items():
+        table = Table({name: np.asarray(values[name]) for name in COLUMNS})
+        for name, (unit, description) in COLUMNS.items():
             table[name].unit = unit or None
             table[name].description = description
         table.meta = {
@@ -215,13 +174,43 @@ class PNet:
             "zero_point": frame.zero_point,
             "confidence": confidence,
             "seed": seed,
-            "refined": refine,
-            "psf_stars": psf.stars,
+            "psf_stars": fits.psf.stars if fits else 0,
             "empty": empty,
             "pnet": pnet.__version__,
             **{f"{kind}_sha256": card["sha256"] for kind, card in self.cards.items()},
         }
         return table
+
+    @staticmethod
+    def _magnitudes(frame: Frame, mag: Prediction, scale: ErrorScale, fits: FittedStars | None) -> dict[str, Any]:
+        """Return the columns of magnitudes."""
+        magnitude, error = frame.zero_point + mag.mean, scale(mag.sigma)
+        values = {"flux": frame.flux(magnitude), "mag": magnitude, "mag_err": error}
+        values |= {"mag_aleatoric": mag.aleatoric, "mag_epistemic": mag.epistemic}
+        if fits is None:
+            return values
+        table = fits.table()
+        noise, shape = (POGSON * table[name] / table["flux"] for name in ("flux_err", "flux_psf"))
+        own = np.hypot(noise, shape)
+        rest = np.sqrt((error**2 - own**2).clip(lower=0))
+        values |= {"mag_err_noise": noise, "mag_err_psf": shape, "mag_err_net": rest, "mag_psf_err": own}
+        return values | {"mag_psf": frame.magnitude(table["flux"]), "x_psf": table["x"], "y_psf": table["y"]}
+
+    @staticmethod
+    def _places(
+        frame: Frame, found: pd.DataFrame, middle: np.ndarray, prediction: dict[str, Prediction], scales: Scales
+    ) -> dict[str, np.ndarray]:
+        """Return places and their errors: the BPNN's or, where they are not of the star that was found, the detection
+        net's within `fitted.REACH`."""
+        place = middle + np.stack([prediction[axis].mean for axis in ("x", "y")], axis=1)
+        error = np.stack([scales[axis](prediction[axis].sigma) for axis in ("x", "y")], axis=1)
+        same = fitted.is_same(place, error, found)
+        values = {}
+        for index, (axis, side) in enumerate((("x", frame.shape[1]), ("y", frame.shape[0]))):
+            chosen = np.where(same, place[:, index], found[axis])
+            values[axis] = chosen.clip(-0.5, np.nextafter(side - 0.5, 0))
+            values[f"{axis}_err"] = np.where(same, error[:, index], fitted.REACH)
+        return values
 
     def _probability(self, confidence: np.ndarray) -> np.ndarray:
         """Return the calibrated confidence; NaN where the card of the detection net has no calibration."""
@@ -229,9 +218,9 @@ class PNet:
         return calibration.apply(confidence) if calibration else np.full(len(confidence), np.nan)
 
     @staticmethod
-    def _flags(frame: Frame, stars: pd.DataFrame, size: int) -> np.ndarray:
+    def _flags(frame: Frame, stars: pd.DataFrame) -> np.ndarray:
         flags = np.zeros(len(stars), dtype=int)
-        half = size // 2
+        half = FLAGGED // 2
         saturated = frame.saturated
         for index, (x, y) in enumerate(
             zip(np.rint(stars["x"]).astype(int), np.rint(stars["y"]).astype(int), strict=True)
@@ -240,7 +229,7 @@ class PNet:
             flags[index] = (
                 SATURATED * bool(saturated[part].any())
                 + MASKED * bool(frame.mask[part].any())
-                + EDGE * (saturated[part].shape != (size, size))
+                + EDGE * (saturated[part].shape != (FLAGGED, FLAGGED))
             )
         return flags
 

@@ -139,7 +139,7 @@ def of_catalogue(networks: PNet, frame: Frame, catalogue: Table) -> tuple[pd.Dat
     before, meta = catalogue.to_pandas(), catalogue.meta
     magnitudes = (faint_end(catalogue) - BINS + np.arange(BINS + 1)).round(1).tolist()
     copied, places = copies.make(frame, before, background.subtracted(frame), magnitudes, COUNT, meta["seed"])
-    after = networks.measure(copied, meta["confidence"], meta["seed"], refine=meta["refined"]).to_pandas()
+    after = networks.measure(copied, meta["confidence"], meta["seed"]).to_pandas()
     table = differences(before, after, places)
     rows = summary(table, magnitudes, seed=meta["seed"])
     fits = [measured.assign(mag=measured["mag_psf"], mag_err=measured["mag_psf_err"]) for measured in (before, after)]

@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 
 from pnet.common.errors import DataError
 from pnet.frame import Frame
-from pnet.sky.psf_fit import candidates
+from pnet.sky.psf_estimate import candidates
 
 REACH = 9.0  # FWHM, half the side of what is copied
 ALONE = 8.0  # FWHM, around an original: others have at most LIGHT of its light
@@ -67,7 +67,7 @@ def make(
     image, rms = subtracted
     rng = np.random.default_rng(seed)
     x, y, flux = (torch.tensor(stars[name].to_numpy(float)) for name in ("x", "y", "flux"))
-    chosen, width = candidates(torch.from_numpy(image)[None], x, y, flux, rms, frame.saturation)
+    chosen, width = candidates(torch.from_numpy(image)[None], x, y, flux, rms, frame.saturation, 1.5)
     fwhm = 2.355 * width
     place, light = stars[["x", "y"]].to_numpy(float), stars["flux"].to_numpy(float)
     tree, half = cKDTree(place), round(REACH * fwhm) if len(chosen) else 0

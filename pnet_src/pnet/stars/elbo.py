@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pnet.stars.inputs import POGSON, TARGETS, Inputs
+from pnet.stars.inputs import POGSON, TARGETS
 
 LOG_SIGMA = (-4.0, 6.0)  # bounds of the predicted ln σ in units of the scale, against overflow early in training
 
@@ -37,10 +37,10 @@ def negative_log_likelihood(output: Tensor, target: Tensor) -> Tensor:
     return 0.5 * ((target - mean) * torch.exp(-log_sigma)) ** 2 + log_sigma + 0.9189385332046727
 
 
-def truth(batch: "StampBatch", names: tuple[str, ...], inputs: Inputs) -> Tensor:  # noqa: F821
+def truth(batch: "StarBatch", names: tuple[str, ...], base: Tensor, scale: Tensor) -> Tensor:  # noqa: F821
     """Return (N, K) true values of the targets in the network's units."""
-    values = {"mag": -POGSON * torch.log(batch.flux), "x": batch.x, "y": batch.y}
-    return (torch.stack([values[name] for name in TARGETS if name in names], dim=1) - inputs.base) / inputs.scale
+    values = {"mag": -POGSON * torch.log(batch.flux.double()), "x": batch.x, "y": batch.y}
+    return ((torch.stack([values[name] for name in TARGETS if name in names], dim=1) - base) / scale).float()
 
 
 class ELBO:
@@ -59,9 +59,10 @@ class ELBO:
     def __init__(self, n_train: int, temperature: float = 1.0):
         self.n_train, self.temperature = n_train, temperature
 
-    def __call__(self, model: nn.Module, batch: "StampBatch") -> dict[str, Tensor]:  # noqa: F821
-        output, inputs = model(batch.stamps)
-        each = negative_log_likelihood(output.float(), truth(batch, model.config.targets, inputs)).mean(dim=0)
+    def __call__(self, model: nn.Module, batch: "StarBatch") -> dict[str, Tensor]:  # noqa: F821
+        output = model(batch.inputs)
+        wanted = truth(batch, model.config.targets, *model.units(batch.inputs))
+        each = negative_log_likelihood(output.float(), wanted).mean(dim=0)
         likelihood = each.sum()
         divergence = kl_divergence(model) / self.n_train
         parts = {"loss": likelihood + self.temperature * divergence, "likelihood": likelihood, "kl": divergence}

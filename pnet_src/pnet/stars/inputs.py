@@ -1,8 +1,10 @@
-"""What a star's network sees: the stamp, a few classical measurements on it, and what the frame knows.
+"""What a star's network sees: what the fit of the frame's PSF leaves of its pixels, and how far other measurements of
+the same pixels differ from the fit.
 
-The network corrects classical estimates instead of replacing them: windowed centroids and weighted fluxes of several
-widths already come within 5 to 40 % of the Cramér-Rao bound, each in its own range of brightness, and their
-differences, in units of the error that is to be expected, tell the network what to add.
+The network corrects the fit instead of replacing it. With the right PSF and a star that is alone, the most likely flux
+and position are at the Cramér-Rao bound; what is left to know is what the fit does not: unresolved neighbours,
+galaxies, lost pixels, a PSF that is only an estimate, and how wrong all this may be. Every number is in units of the
+error that is to be expected and relative to the frame's own PSF, so that telescopes look alike.
 """
 
 from collections.abc import Sequence
@@ -13,31 +15,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pnet.sky.psf import Aureole, Optics
-from pnet.sky.render import psf_table, sample_psf
-from pnet.sky.stamps import aperture_weights, gaussian_flux, gaussian_moments, gaussian_width
+from pnet.sky.psf_fit import FittedStars
+from pnet.sky.stamps import aperture_weights, offsets
 
 TARGETS = ("mag", "x", "y")
-IMAGES = 3  # channels of the network's image
-WIDTH_STAMP = 21  # px; side of the stamps on which the PSF's width and the classical values are measured
-CENTROIDS = (1.0, 1.5, 2.2)  # widths of the windows of the centroids in units of the frame's PSF width
-SCALES = (0.7, 1.0, 1.5)  # the same for the weighted fluxes
-RADII = (4.5, 7.0, 10.0)  # px, round apertures with soft edges
-BASE = len(SCALES)  # the flux that is corrected: the sum in the first aperture
-FLUXES = len(SCALES) + len(RADII)
-CONTEXT = 12 + 2 * (len(CENTROIDS) - 1) + FLUXES - 1  # numbers beside the image
+IMAGES = 5  # channels of the network's image
+STAMP = 15  # px; the smallest stamp that a star is fitted on, so the widest image
+WINDOWS = (0.7, 1.0, 1.5, 2.2)  # widths of Gaussian windows in units of the PSF's
+RADII = (2.5, 4.0, 5.5)  # the same for apertures with soft edges
 MAGNITUDE_ZERO = 8.0  # ln(flux/σ) that the magnitude target is centred on: about g = 18 in an SDSS frame
-SATURATED_SCALE = 0.1  # mag; a saturated star has lost light, so that its correction is on this scale
-SATURATED_SHIFT = 0.05  # px, the same for positions
-FLOOR = 1e-3  # mag; below it corrections are the same in all stars, not noise
-SHIFT_FLOOR = 5e-4  # px, the same for positions
-SHAPE = 10.0  # bound of the shape in the network's image; noise of the faintest stars reaches 5
-LEAST_SCATTER = 5e-4  # of the PSF's width, relative: a logarithm needs something positive
-KNOTS = 20  # PSF widths in the table of aperture corrections
+FLOOR = 5e-4  # mag; below it corrections are the same in all stars, not noise
+SHIFT_FLOOR = 3e-4  # px, the same for positions
+MOST_ERROR, MOST_SHIFT = 0.5, 0.5  # mag and px; units of stars of which next to nothing is seen
+SHAPE = 10.0  # bound of images, in units of the noise or of the peak
 POGSON = 2.5 / np.log(10)
-BARE_UNIT = (
-    17.0  # electrons, the noise of an empty pixel of a typical SDSS frame: the unit of a stamp that knows of none
-)
+BARE_UNIT = 17.0  # electrons, the noise of an empty pixel of a typical SDSS frame: the unit of a stamp that knows none
+# The context's columns that change their sign when the sky is mirrored along x, and along y
+NUMBERS = 12  # columns that do not
+ODD = 2 + len(WINDOWS)
+CONTEXT = NUMBERS + 1 + len(WINDOWS) + len(RADII) + 2 * ODD
 
 
 class Rows:
@@ -45,6 +41,9 @@ class Rows:
 
     def __getitem__(self, chosen) -> Self:
         return type(self)(**{name: value[chosen] for name, value in vars(self).items()})
+
+    def __len__(self) -> int:
+        return len(next(iter(vars(self).values())))
 
     def to(self, device: torch.device | str) -> Self:
         """Return the rows on another device."""
@@ -60,43 +59,18 @@ class Rows:
 
 
 @dataclass
-class Stamps(Rows):
-    """Cut-outs of stars and what the frame knows.
+class Inputs(Rows):
+    """What the network takes, and how its output becomes a measurement: value = `base` + `scale` · output.
 
     Parameters
     ----------
-    pixels : Tensor, (N, WIDTH_STAMP, WIDTH_STAMP)
-        Electrons, sky subtracted.
-    dx, dy : Tensor, (N,)
-        Position from the detection, relative to the middle pixel in pixels.
-    sigma : Tensor, (N,)
-        Noise of an empty pixel of the frame in electrons.
-    psf_width : Tensor, (N,)
-        Standard deviation in pixels of the Gaussian that matches the frame's bright stars.
-    psf_scatter : Tensor, (N,)
-        Relative scatter of the PSF's width over the frame beyond noise: how far a star's own PSF may differ from it.
-    saturated : Tensor, (N,), bool
-        A pixel of the inner 9 × 9 is saturated.
-    """
-
-    pixels: Tensor
-    dx: Tensor
-    dy: Tensor
-    sigma: Tensor
-    psf_width: Tensor
-    psf_scatter: Tensor
-    saturated: Tensor
-
-    def __len__(self) -> int:
-        return len(self.dx)
-
-
-@dataclass
-class Inputs:
-    """What the network takes, and how its output becomes a measurement: value = `base` + `scale` · output.
-
-    `images` (N, IMAGES, S, S), `context` (N, CONTEXT); `base` and `scale` (N, 3) hold, in the order of TARGETS, the
-    instrumental magnitude (−2.5 log10 of electrons) and x and y in pixels from the stamp's middle pixel.
+    images : Tensor, (N, C, S, S)
+        `IMAGES` channels of `STAMP` px, or one channel of bare pixels.
+    context : Tensor, (N, CONTEXT)
+        Numbers beside the image; none with bare pixels.
+    base, scale : Tensor, (N, 3), float64 and float32
+        In the order of TARGETS: the instrumental magnitude (−2.5 log10 of electrons), and x and y in pixels from the
+        stamp's middle pixel.
     """
 
     images: Tensor
@@ -104,163 +78,115 @@ class Inputs:
     base: Tensor
     scale: Tensor
 
-
-@dataclass
-class Apertures:
-    """What each window finds of a star's light, by the width of the PSF.
-
-    Parameters
-    ----------
-    widths : Tensor, (K,)
-        PSF widths in pixels, rising.
-    logs : Tensor, (K, FLUXES)
-        ln of the share of the total flux that each Gaussian window and each aperture finds.
-    """
-
-    widths: Tensor
-    logs: Tensor
-
-    @classmethod
-    def unknown(cls) -> "Apertures":
-        """Return a table without corrections, to be overwritten by weights that are loaded."""
-        return cls(torch.linspace(0, 1, KNOTS), torch.zeros(KNOTS, FLUXES))
-
-    @classmethod
-    def calibrated(cls, pixel_scale: float = 0.396) -> "Apertures":
-        """Measure noiseless stars of Kolmogorov seeing behind the Sloan optics.
-
-        Whatever another telescope does to its wings is a constant of the frame that the zero point (Eq. 18) takes up.
-        """
-        phase = torch.arange(8) / 8 - 0.4375
-        dy, dx = (grid.reshape(-1) for grid in torch.meshgrid(phase, phase, indexing="ij"))
-        widths, logs = [], []
-        for seeing in np.linspace(0.7, 2.6, KNOTS).round(3):
-            table = psf_table(float(seeing), pixel_scale, Optics(), Aureole(), "cpu", WIDTH_STAMP)
-            psf = sample_psf(table, dx, dy, WIDTH_STAMP)
-            width = gaussian_width(psf, dx, dy).median()
-            widths.append(width)
-            logs.append(torch.log(_fluxes(psf, dx, dy, width.expand_as(dx))).mean(dim=0))
-        return cls(torch.stack(widths), torch.stack(logs))
-
-    def at(self, psf_width: Tensor) -> Tensor:
-        """Return (N, FLUXES) logs at PSF widths (N,), interpolated; beyond the ends the last value holds."""
-        widths = self.widths.to(psf_width.device)
-        logs = self.logs.to(psf_width.device)
-        upper = torch.bucketize(psf_width, widths).clamp(1, len(widths) - 1)
-        share = ((psf_width - widths[upper - 1]) / (widths[upper] - widths[upper - 1])).clamp(0, 1)[:, None]
-        return torch.lerp(logs[upper - 1], logs[upper], share)
+    def mirrored(self, axis: str) -> "Inputs":
+        """Return the inputs of the same stars in a sky that is mirrored along 'x' or 'y'."""
+        which = "xy".index(axis)
+        odd = slice(CONTEXT - (2 - which) * ODD, CONTEXT - (1 - which) * ODD)
+        context, base = self.context.clone(), self.base.clone()
+        context[:, odd] *= -1
+        base[:, 1 + which] *= -1
+        return Inputs(self.images.flip(3 - which), context, base, self.scale)
 
 
-def bare_inputs(stamps: Stamps, size: int) -> Inputs:
-    """Return the inputs of a network that sees the pixels and nothing else: (N, 1, size, size), one compressed image in
+def bare_inputs(pixels: Tensor) -> Inputs:
+    """Return the inputs of a network that sees (N, S, S) pixels in electrons and nothing else: one compressed image in
     a fixed unit; no context, and magnitudes about one constant."""
-    pixels, n = stamps.pixels.float(), len(stamps)
-    margin = (pixels.shape[-1] - size) // 2
-    base = torch.zeros(n, len(TARGETS), device=pixels.device)
+    n = len(pixels)
+    base = torch.zeros(n, len(TARGETS), dtype=torch.float64, device=pixels.device)
     base[:, 0] = -POGSON * (np.log(BARE_UNIT) + MAGNITUDE_ZERO)
-    return Inputs(
-        images=torch.asinh(pixels[:, None, margin : margin + size, margin : margin + size] / BARE_UNIT) / 3,
-        context=pixels.new_zeros(n, 0),
-        base=base,
-        scale=torch.ones_like(base),
-    )
+    images = torch.asinh(pixels.float()[:, None] / BARE_UNIT) / 3
+    return Inputs(images, images.new_zeros(n, 0), base, torch.ones_like(base).float())
 
 
-def _fluxes(pixels: Tensor, dx: Tensor, dy: Tensor, width: Tensor) -> Tensor:
-    """Return (N, FLUXES) weighted fluxes and aperture sums."""
-    weighted = [gaussian_flux(pixels, dx, dy, scale * width) for scale in SCALES]
-    sums = [(pixels * aperture_weights(pixels.shape[-1], dx, dy, radius)).sum(dim=(1, 2)) for radius in RADII]
-    return torch.stack([*weighted, *sums], dim=1)
-
-
-def make_inputs(stamps: Stamps, size: int, apertures: Apertures, correction: bool = True) -> Inputs:
-    """Measure the stamps and return the network's inputs.
-
-    Parameters
-    ----------
-    stamps : Stamps
-    size : int
-        Odd side in pixels of the part that the network sees as an image.
-    apertures : Apertures
-    correction : bool
-        Whether the network's magnitude corrects the base flux or stands by itself (`BPNNConfig.target`).
-    """
-    pixels, sigma, width = stamps.pixels.float(), stamps.sigma.float(), stamps.psf_width.float()
-    start_x, start_y = stamps.dx.float(), stamps.dy.float()
-    centroids = [gaussian_moments(pixels, start_x, start_y, scale * width, scale=scale) for scale in CENTROIDS]
-    x, y = centroids[0]
-    logs = torch.log((_fluxes(pixels, x, y, width) * torch.exp(-apertures.at(width))).maximum(3 * sigma[:, None]))
-    # An aperture leads: a matched window finds 1 % less light where the PSF is 1 % wider than thought, the aperture
-    # 0.1 to 0.3 %, and it costs the faintest stars only a fifth in noise, which the network wins back.
-    log_base = logs[:, BASE]
-    flux = torch.exp(log_base)
-    # What base flux and centroid can be trusted to: photon noise, and the sky under the PSF (King 1983).
-    expected = torch.sqrt(flux + 4 * torch.pi * width**2 * sigma**2) / flux
-    scale = torch.sqrt((POGSON * expected) ** 2 + FLOOR**2)
-    shift = torch.sqrt(width**2 * (flux + 8 * torch.pi * width**2 * sigma**2) / flux**2 + SHIFT_FLOOR**2)
-    scale = torch.where(stamps.saturated, scale.clamp(min=SATURATED_SCALE), scale)
-    shift = torch.where(stamps.saturated, shift.clamp(min=SATURATED_SHIFT), shift)
-    differences = torch.cat(
+def make_inputs(stars: FittedStars) -> Inputs:
+    """Return the inputs of a network that corrects a fit; stars without usable pixels have an infinite error there and
+    get units of `MOST_ERROR` and `MOST_SHIFT`."""
+    fit, width, rms = stars.fit, stars.psf.basis.width, stars.rms
+    flux, usable = fit.flux, (fit.weight > 0).double()
+    relative, shape = fit.error / torch.stack([flux, *torch.ones(2, len(flux), dtype=flux.dtype)], 1), stars.shape_error
+    unit = torch.hypot(relative, shape)
+    unit = torch.stack(
         [
-            *((torch.stack([cx - x, cy - y], dim=1) / shift[:, None]) for cx, cy in centroids[1:]),
-            (logs - log_base[:, None])[:, [index for index in range(FLUXES) if index != BASE]]
-            * POGSON
-            / scale[:, None],
+            torch.hypot(POGSON * unit[:, 0], unit.new_tensor(FLOOR)).clamp(max=MOST_ERROR),
+            *(torch.hypot(unit[:, k], unit.new_tensor(SHIFT_FLOOR)).clamp(max=MOST_SHIFT) for k in (1, 2)),
         ],
         dim=1,
     )
-    context = torch.stack(
+    even, odd_x, odd_y = _windows(stars, unit, usable)
+    power = (fit.share[0] ** 2).sum(dim=(1, 2))
+    pixels = usable.sum(dim=(1, 2)).clamp(min=1)
+    numbers = [
+        (torch.log(flux / rms) - MAGNITUDE_ZERO) / 2,
+        torch.full_like(flux, np.log(width / 1.7)),
+        torch.full_like(flux, np.log(rms) - 2.85) / 2,
+        torch.log(relative[:, 0] + 1e-5) + 4.5,
+        torch.log(shape[:, 0] + 1e-5) + 6,
+        torch.log(relative[:, 1:].mean(dim=1) + 1e-5) + 4,
+        torch.log(shape[:, 1:].mean(dim=1) + 1e-5) + 6,
+        1 - (fit.share[0] * usable).sum(dim=(1, 2)),
+        torch.asinh((fit.misfit - 1) * (pixels / 2).sqrt() / 3) / 2,
+        torch.full_like(flux, np.log1p(stars.psf.stars) / 3),
+        torch.asinh(10 * (fit.share[0] * stars.others).sum(dim=(1, 2)) / power / flux),
+        _surroundings(stars, usable),
+    ]
+    likelier = fit.likelier / torch.stack([-flux / POGSON, *torch.ones(2, len(flux), dtype=flux.dtype)], 1) / unit
+    phase = [value - torch.floor(value + 0.5) for value in (fit.dx, fit.dy)]
+    columns = [
+        *numbers,
+        torch.asinh(likelier[:, 0]),
+        *(torch.asinh(value) / 2 for value in even),
+        *(phase[0], torch.asinh(likelier[:, 1]), *(torch.asinh(value) / 2 for value in odd_x)),
+        *(phase[1], torch.asinh(likelier[:, 2]), *(torch.asinh(value) / 2 for value in odd_y)),
+    ]
+    base = torch.stack([-POGSON * torch.log(flux), fit.dx, fit.dy], dim=1)
+    context = torch.nan_to_num(torch.stack(columns, dim=1), nan=0.0).clamp(-SHAPE, SHAPE)
+    return Inputs(_images(stars, usable).float(), context.float(), base, unit.float())
+
+
+def _windows(stars: FittedStars, unit: Tensor, usable: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Return what the fit leaves in windows, as magnitudes and shifts along x and y in their units."""
+    fit, width = stars.fit, stars.psf.basis.width
+    size = fit.residual.shape[-1]
+    x, y = offsets(size, fit.dx, fit.dy)
+    even, odd_x, odd_y = [], [], []
+    flux = fit.flux
+    for scale in WINDOWS:
+        window = torch.exp(-(x**2 + y**2) / (2 * (scale * width) ** 2)) * usable
+        found = (window * fit.residual).sum(dim=(1, 2)) / (window * fit.share[0]).sum(dim=(1, 2)).clamp(min=1e-9)
+        even.append(-POGSON * found / flux / unit[:, 0])
+        for axis, slope, odd, k in ((x, fit.share[1], odd_x, 1), (y, fit.share[2], odd_y, 2)):
+            moved = (window * axis * slope).sum(dim=(1, 2)).clamp(min=1e-9) * flux
+            odd.append((window * axis * fit.residual).sum(dim=(1, 2)) / moved / unit[:, k])
+    for radius in RADII:
+        inside = aperture_weights(size, fit.dx, fit.dy, radius * width) * usable
+        found = (inside * fit.residual).sum(dim=(1, 2)) / (inside * fit.share[0]).sum(dim=(1, 2)).clamp(min=1e-9)
+        even.append(-POGSON * found / flux / unit[:, 0])
+    return even, odd_x, odd_y
+
+
+def _surroundings(stars: FittedStars, usable: Tensor) -> Tensor:
+    """Return (N,) the mean of a stamp's outer ring in units of its noise: light of others, or an error of the sky."""
+    fit = stars.fit
+    ring = (1 - aperture_weights(fit.residual.shape[-1], fit.dx, fit.dy, 4.5 * stars.psf.basis.width)) * usable
+    noise = (ring**2 * fit.variance).sum(dim=(1, 2)).sqrt().clamp(min=1e-9)
+    return torch.asinh((ring * fit.residual).sum(dim=(1, 2)) / noise / 3)
+
+
+def _images(stars: FittedStars, usable: Tensor) -> Tensor:
+    """Return (N, IMAGES, STAMP, STAMP): what the fit leaves in units of its noise, the star in units of the sky's, the
+    PSF in units of a Gaussian's peak, the light of others in units of the noise, and which pixels are usable."""
+    fit = stars.fit
+    margin = (fit.residual.shape[-1] - STAMP) // 2
+    inner = (slice(None), slice(margin, margin + STAMP), slice(margin, margin + STAMP))
+    noise, light = fit.variance.sqrt(), fit.flux[:, None, None] * fit.share[0]
+    images = torch.stack(
         [
-            (log_base - torch.log(sigma) - MAGNITUDE_ZERO) / 2,
-            (width - 1.7) / 0.5,
-            x - torch.floor(x + 0.5),
-            y - torch.floor(y + 0.5),
-            torch.log(POGSON * expected) + 4.5,
-            torch.log(sigma) - 2.85,
-            stamps.saturated.float(),
-            ((start_x - x) / 0.1).clamp(-5, 5),
-            ((start_y - y) / 0.1).clamp(-5, 5),
-            _surroundings(pixels, x, y, sigma),
-            torch.asinh(pixels.amax(dim=(1, 2)) / flux * 2 * torch.pi * width**2 - 1),
-            torch.log(stamps.psf_scatter.float() + LEAST_SCATTER) + 6,
+            torch.asinh(fit.residual[inner] / noise[inner]),
+            torch.asinh((fit.residual + light)[inner] / stars.rms) / 3,
+            fit.share[0][inner] * (2 * np.pi * stars.psf.basis.width**2),
+            torch.asinh(stars.others[inner] / noise[inner]) / 3,
+            usable[inner],
         ],
         dim=1,
     )
-    base = torch.stack([-POGSON * log_base, x, y], dim=1)
-    units = torch.stack([scale, shift, shift], dim=1)
-    if not correction:
-        base[:, 0] = -POGSON * (torch.log(sigma) + MAGNITUDE_ZERO)
-        units[:, 0] = 1
-    return Inputs(
-        images=_images(pixels, size, x, y, width, flux, sigma),
-        context=torch.cat([context, torch.asinh(differences) / 2], dim=1),
-        base=base,
-        scale=units,
-    )
-
-
-def _surroundings(pixels: Tensor, x: Tensor, y: Tensor, sigma: Tensor) -> Tensor:
-    """Return (N,) the mean of the stamp's outer ring in units of its noise: light of others, or an error of the sky."""
-    ring = 1 - aperture_weights(pixels.shape[-1], x, y, RADII[-1] - 1.5)
-    total = ring.sum(dim=(1, 2))
-    return torch.asinh((ring * pixels).sum(dim=(1, 2)) / torch.sqrt(total) / sigma / 3)
-
-
-def _images(pixels: Tensor, size: int, x: Tensor, y: Tensor, width: Tensor, flux: Tensor, sigma: Tensor) -> Tensor:
-    """Return (N, IMAGES, size, size): the stamp's middle compressed, as a shape, and against a Gaussian."""
-    margin = (pixels.shape[-1] - size) // 2
-    pixels = pixels[:, margin : margin + size, margin : margin + size]
-    axis = torch.arange(size, device=pixels.device) - size // 2
-    along, across = axis[None, None, :] - x[:, None, None], axis[None, :, None] - y[:, None, None]
-    variance = width[:, None, None] ** 2
-    model = torch.exp(-(along**2 + across**2) / (2 * variance)) / (2 * torch.pi * variance) * flux[:, None, None]
-    noise = torch.sqrt(sigma[:, None, None] ** 2 + model)
-    return torch.stack(
-        [
-            torch.asinh(pixels / sigma[:, None, None]) / 3,
-            # shape: 1 at the peak of a Gaussian; without bounds where a neighbour took more light than there is
-            (pixels / flux[:, None, None] * (2 * torch.pi * variance)).clamp(-SHAPE, SHAPE),
-            torch.asinh((pixels - model) / noise) / 3,
-        ],
-        dim=1,
-    )
+    return images.clamp(-SHAPE, SHAPE)

@@ -1,10 +1,10 @@
 """The network of single stars: ResNet features of a stamp, then five linear layers (section 3.3.2, Fig. 5).
 
-With Bayesian (flipout) layers it is the paper's BPNN; with plain ones it refines what the detection net finds.
+With Bayesian (flipout) layers it is the paper's BPNN.
 """
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import torch
 from bayesian_torch.layers import LinearFlipout
@@ -13,11 +13,13 @@ from torch.nn import functional
 
 from pnet.common.errors import ConfigError
 from pnet.detection.network import shortcut
-from pnet.stars.inputs import CONTEXT, IMAGES, TARGETS, WIDTH_STAMP, Apertures, Inputs, Stamps, bare_inputs, make_inputs
+from pnet.stars.inputs import BARE_UNIT, CONTEXT, IMAGES, MAGNITUDE_ZERO, POGSON, STAMP, TARGETS, Inputs
 
 EXPANSION = 4  # of a bottleneck block, as in ResNet-50
 HEADS = ("flipout", "plain", "dropout")
 DROPOUT = 0.1  # share of the hidden units that Monte Carlo dropout (Gal & Ghahramani 2016) leaves out
+# ln of the electrons that a magnitude from nothing is centred on: g = 18 in an SDSS frame
+MAGNITUDE_START = MAGNITUDE_ZERO + math.log(BARE_UNIT)
 CHUNK = 2**25  # weights drawn at once: 128 MB
 
 
@@ -63,8 +65,8 @@ class BPNNConfig:
     def __post_init__(self):
         for name in ("blocks", "widths", "hidden", "targets"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.stamp % 2 == 0 or not 5 <= self.stamp <= WIDTH_STAMP:
-            raise ConfigError(f"stamp is {self.stamp}, allowed are odd widths from 5 to {WIDTH_STAMP} px")
+        if self.stamp % 2 == 0 or not 5 <= self.stamp <= STAMP:
+            raise ConfigError(f"stamp is {self.stamp}, allowed are odd widths from 5 to {STAMP} px")
         if self.target not in ("magnitude", "correction"):
             raise ConfigError(f"target is {self.target!r}, allowed are 'magnitude' and 'correction'")
         if self.head not in HEADS:
@@ -99,11 +101,6 @@ CONFIGS = {
 }
 
 
-def refiner_config(name: str) -> BPNNConfig:
-    """Return a configuration as the refinement step of the detection net takes it: plain layers, one pass."""
-    return replace(CONFIGS[name], head="plain", targets=TARGETS)
-
-
 class Bottleneck(nn.Module):
     """1×1, 3×3 and 1×1 convolutions around a shortcut (He et al. 2016)."""
 
@@ -136,9 +133,9 @@ def _layer(head: str, inputs: int, outputs: int, prior_sigma: float) -> nn.Modul
 class BayesianPhotometryNet(nn.Module):
     """Predict distributions of magnitude and position from a stamp.
 
-    `forward` takes `Stamps` and returns (N, 2 K) for the K targets, their means and then their ln σ in units of
-    `Inputs.scale`, for one sample of the head's weights, with the `Inputs`. `inputs`, `features`, `sample` and
-    `samples` are its parts, so that many samples share the features.
+    `forward` takes `Inputs` and returns (N, 2 K) for the K targets, their means and then their ln σ in units of the
+    scale that `units` gives, for one sample of the head's weights. `features`, `sample` and `samples` are its parts, so
+    that many samples share the features.
     """
 
     def __init__(self, config: BPNNConfig):
@@ -160,31 +157,21 @@ class BayesianPhotometryNet(nn.Module):
         self.head = nn.ModuleList(
             _layer(config.head, a, b, config.prior_sigma) for a, b in zip(widths, widths[1:], strict=False)
         )
-        unknown = Apertures.unknown()
-        self.register_buffer("aperture_widths", unknown.widths)
-        self.register_buffer("aperture_logs", unknown.logs)
 
-    def calibrate_apertures(self, pixel_scale: float = 0.396) -> None:
-        """Fill in the aperture corrections (some seconds); they are saved with the weights."""
-        measured = Apertures.calibrated(pixel_scale)
-        self.aperture_widths.copy_(measured.widths)
-        self.aperture_logs.copy_(measured.logs)
-
-    def inputs(self, stamps: Stamps) -> Inputs:
-        """Return what the network takes for these stamps, with the columns of its own targets."""
-        size, correction = self.config.stamp, self.config.target == "correction"
-        with torch.autocast(stamps.pixels.device.type, enabled=False):
-            if self.config.bare:
-                inputs = bare_inputs(stamps, size)
-            else:
-                inputs = make_inputs(stamps, size, Apertures(self.aperture_widths, self.aperture_logs), correction)
+    def units(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Return base and scale (N, K) of the network's own targets."""
         columns = [TARGETS.index(name) for name in self.config.targets]
-        inputs.base, inputs.scale = inputs.base[:, columns], inputs.scale[:, columns]
-        return inputs
+        base, scale = inputs.base[:, columns], inputs.scale[:, columns]
+        if self.config.target == "magnitude" and not self.config.bare:
+            base, scale = base.clone(), scale.clone()
+            base[:, 0], scale[:, 0] = -POGSON * MAGNITUDE_START, 1.0
+        return base, scale
 
     def features(self, inputs: Inputs) -> Tensor:
         """Return the deterministic features (N, F) of the stamps, with the context where the network has one."""
-        x = self.stages(self.stem(inputs.images)).flatten(1).float()
+        margin = (inputs.images.shape[-1] - self.config.stamp) // 2
+        inner = slice(margin, margin + self.config.stamp)
+        x = self.stages(self.stem(inputs.images[:, :, inner, inner])).flatten(1).float()
         return torch.cat([x, inputs.context], dim=1) if self.config.context else x
 
     def sample(self, features: Tensor) -> Tensor:
@@ -223,10 +210,9 @@ class BayesianPhotometryNet(nn.Module):
                 x = functional.relu(x) if index < len(self.head) - 1 else x
             yield x
 
-    def forward(self, stamps: Stamps) -> tuple[Tensor, Inputs]:
-        """Return one sample for stamps, and the inputs that give it its units."""
-        inputs = self.inputs(stamps)
-        return self.sample(self.features(inputs)), inputs
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Return one sample."""
+        return self.sample(self.features(inputs))
 
 
 def _draw(layer: nn.Module, part: str, count: int) -> Tensor:

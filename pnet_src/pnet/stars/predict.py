@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from pnet.stars.elbo import LOG_SIGMA
-from pnet.stars.inputs import Stamps
+from pnet.stars.inputs import Inputs
 from pnet.stars.network import BayesianPhotometryNet
 
 SAMPLES = 50  # as in the paper
-BATCH = 4096  # stamps at once
+BATCH = 4096  # stars at once
 
 
 @dataclass
@@ -34,14 +34,14 @@ class Prediction:
 
 @torch.inference_mode()
 def predict(
-    model: BayesianPhotometryNet, stamps: Stamps, *, samples: int = SAMPLES, seed: int = 0
+    model: BayesianPhotometryNet, inputs: Inputs, *, samples: int = SAMPLES, seed: int = 0
 ) -> dict[str, Prediction]:
     """Sample the posterior predictive distribution of each star.
 
     Parameters
     ----------
     model : BayesianPhotometryNet
-    stamps : Stamps
+    inputs : Inputs
     samples : int
         Monte Carlo samples; the deterministic features are computed once for all of them, and all stars share the
         samples' weights. A plain head has one.
@@ -55,14 +55,14 @@ def predict(
     """
     model.eval()
     parts = []
-    for start in range(0, len(stamps), BATCH):
-        inputs = model.inputs(stamps[start : start + BATCH])
-        features = model.features(inputs)
+    for start in range(0, len(inputs), BATCH):
+        part = inputs[start : start + BATCH]
+        features = model.features(part)
         with torch.random.fork_rng():
             torch.manual_seed(seed)  # for every batch anew: no star's samples depend on how many others there are
             parts.append(_moments(model.samples(features, samples)))
             mean, aleatoric, epistemic = parts[-1]
-            scale, base = inputs.scale.double(), inputs.base.double()
+            base, scale = (value.double() for value in model.units(part))
             parts[-1] = torch.stack([base + scale * mean, scale * aleatoric, scale * epistemic])
     empty = torch.zeros(3, 0, len(model.config.targets), dtype=torch.float64)
     result = torch.cat([empty, *(part.cpu() for part in parts)], dim=1).numpy()

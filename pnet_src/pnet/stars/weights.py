@@ -14,13 +14,11 @@ from pnet.common.paths import WEIGHTS
 from pnet.detection.network import DetectionConfig, PhotometryDetectionNet
 from pnet.stars.network import BayesianPhotometryNet, BPNNConfig
 
-RELEASED = {"detection": "detection-compact", "refiner": "refiner-compact", "bpnn": "bpnn-compact"}
-# The networks that measure together; the paper's have no refinement step.
+RELEASED = {"detection": "detection-compact", "bpnn": "bpnn-compact"}
+# The networks that measure together
 SETS = {"released": RELEASED, "paper": {"detection": "detection-paper-narrow", "bpnn": "bpnn-paper-narrow"}}
-NONE = "none"  # the name of a refinement step that there is not
 NETWORKS: dict[str, tuple[type[nn.Module], type]] = {
     "detection": (PhotometryDetectionNet, DetectionConfig),
-    "refiner": (BayesianPhotometryNet, BPNNConfig),
     "bpnn": (BayesianPhotometryNet, BPNNConfig),
 }
 
@@ -35,10 +33,7 @@ def resolve(kind: str, weights: str | os.PathLike = "released") -> Path:
     if kind not in RELEASED:
         raise ConfigError(f"kind is {kind!r}, allowed are {sorted(RELEASED)}")
     if str(weights) in SETS:
-        names = SETS[str(weights)]
-        if kind not in names:
-            raise ConfigError(f"{kind} is {weights!r}, a set that has none, only {' and '.join(names)}")
-        weights = names[kind]
+        weights = SETS[str(weights)][kind]
     path = Path(weights)
     if path.suffix != ".json":
         path = WEIGHTS / f"{weights}.json"
@@ -59,7 +54,7 @@ def save(model: nn.Module, path: str | os.PathLike, *, kind: str, card: Mapping[
         Has a ``config`` with ``as_dict()``.
     path : path
         Without suffix.
-    kind : {'detection', 'refiner', 'bpnn'}
+    kind : {'detection', 'bpnn'}
     card : mapping
         What a reader must know: data, steps, device, date, commit, command, figures.
     """
@@ -112,7 +107,7 @@ def load(kind: str, weights: str | os.PathLike = "released", device: str = "cpu"
 
     Parameters
     ----------
-    kind : {'detection', 'refiner', 'bpnn'}
+    kind : {'detection', 'bpnn'}
     weights : str or path
         As in `resolve`.
     device : str

@@ -11,13 +11,12 @@ from typing import Any
 from pnet.common import paths
 from pnet.common.errors import ConfigError
 
-KINDS = ("detection", "refiner", "bpnn")
-STARS = ("refiner", "bpnn")  # networks of single stars
+KINDS = ("detection", "bpnn")
+STARS = ("bpnn",)  # networks of single stars
 # The parts that hold still while new data is met (section 4.1): the Hourglass Network and the photometry branch of the
-# detection net, the feature extraction of the others.
+# detection net, the feature extraction of the BPNN.
 FREEZE = {
     "detection": ("hourglasses", "features", "merges", *(f"preheads.{i}.heads.flux" for i in range(4))),
-    "refiner": ("stem", "stages"),
     "bpnn": ("stem", "stages"),
 }
 
@@ -99,11 +98,9 @@ class TrainConfig:
     validation: int | None = _setting("Validate on so many frames at most.", least=1)
     rendered: bool = _setting("Render most of each batch on the fly.", True)
     injected: str | None = _setting("SDSS manifest with frames to add stars to.", kinds=("detection",))
-    epochs: int | None = _setting("Epochs.", {"detection": 60, "refiner": 30, "bpnn": 30}, least=1)
-    steps: int | None = _setting("Batches in an epoch.", {"detection": 200, "refiner": 100, "bpnn": 100}, least=1)
-    batch_size: int | None = _setting(
-        "Fields or stamps in a batch.", {"detection": 8, "refiner": 2048, "bpnn": 2048}, least=1
-    )
+    epochs: int | None = _setting("Epochs.", {"detection": 60, "bpnn": 40}, least=1)
+    steps: int | None = _setting("Batches in an epoch.", {"detection": 200, "bpnn": 100}, least=1)
+    batch_size: int | None = _setting("Fields or stamps in a batch.", {"detection": 8, "bpnn": 1024}, least=1)
     micro_batch: int | None = _setting(
         "Fields or stamps at once, of which a batch is made up where memory is short; by default a device's share. "
         "The paper's detection net takes 5 GB and, by estimate, 0.62 GB for each field of 512 px: 10 of its 40 at "
@@ -114,9 +111,6 @@ class TrainConfig:
     learning_rate: float = _setting("Peak of the learning rate.", 2e-3, least=0)
     temperature: float | None = _setting("Weight of the KL term; 1 is Eq. 12.", 1.0, kinds=STARS, least=0)
     detection: str | None = _setting("Weights of the net that finds the stars.", "released", kinds=STARS)
-    refiner: str | None = _setting(
-        "Weights of its refinement step, none for its own positions.", "released", kinds=("bpnn",)
-    )
     freeze_epochs: int = _setting("Epochs in which what new data leaves as it is holds still.", 0, least=0)
     start: str | None = _setting("Pre-trained weights to begin with.")
     precision: str = _setting(

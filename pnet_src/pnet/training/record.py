@@ -17,7 +17,6 @@ from pnet.training.fit import HISTORY, START_HISTORY
 
 TITLES = {
     "detection": "Photometry-Detection Net",
-    "refiner": "refinement step of the Photometry-Detection Net",
     "bpnn": "Bayesian Photometry Neural Network",
 }
 

@@ -1,4 +1,4 @@
-"""Training runs of all three networks: which data, which loss, which validation, and the card that remembers them."""
+"""Training runs of both networks: which data, which loss, which validation, and the card that remembers them."""
 
 import itertools
 import os
@@ -26,10 +26,10 @@ from pnet.sky.matching import compare
 from pnet.stars import error_scale, weights
 from pnet.stars.elbo import ELBO
 from pnet.stars.network import CONFIGS as STAR_CONFIGS
-from pnet.stars.network import BayesianPhotometryNet, refiner_config
+from pnet.stars.network import BayesianPhotometryNet
 from pnet.stars.predict import predict
 from pnet.training import fields, injection, record, sets, stars
-from pnet.training.config import STARS, TrainConfig
+from pnet.training.config import TrainConfig
 from pnet.training.fit import CHECKPOINT, HISTORY, START_HISTORY, Mixed, fit, launch
 
 RUN = "run.json"  # what a run was asked for, from its first minute on; the card comes last
@@ -135,7 +135,7 @@ def train(
 def _asked(config: TrainConfig, output: str | os.PathLike, chosen: sets.TrainingSet) -> dict[str, Any]:
     """Return what makes a run the same as another: its settings, its frames, and the weights that it builds upon, by
     their hashes, whatever they are called."""
-    built_upon = {"detection": "detection", "refiner": "refiner", "start": config.kind}
+    built_upon = {"detection": "detection", "start": config.kind}
     left_out = (*built_upon, "micro_batch")  # the last is how a machine does it, which may change on the way
     asked = {"settings": {name: value for name, value in config.settings().items() if name not in left_out}}
     asked |= {"train": chosen.names("train"), "val": chosen.names("val")}
@@ -144,7 +144,7 @@ def _asked(config: TrainConfig, output: str | os.PathLike, chosen: sets.Training
         asked["frames"] = {name: made[name] for name in ("engine", "kind", "seed")}
     for name, kind in built_upon.items():
         named = getattr(config, name)
-        if named not in (None, "none") and (name == "start" or chosen.train or chosen.val):
+        if named is not None and (name == "start" or chosen.train or chosen.val):
             asked[f"SHA-256 of {name}"] = sha256(weights.resolve(kind, named))
     return asked
 
@@ -159,9 +159,7 @@ def network(config: TrainConfig) -> nn.Module:
     """Return the untrained network of a run."""
     if config.kind == "detection":
         return PhotometryDetectionNet(DETECTION_CONFIGS[config.config]).to(memory_format=torch.channels_last)
-    own = refiner_config(config.config) if config.kind == "refiner" else STAR_CONFIGS[config.config]
-    model = BayesianPhotometryNet(own).to(memory_format=torch.channels_last)
-    model.calibrate_apertures()
+    model = BayesianPhotometryNet(STAR_CONFIGS[config.config]).to(memory_format=torch.channels_last)
     return model
 
 
@@ -203,20 +201,20 @@ def _fields(config: TrainConfig, chosen: sets.TrainingSet, at_once: int, device:
 def _stars(config: TrainConfig, chosen: sets.TrainingSet, at_once: int, device: torch.device) -> Lesson:
     """Return what a network of single stars is trained with, so many at once; `device` finds those of frames."""
     find, found_by = None, {}
-    bare = STAR_CONFIGS[config.config].bare
+    own = STAR_CONFIGS[config.config]
+    bare = own.stamp if own.bare else None
     if chosen.train or chosen.val:
-        find, found_by = sets.finder(config.detection, config.refiner if config.refiner != "none" else None, device)
+        find, found_by = sets.finder(config.detection, device)
     batches = config.epochs * config.steps * config.batch_size // at_once
     cut = at_once if not config.rendered else at_once // 4 if chosen.train else 0
-    refined = config.kind == "bpnn" and config.refiner != "none"
-    error = stars.REFINED if refined else stars.DETECTED
     sources = [stars.FrameStars(chosen.found("train", find), cut, bare=bare)] if cut else []
-    sources += [stars.RenderedStamps(Recipe.load(), at_once - cut, error, bare)] if cut < at_once else []
+    count = int(np.clip(batches // 20, 4, stars.PSFS))  # a short run needs no hundreds of PSFs
+    sources += [stars.RenderedStars(Recipe.load(), at_once - cut, config.seed, bare, count)] if cut < at_once else []
     validation = stars.FrameStars(chosen.found("val", find), 1, bare=bare) if chosen.val else None
     return Lesson(
         # Endless data: N in Eq. 12 is the number of stars that the whole run sees.
         loss=ELBO(batches * at_once, config.temperature),
-        source=Mixed(sources, stars.StampBatch.join),
+        source=Mixed(sources, stars.StarBatch.join),
         validate=(lambda net: star_scores(net, validation, config.seed)) if validation else None,
         data={"rendered_stars": (at_once - cut) * batches, "cut_stars": cut * batches, "found_by": found_by},
         validation=validation,
@@ -246,7 +244,7 @@ def star_scores(model: nn.Module, validation: stars.FrameStars, seed: int) -> di
     magnitudes in mag, positions in pixels."""
     device = next(model.parameters()).device
     scores = {}
-    for name, found in predict(model, validation.stars.stamps.to(device), seed=seed).items():
+    for name, found in predict(model, validation.stars.inputs.to(device), seed=seed).items():
         delta = validation.truth(name) - found.mean
         scores |= {
             f"{name}_mae": float(np.abs(delta).mean()),
@@ -263,18 +261,17 @@ def recalibrated(model: nn.Module, validation: stars.FrameStars, seed: int, data
     Eq. 15's σ is scaled, never the mean: a zero point belongs to the photometric calibration. Positions have a floor.
     """
     ratios = {}
-    for name, found in predict(model, validation.stars.stamps, seed=seed).items():
+    for name, found in predict(model, validation.stars.inputs, seed=seed).items():
         fitted = error_scale.fit(found.mean, found.sigma, validation.truth(name), floor=name != "mag", data=data)
         ratios[name] = fitted.as_dict()
     return ratios
 
 
-def recalibrate(kind: str, card: str | os.PathLike, frames: str | os.PathLike, *, seed: int = 2023) -> Path:
-    """Fit the recalibration of a trained network anew and rewrite its card, atomically; its weights stay.
+def recalibrate(card: str | os.PathLike, frames: str | os.PathLike, *, seed: int = 2023) -> Path:
+    """Fit the recalibration of a trained BPNN anew and rewrite its card, atomically; its weights stay.
 
     Parameters
     ----------
-    kind : {'bpnn', 'refiner'}
     card : str or path
         As in `weights.resolve`; it also says under ``recalibrated`` with which command, when and by which commit.
     frames : path
@@ -285,17 +282,15 @@ def recalibrate(kind: str, card: str | os.PathLike, frames: str | os.PathLike, *
     Raises
     ------
     ConfigError, MissingError, DataError
-        If `kind` is another network, there are no frames, or they hold too few stars.
+        If there are no frames, or they hold too few stars.
     """
-    if kind not in STARS:
-        raise ConfigError(f"network is {kind!r}, allowed are {', '.join(STARS)}: only their errors have a scale")
-    path = weights.resolve(kind, card)
-    model, content = weights.load(kind, path)
-    find, found_by = sets.finder("released", "released" if kind == "bpnn" else None)
+    path = weights.resolve("bpnn", card)
+    model, content = weights.load("bpnn", path)
+    find, found_by = sets.finder("released")
     chosen = sets.simulated("", frames)
-    validation = stars.FrameStars(chosen.found("val", find), 1, bare=model.config.bare)
+    validation = stars.FrameStars(chosen.found("val", find), 1, bare=model.config.stamp if model.config.bare else None)
     ratios = recalibrated(model, validation, seed, f"{len(chosen.val)} validation frames")
-    command = f"python -m pnet recalibrate {kind} --card {paths.shown(card)} --frames {paths.shown(frames)}"
+    command = f"python -m pnet recalibrate --card {paths.shown(card)} --frames {paths.shown(frames)}"
     made = provenance.record(f"{command} --seed {seed}", seed, "cpu", frames=chosen.names("val"), found_by=found_by)
     write_json(path, content | {"recalibration": ratios, "recalibrated": made})
     return path

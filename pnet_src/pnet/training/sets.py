@@ -18,8 +18,6 @@ from pnet.simulation.datasets import frames_of
 from pnet.simulation.frame_file import read_frame
 from pnet.sky import catalogue
 from pnet.stars import weights
-from pnet.stars.error_scale import scales_of
-from pnet.stars.refine import refine
 from pnet.training.config import TrainConfig
 from pnet.training.fields import FAINT, PreparedFrame, prepare
 
@@ -118,18 +116,8 @@ def chosen(config: TrainConfig, output: str | os.PathLike) -> TrainingSet:
     return TrainingSet(train, val[: config.validation], config.manifest)
 
 
-def finder(
-    detection: str | os.PathLike, refiner: str | os.PathLike | None, device: str | torch.device = "cpu"
-) -> tuple[Finder, dict[str, str]]:
-    """Return a function that finds the stars of a frame, and the SHA-256 of the weights that it uses.
-
-    `detection` and `refiner` are as in `weights.resolve`; without a refiner the detection net's own positions stand.
-    The detection net computes on `device`, the refiner beside the stamps that it sees, on the CPU.
-    """
+def finder(detection: str | os.PathLike, device: str | torch.device = "cpu") -> tuple[Finder, dict[str, str]]:
+    """Return a function that finds the stars of a frame, and the SHA-256 of the weights (as in `weights.resolve`) that
+    it uses on `device`."""
     net, card = weights.load("detection", detection, device)
-    made = {"detection": card["sha256"]}
-    if refiner is None:
-        return (lambda frame: detect(net, frame, CONFIDENCE)), made
-    step, card = weights.load("refiner", refiner)
-    made["refiner"], scales = card["sha256"], scales_of(card)
-    return (lambda frame: refine(step, frame, detect(net, frame, CONFIDENCE), scales)), made
+    return (lambda frame: detect(net, frame, CONFIDENCE)), {"detection": card["sha256"]}

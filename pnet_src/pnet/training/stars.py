@@ -1,8 +1,8 @@
-"""Batches of single stars for training the refinement step and the BPNN: rendered on the fly, cut from frames, or both
-mixed."""
+"""Batches of single stars for training networks that correct a fit, or see bare pixels: rendered on the fly, measured
+on frames, or both mixed."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -12,128 +12,157 @@ from torch import Tensor
 from pnet.common.errors import ConfigError
 from pnet.frame import Frame
 from pnet.simulation.recipe import Recipe
-from pnet.sky import render
+from pnet.sky import background, psf_fit
+from pnet.sky.frame_psf import FramePSF
 from pnet.sky.matching import match
-from pnet.sky.psf import Aureole
-from pnet.sky.stamps import gaussian_width
-from pnet.stars.cutouts import INNER, frame_stamps
-from pnet.stars.inputs import WIDTH_STAMP, Rows, Stamps
+from pnet.stars import inputs
+from pnet.stars.fitted import bare_stamps, fitted_stars
+from pnet.stars.inputs import Inputs, Rows
+from pnet.training import psfs
 from pnet.training.fields import Exposures
 
-FIELDS = 16  # rendered "frames" in a batch: stars of one frame share seeing, sky and gain
+FIELDS = 16  # rendered "frames" in a batch: stars of one frame share PSF, sky and gain
+PSFS, ESTIMATES = 160, 3  # true ones, and how often each is estimated
 NEIGHBOURS = 0.4  # share of stars that have another one in or near their stamp
 NEAR, FAR = 5.0, 26.0  # px, how near
-FAINTEST = 22.0  # mag of such a neighbour
-SUBTRACTED = 20.5  # mag; brighter neighbours are known to the detection net and their light is taken off
+UNKNOWN = 0.05  # share of stars with another one that the detection net does not know, also nearer than NEAR
+HIDDEN = (2.5, 2.5, 6.0)  # px within which it may be brighter, by so many magnitudes fainter than the star
+FAINTEST = 23.0  # mag of such a neighbour
+KNOWN = 20.5  # mag; brighter neighbours are known to the detection net and their light is taken off
 FLUX_ERROR, PLACE_ERROR = 0.01, 0.02  # of the neighbours that are taken off: relative, px
-SEEING_STEP = 0.025  # arcsec
-SKY_ERROR = 0.02  # of the noise of an empty pixel: what `star.frame` leaves on SkyMaker's validation frames
-WIDTH_SCATTER = (-3.0, -1.6)  # log10 of its relative scatter over a frame
-WIDTH_ERROR = 0.0012  # relative, of the frame's PSF width, likewise
-# px, standard deviation of a position as the detection net and as its refinement give it
-DETECTED, REFINED = 0.08, 0.02
+SKY_ERROR, RMS_ERROR = 0.02, 0.01  # of sky and noise, in units of the noise of an empty pixel
+OTHER_SKY = 0.5  # share of the frames whose sky is not the recipe's:
+BRIGHTER = (-1.0, 2.0)  # ln of the noise of their empty pixels in units of its own
+LOST = 0.06  # share of the stars with pixels that cannot be used, a column or a cosmic ray's
+DETECTED = 0.08  # px, standard deviation of a position as the detection net gives it
 
 
 @dataclass
-class StampBatch(Rows):
-    """Stamps, the true total flux (N,) in electrons of their stars, and the true x and y (N,) in pixels from the
+class StarBatch(Rows):
+    """Inputs, the true total flux (N,) in electrons of their stars, and the true x and y (N,) in pixels from the
     stamps' middle."""
 
-    stamps: Stamps
+    inputs: Inputs
     flux: Tensor
     x: Tensor
     y: Tensor
 
+    def mirrored(self, axis: str) -> "StarBatch":
+        """Return the same stars in a sky that is mirrored along 'x' or 'y'."""
+        return replace(self, inputs=self.inputs.mirrored(axis), **{axis: -getattr(self, axis)})
+
 
 @dataclass
-class RenderedStamps:
-    """Endless stars rendered on the training device, many of them with a neighbour."""
+class RenderedStars:
+    """Endless stars of many PSFs, many of them with a neighbour. They are made on the CPU."""
 
     recipe: Recipe
     batch_size: int  # stars
-    position_error: float = DETECTED  # px, standard deviation of the first guess of the position in x and in y
-    bare: bool = False  # the light of known neighbours stays, as in `BPNNConfig`
+    seed: int = 2023  # of the PSFs
+    # px; the bare pixels of stamps of this size instead of a fit, as in `BPNNConfig`, under the recipe's sky alone
+    bare: int | None = None
+    count: int = PSFS
 
-    def batch(self, seed: int, device: torch.device) -> StampBatch:
+    def _exposures(self, rng: np.random.Generator, n: int) -> Exposures:
+        exposures = Exposures.draw(self.recipe, [1.0], n, rng)
+        other = rng.random(n) < (0 if self.bare else OTHER_SKY)
+        factor = np.where(other, np.exp(2 * rng.uniform(*BRIGHTER, n)), 1.0)
+        return replace(exposures, sky=exposures.sky * factor)
+
+    def batch(self, seed: int, device: torch.device) -> StarBatch:
         """Return one batch."""
-        recipe, rng = self.recipe, np.random.default_rng(seed)
-        each = -(-self.batch_size // FIELDS)  # what is over is cut off at the end
-        grid = np.arange(min(recipe.seeing) - 0.1, max(recipe.seeing) + 0.2, SEEING_STEP)
-        exposures = Exposures.draw(recipe, [round(seeing, 3) for seeing in grid], FIELDS, rng)
-        low, high = recipe.fields["paper"].magnitudes
-        mag = rng.uniform(low - 0.3, high + 0.7, (FIELDS, each))
+        rng, recipe = np.random.default_rng(seed), self.recipe
+        seeing = np.array(recipe.seeing)[[0, -1]] / recipe.pixel_scale if self.bare else psfs.SEEING
+        known = psfs.many(self.seed, self.count, tuple(seeing), 0 if self.bare else ESTIMATES)
+        exposures = self._exposures(rng, FIELDS)
+        typical = float(np.sqrt(np.mean(Exposures.draw(self.recipe, [1.0], 32, np.random.default_rng(0)).sigma ** 2)))
+        each, parts = -(-self.batch_size // FIELDS), []  # what is over is cut off at the end
+        for index in range(FIELDS):
+            true, estimates = known[rng.integers(len(known))]
+            psf = estimates[rng.integers(len(estimates))] if estimates else None
+            one = Exposures(self.recipe, *(values[index : index + 1] for values in list(vars(exposures).values())[1:]))
+            # stars as bright against their sky as in the recipe
+            brighter = 2.5 * np.log10(float(one.sigma[0]) / typical * max(true.width / 1.7, 1))
+            parts.append(self._frame(true, psf, one, each, brighter, rng))
+        return StarBatch.join(parts)[: self.batch_size].to(device)
 
-        def tensor(values) -> Tensor:
-            return torch.as_tensor(np.asarray(values).reshape(-1), dtype=torch.float32, device=device)
+    def _frame(
+        self,
+        true: psfs.SkyPSF,
+        psf: FramePSF | None,
+        exposure: Exposures,
+        n: int,
+        brighter: float,
+        rng: np.random.Generator,
+    ) -> StarBatch:
+        """Return stars of a frame, seen with a true PSF and fitted with an estimate; `brighter` by magnitudes than the
+        recipe's."""
+        size = self.bare or psf_fit.side(psf.basis.width)
+        u, v = torch.from_numpy(rng.uniform(-1, 1, (2, n)))
+        low, high = self.recipe.fields["paper"].magnitudes
+        zero_point, sigma = float(exposure.zero_point[0]), float(exposure.sigma[0])
+        mag = rng.uniform(low - 0.3, high + 0.7, n)
+        flux = torch.from_numpy(10 ** (0.4 * (zero_point - mag + brighter)))
+        dx, dy = torch.from_numpy(rng.uniform(-0.5, 0.5, (2, n)))
+        light = true.stamps(u, v, dx, dy, size).double() * flux[:, None, None]
+        others = torch.zeros_like(light)
+        place = psfs.places(u, v)
+        for stars, other in self._neighbours(mag, rng):
+            at, total = torch.from_numpy(other[["x", "y"]].to_numpy().T.copy()), other["mag"].to_numpy()
+            total = torch.from_numpy(10 ** (0.4 * (zero_point - total + brighter)))[:, None, None]
+            light[stars] += true.stamps(u[stars], v[stars], *at, size) * total
+            if psf is None:
+                continue
+            seen = torch.from_numpy(np.where(other["known"], 1 + rng.normal(0, FLUX_ERROR, len(other)), 0))
+            moved = at + torch.from_numpy(rng.normal(0, PLACE_ERROR, at.shape))
+            drawn = psf.drawn(*(value[stars] for value in place), size, at=tuple(moved))[0]
+            others[stars] += drawn * total * seen[:, None, None]
+        adu = exposure.read_out(light.float(), int(rng.integers(2**31))).double()
+        electrons = adu * float(exposure.gain[0])
+        level = float(exposure.sky[0]) + torch.from_numpy(rng.normal(0, SKY_ERROR, n)) * sigma
+        pixels = electrons - level[:, None, None]
+        if self.bare:
+            made = inputs.bare_inputs(pixels)
+            return StarBatch(made, *(value.float() for value in (flux, dx, dy)))
+        full = min(self.recipe.saturation * float(exposure.gain[0]), self.recipe.well_capacity)
+        usable = (electrons < 0.999 * full) & ~self._lost(n, size, rng)
+        start = [value + torch.from_numpy(rng.normal(0, DETECTED, n)) for value in (dx, dy)]
+        guess = flux * torch.from_numpy(np.exp(rng.normal(0, 0.05, n)))
+        rms = sigma * (1 + rng.normal(0, RMS_ERROR))
+        fit = psf_fit.fit(psf, pixels - others, *place, (guess, *start), rms**2, iterations=4, usable=usable)
+        error = psf_fit.psf_errors(psf, *place, fit)
+        made = inputs.make_inputs(psf_fit.FittedStars(psf, fit, *place, error, others, rms))
+        return StarBatch(made, *(value.float() for value in (flux, dx, dy)))
 
-        flux = tensor(10 ** (0.4 * (exposures.zero_point[:, None] - mag)))
-        # The stamp is cut around the pixel that the detection points at.
-        dx, dy = (tensor(rng.uniform(-0.5, 0.5, (FIELDS, each))) for _ in range(2))
-        x, y = (d + tensor(rng.normal(0, self.position_error, (FIELDS, each))) for d in (dx, dy))
-        expected, widths, known = [], [], []
-        zero = torch.zeros(1, device=device)
-        stars = (values.reshape(FIELDS, each) for values in (x, y, flux))
-        for fwhm, zero_point, *star, total in zip(exposures.seeing, exposures.zero_point, *stars, strict=True):
-            table = self._table(fwhm, device)
-            other, taken_off = self._neighbours(rng, each, zero_point, fwhm, device)
-            expected.append(render.sample_psf(table, *star, WIDTH_STAMP) * total[:, None, None] + other)
-            known.append(taken_off)
-            widths.append(gaussian_width(render.sample_psf(table, zero, zero, WIDTH_STAMP), zero, zero))
-        adu = exposures.read_out(torch.cat(expected), seed)
-        gain, sky, sigma = (tensor(np.repeat(v, each)) for v in (exposures.gain, exposures.sky, exposures.sigma))
-        # Sky and PSF width of a real frame are estimates.
-        level = sky + tensor(rng.normal(0, SKY_ERROR, (FIELDS, each))) * sigma
-        # In half of the frames the PSF varies from place to place, as it does in a drift scan, and the frame knows by
-        # how much.
-        scatter = np.where(rng.random(FIELDS) < 0.5, 0.0, 10 ** rng.uniform(*WIDTH_SCATTER, FIELDS))
-        widths = torch.cat(widths).double().cpu().numpy()  # at once: a GPU waits for each number that is asked for
-        measured = widths * (1 + rng.normal(0, np.hypot(WIDTH_ERROR, scatter / 5)))
-        own = measured[:, None] * (1 + scatter[:, None] * rng.normal(0, 1, (FIELDS, each)))
-        # The estimate from a handful of stars: none in every other uniform frame, up to 0.7 % in the rest.
-        mistaken = np.where(rng.random(FIELDS) < 0.5, 0.0, rng.normal(0, 0.003, FIELDS))
-        noticed = np.hypot(scatter * (1 + rng.normal(0, 0.15, FIELDS)), mistaken)
-        electrons = adu * gain[:, None, None] - level[:, None, None]
-        rim = (WIDTH_STAMP - INNER) // 2
-        stamps = Stamps(
-            pixels=electrons if self.bare else electrons - torch.cat(known),
-            dx=dx,
-            dy=dy,
-            sigma=sigma,
-            psf_width=tensor(own),
-            psf_scatter=tensor(np.repeat(noticed, each)),
-            saturated=adu[:, rim:-rim, rim:-rim].amax(dim=(1, 2)) >= recipe.saturation,
-        )
-        return StampBatch(stamps, flux, x, y)[: self.batch_size]
+    def _neighbours(self, mag: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
+        """Yield indices of stars and a neighbour of each: x, y (px from the stamp's middle), mag, known."""
+        for share, near, far in ((NEIGHBOURS, NEAR, FAR), (0 if self.bare else UNKNOWN, 0.5, 2 * NEAR)):
+            has = np.flatnonzero(rng.random(len(mag)) < share)
+            distance = np.sqrt(rng.uniform(near**2, far**2, len(has)))
+            angle = rng.uniform(0, 2 * np.pi, len(has))
+            brightest = self.recipe.fields["paper"].magnitudes[0]
+            other = rng.uniform(brightest if near == NEAR else KNOWN, FAINTEST, len(has))
+            if near < NEAR:  # what hides within the core of a bright star need not be faint
+                inside = distance < HIDDEN[0]
+                other = np.where(inside, mag[has] + rng.uniform(*HIDDEN[1:], len(has)), np.maximum(other, mag[has] + 1))
+            known = (other < KNOWN) & (near == NEAR)
+            columns = {"x": distance * np.cos(angle), "y": distance * np.sin(angle), "mag": other, "known": known}
+            if len(has):
+                yield has, pd.DataFrame(columns)
 
-    def _table(self, seeing: float, device: torch.device) -> Tensor:
-        """Return the PSF with its aureole, wide enough for neighbours at the distance FAR."""
-        recipe, size = self.recipe, 2 * (WIDTH_STAMP // 2 + int(FAR)) + 1
-        aureole = recipe.aureole or Aureole()
-        return render.psf_table(round(float(seeing), 3), recipe.pixel_scale, recipe.optics, aureole, str(device), size)
-
-    def _neighbours(self, rng, count: int, zero_point: float, seeing: float, device) -> tuple[Tensor, Tensor]:
-        """Return (count, S, S) electrons of other stars, and what a frame's measurement would take off again."""
-        light, taken_off = torch.zeros(2, count, WIDTH_STAMP, WIDTH_STAMP, device=device)
-        has = np.flatnonzero(rng.random(count) < NEIGHBOURS)
-        distance = np.sqrt(rng.uniform(NEAR**2, FAR**2, len(has)))
-        angle = rng.uniform(0, 2 * np.pi, len(has))
-        mag = rng.uniform(self.recipe.fields["paper"].magnitudes[0], FAINTEST, len(has))
-        # The wings of the model are those of the nearest seeing in its table.
-        wrong = seeing + rng.choice([-SEEING_STEP, 0, SEEING_STEP])
-        flux = 10 ** (0.4 * (zero_point - mag))
-        found = flux * (1 + rng.normal(0, FLUX_ERROR, len(has))) * (mag < SUBTRACTED)
-        for images, width, amount, error in ((light, seeing, flux, 0.0), (taken_off, wrong, found, PLACE_ERROR)):
-            x, y, amount = (
-                torch.as_tensor(values, dtype=torch.float32, device=device)
-                for values in (
-                    distance * np.cos(angle) + rng.normal(0, 1, len(has)) * error,
-                    distance * np.sin(angle) + rng.normal(0, 1, len(has)) * error,
-                    amount,
-                )
+    @staticmethod
+    def _lost(n: int, size: int, rng: np.random.Generator) -> Tensor:
+        """Return (n, size, size) pixels that cannot be used: of some stars a column, or a patch."""
+        lost = np.zeros((n, size, size), bool)
+        for index in np.flatnonzero(rng.random(n) < LOST):
+            row, column = (
+                rng.integers(0, size, 2) if rng.random() < 0.5 else rng.integers(size // 2 - 3, size // 2 + 4, 2)
             )
-            stars = render.sample_psf(self._table(width, device), x, y, WIDTH_STAMP) * amount[:, None, None]
-            images[torch.from_numpy(has).to(device)] = stars
-        return light, taken_off
+            if rng.random() < 0.5:
+                lost[index, :, column : column + rng.integers(1, 3)] = True
+            else:
+                lost[index, row : row + rng.integers(1, 4), column : column + rng.integers(1, 4)] = True
+        return torch.from_numpy(lost)
 
 
 class FrameStars:
@@ -145,8 +174,8 @@ class FrameStars:
         The truth with the column ``counted``; only counted stars that were found are used. Their rows of the truth
         stay at hand as `sources`.
     batch_size : int
-    bare : bool
-        As in `frame_stamps`.
+    bare : int, optional
+        As in `RenderedStars`.
 
     Raises
     ------
@@ -155,22 +184,32 @@ class FrameStars:
     """
 
     def __init__(
-        self, frames: Iterable[tuple[Frame, pd.DataFrame, pd.DataFrame]], batch_size: int, *, bare: bool = False
+        self,
+        frames: Iterable[tuple[Frame, pd.DataFrame, pd.DataFrame]],
+        batch_size: int,
+        *,
+        bare: int | None = None,
     ):
         batches, rows = [], []
-        for frame, truth, detections in frames:
-            columns = (truth["x"], truth["y"], detections["x"], detections["y"], detections["confidence"])
+        for frame, truth, found in frames:
+            subtracted = background.subtracted(frame)
+            if bare:
+                made = inputs.bare_inputs(bare_stamps(subtracted, found, bare))
+                middle = np.floor(found[["x", "y"]].to_numpy(float) + 0.5)
+            else:
+                found, fitted = fitted_stars(frame, found, subtracted)
+                made, middle = inputs.make_inputs(fitted), fitted.middle.numpy()
+            columns = (truth["x"], truth["y"], found["x"], found["y"], found["confidence"])
             source = match(*(column.to_numpy(float) for column in columns))
             counted = truth["counted"].to_numpy(bool)
             used = (source >= 0) & (counted[source] if len(truth) else False)
-            stamps = frame_stamps(frame, detections, bare=bare)[torch.from_numpy(np.flatnonzero(used))]
-            chosen, middle = truth.iloc[source[used]], np.floor(detections.loc[used, ["x", "y"]].to_numpy(float) + 0.5)
-            rows.append(chosen)
-            values = (chosen["flux"].to_numpy(float), *(chosen[["x", "y"]].to_numpy(float) - middle).T)
-            batches.append(StampBatch(stamps, *(torch.tensor(value, dtype=torch.float32) for value in values)))
+            rows.append(truth.iloc[source[used]])
+            values = (rows[-1]["flux"].to_numpy(float), *(rows[-1][["x", "y"]].to_numpy(float) - middle[used]).T)
+            values = (torch.tensor(value, dtype=torch.float32) for value in values)
+            batches.append(StarBatch(made[torch.from_numpy(np.flatnonzero(used))], *values))
         if not sum(len(batch.flux) for batch in batches):
             raise ConfigError("frames hold no counted star that was detected: there is nothing to train on")
-        self.stars = StampBatch.join(batches)
+        self.stars = StarBatch.join(batches)
         self.sources = pd.concat(rows, ignore_index=True)
         self.batch_size = batch_size
 
@@ -183,13 +222,12 @@ class FrameStars:
             return -2.5 * np.log10(self.stars.flux.numpy().astype(float))
         return getattr(self.stars, target).numpy().astype(float)
 
-    def batch(self, seed: int, device: torch.device) -> StampBatch:
+    def batch(self, seed: int, device: torch.device) -> StarBatch:
         """Return a random draw of the stars, mirrored at random."""
         rng = np.random.default_rng(seed)
-        batch = self.stars[torch.from_numpy(rng.integers(len(self), size=self.batch_size))]
-        for dimension, offset, truth in ((2, batch.stamps.dx, batch.x), (1, batch.stamps.dy, batch.y)):
-            mirrored = torch.from_numpy(rng.random(self.batch_size) < 0.5)
-            batch.stamps.pixels[mirrored] = batch.stamps.pixels[mirrored].flip(dimension)
-            offset[mirrored] *= -1
-            truth[mirrored] *= -1
-        return batch.to(device)
+        parts = []
+        for index, chosen in enumerate(np.array_split(rng.integers(len(self), size=self.batch_size), 4)):
+            part = self.stars[torch.from_numpy(chosen)]
+            part = part.mirrored("x") if index % 2 else part
+            parts.append(part.mirrored("y") if index // 2 else part)
+        return StarBatch.join(parts).to(device)
