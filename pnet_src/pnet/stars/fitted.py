@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import scipy
 import torch
 from torch import Tensor
 
@@ -50,7 +51,13 @@ def fitted_stars(
 
 def unusable(frame: Frame) -> np.ndarray:
     """Return which pixels of a frame, (H, W), no star is fitted with."""
-    return frame.mask | frame.saturated
+    return frame.mask | grown(frame.saturated)
+
+
+def grown(saturated: np.ndarray) -> np.ndarray:
+    """Return saturated pixels (…, H, W) and those beside them, which hold what has spilled."""
+    shape = (1,) * (saturated.ndim - 2) + (3, 3)
+    return scipy.ndimage.binary_dilation(saturated, np.ones(shape)) if saturated.any() else saturated
 
 
 def is_same(place: np.ndarray, error: np.ndarray, found: pd.DataFrame) -> np.ndarray:

@@ -15,8 +15,7 @@ from pnet.simulation.recipe import Recipe
 from pnet.sky import background, psf_fit
 from pnet.sky.frame_psf import FramePSF
 from pnet.sky.matching import match
-from pnet.stars import inputs
-from pnet.stars.fitted import bare_stamps, fitted_stars
+from pnet.stars import fitted, inputs
 from pnet.stars.inputs import Inputs, Rows
 from pnet.training import psfs
 from pnet.training.fields import Exposures
@@ -80,9 +79,12 @@ class RenderedStars:
         for index in range(FIELDS):
             true, estimates = known[rng.integers(len(known))]
             psf = estimates[rng.integers(len(estimates))] if estimates else None
-            one = Exposures(self.recipe, *(values[index : index + 1] for values in list(vars(exposures).values())[1:]))
-            # stars as bright against their sky as in the recipe
-            brighter = 2.5 * np.log10(float(one.sigma[0]) / typical * max(true.width / 1.7, 1))
+            # stars as bright against their sky, and as full, as in the recipe
+            factor = float(exposures.sigma[index]) / typical * max(true.width / 1.7, 1)
+            brighter = 0 if self.bare else 2.5 * np.log10(factor)
+            most = {name: getattr(recipe, name) * max(factor, 1) for name in ("saturation", "well_capacity")}
+            values = (values[index : index + 1] for values in list(vars(exposures).values())[1:])
+            one = Exposures(recipe if self.bare else replace(recipe, **most), *values)
             parts.append(self._frame(true, psf, one, each, brighter, rng))
         return StarBatch.join(parts)[: self.batch_size].to(device)
 
@@ -124,12 +126,13 @@ class RenderedStars:
         if self.bare:
             made = inputs.bare_inputs(pixels)
             return StarBatch(made, *(value.float() for value in (flux, dx, dy)))
-        full = min(self.recipe.saturation * float(exposure.gain[0]), self.recipe.well_capacity)
-        usable = (electrons < 0.999 * full) & ~self._lost(n, size, rng)
+        full = min(exposure.recipe.saturation * float(exposure.gain[0]), exposure.recipe.well_capacity)
+        saturated = fitted.grown((electrons >= 0.999 * full).numpy())
+        usable = torch.from_numpy(~saturated & ~self._lost(n, size, rng))
         start = [value + torch.from_numpy(rng.normal(0, DETECTED, n)) for value in (dx, dy)]
         guess = flux * torch.from_numpy(np.exp(rng.normal(0, 0.05, n)))
         rms = sigma * (1 + rng.normal(0, RMS_ERROR))
-        fit = psf_fit.fit(psf, pixels - others, *place, (guess, *start), rms**2, iterations=4, usable=usable)
+        fit = psf_fit.fit(psf, pixels - others, *place, (guess, *start), rms**2, usable=usable)
         error = psf_fit.psf_errors(psf, *place, fit)
         made = inputs.make_inputs(psf_fit.FittedStars(psf, fit, *place, error, others, rms))
         return StarBatch(made, *(value.float() for value in (flux, dx, dy)))
@@ -151,7 +154,7 @@ class RenderedStars:
                 yield has, pd.DataFrame(columns)
 
     @staticmethod
-    def _lost(n: int, size: int, rng: np.random.Generator) -> Tensor:
+    def _lost(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
         """Return (n, size, size) pixels that cannot be used: of some stars a column, or a patch."""
         lost = np.zeros((n, size, size), bool)
         for index in np.flatnonzero(rng.random(n) < LOST):
@@ -162,7 +165,7 @@ class RenderedStars:
                 lost[index, :, column : column + rng.integers(1, 3)] = True
             else:
                 lost[index, row : row + rng.integers(1, 4), column : column + rng.integers(1, 4)] = True
-        return torch.from_numpy(lost)
+        return lost
 
 
 class FrameStars:
@@ -194,11 +197,11 @@ class FrameStars:
         for frame, truth, found in frames:
             subtracted = background.subtracted(frame)
             if bare:
-                made = inputs.bare_inputs(bare_stamps(subtracted, found, bare))
+                made = inputs.bare_inputs(fitted.bare_stamps(subtracted, found, bare))
                 middle = np.floor(found[["x", "y"]].to_numpy(float) + 0.5)
             else:
-                found, fitted = fitted_stars(frame, found, subtracted)
-                made, middle = inputs.make_inputs(fitted), fitted.middle.numpy()
+                found, fits = fitted.fitted_stars(frame, found, subtracted)
+                made, middle = inputs.make_inputs(fits), fits.middle.numpy()
             columns = (truth["x"], truth["y"], found["x"], found["y"], found["confidence"])
             source = match(*(column.to_numpy(float) for column in columns))
             counted = truth["counted"].to_numpy(bool)
