@@ -20,7 +20,7 @@ PROFILE = profiles.of(Path(FILE).stem, config)
 OUT = PROFILE.output
 TIMES = f"{OUT}/benchmarks"  # what each rule took, for the page of run times
 SEED = PROFILE.common.get("seed", 2023)
-KINDS = ("detection", "refiner", "bpnn")
+KINDS = ("detection", "bpnn")
 PNET = f"'{sys.executable}' -m pnet"
 STUDIES = f"'{sys.executable}' -m studies"
 STUDIED = [f"pnet_src/studies/{name}.py" for name in ("__main__", "coadd", "repeat", "stripe82")]  # which measure frames
@@ -65,7 +65,7 @@ WEIGHTS, PAPER = (
     " ".join(f"--{name.replace('_', '-')} {card}" for name, card in PROFILE.measuring().items() if name.startswith("paper_") == paper)
     for paper in (False, True)
 )
-CARDS = [*map(weights, KINDS), *(f"weights/{kind}-paper-narrow.json" for kind in ("detection", "bpnn"))]
+CARDS = [*map(weights, KINDS), *(f"weights/{kind}-paper-narrow.json" for kind in KINDS)]
 
 
 def record(kind):
@@ -112,23 +112,14 @@ rule train_detection:
     resources: mem_mb=6000
     shell: "OMP_NUM_THREADS={threads} {PNET} train detection --output {OUT} --seed {params.seed} {params.options}"
 
-rule train_refiner:
-    input: f"{OUT}/simulation/simulation.json", code("training"), weights("detection")
-    output: PROFILE.card("refiner") if TRAINS["refiner"] else f"{OUT}/refiner/none.json"
-    benchmark: f"{TIMES}/train_refiner.tsv"
-    params: options=options("train-refiner"), seed=SEED, detection=PROFILE.weights("detection")
-    threads: workflow.cores
-    resources: mem_mb=6000
-    shell: "OMP_NUM_THREADS={threads} {PNET} train refiner --output {OUT} --seed {params.seed} --detection {params.detection} {params.options}"
-
 rule train_bpnn:
-    input: f"{OUT}/simulation/simulation.json", code("training"), weights("detection"), weights("refiner")
+    input: f"{OUT}/simulation/simulation.json", code("training"), weights("detection")
     output: PROFILE.card("bpnn") if TRAINS["bpnn"] else f"{OUT}/bpnn/none.json"
     benchmark: f"{TIMES}/train_bpnn.tsv"
-    params: options=options("train-bpnn"), seed=SEED, found=" ".join(f"--{kind} {PROFILE.training('bpnn')[kind]}" for kind in KINDS[:2])
+    params: options=options("train-bpnn"), seed=SEED, detection=PROFILE.weights("detection")
     threads: workflow.cores
     resources: mem_mb=6000
-    shell: "OMP_NUM_THREADS={threads} {PNET} train bpnn --output {OUT} --seed {params.seed} {params.found} {params.options}"
+    shell: "OMP_NUM_THREADS={threads} {PNET} train bpnn --output {OUT} --seed {params.seed} --detection {params.detection} {params.options}"
 
 rule trained:
     input: [PROFILE.card(kind) for kind in KINDS if TRAINS[kind]]
@@ -198,7 +189,7 @@ MEASURED = [f"{OUT}/measurements/{name}.json" for name in ("simulation", "sdss")
 READS = {
     "01_skymaker_simulation": [f"{OUT}/simulation/simulation.json", *released("simulation")],
     "02_sdss_selection": [f"{OUT}/sdss/download.json", *released("sdss")],
-    "03_train_detection": record("detection") + record("refiner") + released("studies"),
+    "03_train_detection": record("detection") + released("studies"),
     "04_train_bpnn": record("bpnn") + released("studies"),
     "05_detection": MEASURED,
     "06_photometry_astrometry": MEASURED,

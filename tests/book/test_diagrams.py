@@ -43,11 +43,11 @@ def test_the_linear_layers_drawn_are_the_networks(name):
     assert all(str(layer.in_features) in drawn for layer in head) and str(head[-1].out_features) in drawn
 
 
-def test_losses_and_the_refinement_step_are_those_of_the_configuration():
+def test_losses_and_the_fit_are_those_of_the_configuration():
     paper, compact = (" ".join(texts(diagrams.preheads(detection.CONFIGS[name]))) for name in ("paper", "compact"))
     assert "Eq. 19" in paper and "Eq. 19" not in compact and "aperture" in compact and "aperture" not in paper
-    refined = {name: "Refinement" in " ".join(texts(diagrams.flowchart(name))) for name in SETS}
-    assert refined == {name: "refiner" in networks for name, networks in SETS.items()}
+    fitted = {name: "Fit of the frame's own PSF" in " ".join(texts(diagrams.flowchart(name))) for name in SETS}
+    assert fitted == {"released": True, "paper": False}
 
 
 def test_svg_is_the_same_each_time_and_has_no_date(tmp_path):

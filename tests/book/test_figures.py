@@ -12,6 +12,7 @@ from pnet.book.figures import accuracy, detection, frames, over_limit, style, tr
 from pnet.common import metrics
 from pnet.evaluation import calibration_metrics, ledger
 from pnet.evaluation import twins as copies
+from pnet.training import psfs
 
 DRAW = {
     "figure_6": (detection.figure_6, 4),
@@ -64,6 +65,17 @@ def test_figure_1_counts_stars_and_a_history_shows_what_a_run_has_and_rates_as_m
     np.testing.assert_allclose(line.get_ydata(), [0.1, training.SMALLEST])
     _, nothing = panels(training.history(table[["epoch", "loss"]]))
     assert nothing.texts[0].get_text() == "this run had no validation frames"
+
+
+def test_drawn_psfs_stand_above_what_their_estimates_have_wrong():
+    known = psfs.many(1, 2, (2.5, 4.0), 1)
+    figure = training.drawn_psfs(known)
+    above, below = panels(figure)[:2], panels(figure)[2:]
+    shown = [ax.images[0].get_array() for ax in (*above, *below)]
+    assert all(image[10, 10] == 0 == image.max() for image in shown[:2]), "the star is in the middle, its peak is 1"
+    assert all(0.01 < np.abs(image).max() < 50 for image in shown[2:]), "per cent of the peak"
+    assert [ax.get_title() for ax in below] == [f"{estimates[0].stars} stars" for _, estimates in known]
+    assert overlaps(figure) == []
 
 
 def test_figure_6_shows_the_threshold_and_the_right_rates(measured):

@@ -49,7 +49,7 @@ def test_profile_is_found_and_adds_common_own_and_its_name(project):
         ("01_chapter: {epochz: 3}", r"profile bad, 01_chapter: parameter epochz is not known"),
         ("steps: {train-bpnn: {epochz: 3}}", "train-bpnn: .*epochz"),
         ("steps: {train-bpnn: {field_size: 64}}", "train-bpnn: field_size is 64, but a bpnn network has none"),
-        ("steps: {train: {epochs: 0}, train-refiner: {epochs: 3}}", "train-refiner: epochs is 0"),
+        ("steps: {train: {epochs: 0}, train-bpnn: {epochs: 3}}", "train-bpnn: epochs is 0"),
     ],
 )
 def test_bad_profiles_are_refused(project, text, message):

@@ -14,11 +14,11 @@ from pnet.training.config import KINDS, TrainConfig
 
 RESERVED = ("profile", "output")  # they follow from the profile's name
 TRAINING = {f"train-{kind}": kind for kind in KINDS}
-ALL = "train"  # what all three training runs are given in place of their own settings
+ALL = "train"  # what both training runs are given in place of their own settings
 STEPS = ("simulate", "simulate-realistic", *TRAINING, ALL, "measure")
 # Notebooks that make what they show, by the settings of the steps that made it before.
 SIMULATED = ("01_skymaker_simulation",)
-TRAINED = {"03_train_detection": ("detection", "refiner"), "04_train_bpnn": ("bpnn",)}
+TRAINED = {"03_train_detection": ("detection",), "04_train_bpnn": ("bpnn",)}
 MEASURED = ("05_detection", "06_photometry_astrometry", "07_uncertainty")
 
 
@@ -82,8 +82,7 @@ class Profile:
     def training(self, kind: str) -> dict[str, Any]:
         """Return the fields of `pnet.training.config.TrainConfig` that this profile's run of a network sets."""
         before = KINDS[: KINDS.index(kind)]  # each network starts from what those before it find
-        found = {name: "none" if name == "refiner" and self.paper(kind) else self.weights(name) for name in before}
-        return found | self.steps.get(f"train-{kind}", {})
+        return {name: self.weights(name) for name in before} | self.steps.get(f"train-{kind}", {})
 
     def check(self) -> "Profile":
         """Check every value against the notebooks, now and not after an hour; return the profile.

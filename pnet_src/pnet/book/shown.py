@@ -29,7 +29,6 @@ SUBJECTS = {  # what it is, and the one command that makes it live
     "selection": ("SDSS stars", MIRROR),
     "engines": ("SkyMaker against the renderer", "make book SKYMAKER_FRAMES=<folder of SkyMaker frames>"),
     "train-detection": ("training of the Photometry-Detection Net", "python -m pnet train detection --output {output}"),
-    "train-refiner": ("training of its refinement step", "python -m pnet train refiner --output {output}"),
     "train-bpnn": ("training of the BPNN", "python -m pnet train bpnn --output {output}"),
     "study-detection": ("study of what each change of the detection net is worth", "python -m studies detection"),
     "study-clipping": ("study of clipped gradients", "python -m studies clipping"),

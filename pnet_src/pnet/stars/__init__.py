@@ -1,1 +1,1 @@
-"""Single stars: the refinement step of the detection net and the Bayesian Photometry Neural Network (section 3.3.2)."""
+"""Single stars: fits with the frame's PSF, and the Bayesian Photometry Neural Network (section 3.3.2)."""

@@ -80,25 +80,30 @@ def _arrow(ax: Axes, start: Patch, end: Patch, x: float | None = None) -> None:
 def flowchart(together: str) -> Figure:
     """Return Fig. 2, the way from an image to a catalogue with a set of weights of `pnet.stars.weights.SETS`."""
     names = {kind: name.removeprefix(f"{kind}-") for kind, name in SETS[together].items()}
-    refined, side = "refiner" in names, stars.CONFIGS[names["bpnn"]].stamp
+    config = stars.CONFIGS[names["bpnn"]]
+    net = f"BPNN ({names['bpnn']})\n"
+    if config.bare:
+        zero_point = ("Zero point (Eq. 18)\nmakes fluxes magnitudes, the BPNN's too", PLAIN)
+        measured = [zero_point, (f"{net}magnitude and its error, {SAMPLES} draws of the weights", STARS)]
+    else:
+        fit = ("Fit of the frame's own PSF\nposition and flux of each star; not in the paper", PLAIN)
+        zero_point = ("Zero point (Eq. 18)\nmakes fluxes magnitudes", PLAIN)
+        measured = [fit, (f"{net}corrects the fit, with errors, {SAMPLES} draws of the weights", STARS), zero_point]
     steps = [
         ("Image\nmasked pixels are filled from around, the sky is taken off", INPUT),
         (f"Patches\n{patches.SIZE} × {patches.SIZE} px, overlapping by {patches.OVERLAP}", INPUT),
         (f"Photometry-Detection Net ({names['detection']})\nposition, flux and confidence of each star", DETECTION),
-        ("Zero point (Eq. 18)\nmakes fluxes magnitudes, the BPNN's too", PLAIN),
-        (f"BPNN ({names['bpnn']})\nmagnitude and its error, {SAMPLES} draws of the weights", STARS),
-        (f"Catalogue\npositions{' and' if refined else ','} magnitudes with their errors", OUTPUT),
+        *measured,
+        (f"Catalogue\npositions{',' if config.bare else ' and'} magnitudes with their errors", OUTPUT),
     ]
-    if refined:
-        steps.insert(3, (f"Refinement step ({names['refiner']})\nposition, flux and errors; not in the paper", STARS))
     rows = FIRST + 0.76 * np.arange(len(steps))
     figure, ax = _canvas(rows[-1] + FIRST)
     boxes = [_box(ax, 2.76, y, text, colour, 4.4, 0.5) for y, (text, colour) in zip(rows, steps, strict=True)]
-    for before, box, (_, colour) in zip(boxes, boxes[1:], steps[1:], strict=False):
+    for before, box in pairwise(boxes):
         _arrow(ax, before, box)
-        if colour == STARS:
-            _arrow(ax, boxes[0], box, 0.35)
-    _words(ax, 0.15, rows[2], f"stamps of {side}² px", rotation=90, ha="center")
+    _arrow(ax, boxes[0], boxes[4 if config.bare else 3], 0.35)
+    pixels = f"stamps of {config.stamp}² px" if config.bare else "pixels of each star"
+    _words(ax, 0.15, rows[2], pixels, rotation=90, ha="center")
     return figure
 
 
@@ -164,13 +169,13 @@ def preheads(config: detection.DetectionConfig) -> Figure:
 def bpnn(config: stars.BPNNConfig) -> Figure:
     """Return Fig. 5: stem, stages of bottleneck blocks, the five linear layers and what comes out."""
     side, context = config.stamp, CONTEXT if config.context else 0
-    sees = "pixels of the stamp" if config.bare else "stamp: asinh of the signal, shape,\nresidual of a Gaussian"
+    sees = "pixels of the stamp" if config.bare else "what the fit leaves, star, PSF,\nlight of others, usable pixels"
     maps = [(1 if config.bare else IMAGES, side, INPUT, sees), (config.widths[0], side, STARS, "3 × 3 convolution")]
     for stage, (count, width) in enumerate(zip(config.blocks, config.widths, strict=True)):
         side, channels = -(-side // 2) if stage else side, width * stars.EXPANSION
         title = f"{count} bottleneck block{'s' if count > 1 else ''}{', stride 2' if stage else ''}"
         maps.append((channels, side, STARS, f"{title}:\n1 × 1 to {width}, 3 × 3, 1 × 1 to {channels}"))
-    beside = f", and\n{context} classical measurements" if context else ""
+    beside = f", and\n{context} numbers of the fit" if context else ""
     vectors = [(channels * side**2 + context, STARS, f"all in a row{beside}")]
     kind, after = "flipout" if config.head == "flipout" else "linear", ", dropout" if config.head == "dropout" else ""
     vectors += [(width, STARS, f"{kind} layer {i}, ReLU{after}") for i, width in enumerate(config.hidden, start=1)]

@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 
 from pnet.book.figures import style
 from pnet.detection.targets import Batch, make_targets
+from pnet.sky.frame_psf import FramePSF
 from pnet.stars.inputs import Inputs
+from pnet.training.psfs import SkyPSF, places
 
 LOSSES = {
     "heatmap": "heat map (focal)",
@@ -87,19 +89,42 @@ def target(batch: Batch) -> Figure:
 
 
 @style.styled
+def drawn_psfs(known: list[tuple[SkyPSF, list[FramePSF]]], size: int = 21) -> Figure:
+    """Draw PSFs as `pnet.training.psfs.many` gives them, one a column: the truth in the middle of its frame, and what
+    an estimate of it has wrong there, in per cent of the peak; on `size` px."""
+    figure, axes = style.new(2, len(known), height=4.0)
+    middle = torch.zeros(1, dtype=torch.float64)
+    for (above, below), (true, estimates) in zip(axes.T, known, strict=True):
+        psf = estimates[0]
+        light = true.stamps(middle, middle, middle, middle, size)[0].double().numpy()
+        wrong = psf.drawn(*places(middle, middle), size, at=(middle, middle))[0][0].numpy() - light
+        above.imshow(np.log10((light / light.max()).clip(1e-4)), cmap="viridis", vmin=-3, vmax=0)
+        below.imshow(100 * wrong / light.max(), cmap="RdBu_r", vmin=-5, vmax=5)
+        above.set_title(f"FWHM {2.355 * true.width:.1f} px", fontsize=9.5)
+        below.set_title(f"{psf.stars} stars", fontsize=9.5)
+        for ax in (above, below):
+            ax.set(xticks=[], yticks=[])
+    for ax, name in zip(axes[:, 0], ("PSF, log", "estimate − PSF"), strict=True):
+        ax.set_ylabel(name)
+    return figure
+
+
+@style.styled
 def stamps(inputs: Inputs, flux: np.ndarray) -> Figure:
-    """Draw stamps as the BPNN sees them: one column for each of five stars from bright to faint, one row a channel.
+    """Draw stars as the BPNN sees them: one column for each of five from bright to faint, one row for each of the first
+    three of its images.
 
     `flux`, (n,), is that of the stars, in electrons.
     """
     chosen = np.argsort(-flux)[np.linspace(0, len(flux) - 1, 5).astype(int)]
-    figure, axes = style.new(3, 5, height=4.3)
+    rows = {"residual": ("RdBu_r", -3, 3), "star": ("viridis", None, None), "own PSF": ("viridis", 0, 1)}
+    figure, axes = style.new(len(rows), 5, height=4.3)
     for column, star in zip(axes.T, chosen, strict=True):
-        for ax, image in zip(column, inputs.images[star].numpy(), strict=False):
-            ax.imshow(image, cmap="viridis")
+        for ax, image, (colours, least, most) in zip(column, inputs.images[star].numpy(), rows.values(), strict=False):
+            ax.imshow(image, cmap=colours, vmin=least, vmax=most)
             ax.set(xticks=[], yticks=[])
         column[0].set_title(f"{flux[star]:.1e} e⁻", fontsize=9.5)
-    for ax, name in zip(axes[:, 0], ("asinh", "shape", "residual"), strict=True):
+    for ax, name in zip(axes[:, 0], rows, strict=True):
         ax.set_ylabel(name)
     return figure
 
