@@ -49,7 +49,7 @@ class Noisy:
         table = stars[["x", "y", "mag"]] + sigma * self.rng.standard_normal((3, n)).T + [self.offset, 0, self.offset]
         table["confidence"] = self.rng.uniform(0.35, 1.0, n)
         if self.bars:
-            table["mag_net"] = table["mag"] + 2 * sigma * self.rng.standard_normal(n)
+            table["mag_psf"] = table["mag"] + 2 * sigma * self.rng.standard_normal(n)
             table["mag_err"] = self.bars * sigma
             table["mag_aleatoric"], table["mag_epistemic"] = 1.8 * sigma, 2.4 * sigma  # 3 sigma before recalibration
         # in the middle between the grid's stars: a false detection must not happen to lie on a star that was missed

@@ -14,13 +14,13 @@ from pnet.common import paths
 from pnet.common.errors import DataError
 from pnet.simulation.recipe import Recipe
 from pnet.stars.elbo import ELBO
-from pnet.stars.network import CONFIGS
+from pnet.stars.network import CONFIGS, BayesianPhotometryNet
 from pnet.training.config import FitConfig
 from pnet.training.fit import HISTORY
 from pnet.training.runs import star_scores
 from pnet.training.sets import TrainingSet, finder
-from pnet.training.stars import FrameStars, RenderedStamps
-from studies import ablations, stars
+from pnet.training.stars import FrameStars, RenderedStars, psfs_for
+from studies import ablations
 
 NORMS = {"clipped": 1.0, "free": math.inf}  # of the gradient, the largest that is let through
 SEEDS = 3
@@ -53,17 +53,17 @@ def run(
     output, chosen, budget, command
         As in `studies.detection.run`; `chosen` is only validated on, checkpoints go to ``<output>/studies/clipping``.
     """
-    find, _ = finder("released", None)
-    known = FrameStars(chosen.found("val", find), 1, bare=CONFIG.bare)
-    loss, rows = ELBO(N_TRAIN), []
+    find, _ = finder("released")
+    known = FrameStars(chosen.found("val", find), 1, bare=CONFIG.stamp)
+    loss, rows, psfs = ELBO(N_TRAIN), [], psfs_for(budget.epochs * budget.steps)
     for seed in range(budget.seed, budget.seed + SEEDS):
-        data = ablations.remembered(RenderedStamps(Recipe.load(), BATCH_SIZE, bare=CONFIG.bare))
+        data = ablations.remembered(RenderedStars(Recipe.load(), BATCH_SIZE, seed, CONFIG.stamp, psfs))
         for name, norm in NORMS.items():
             folder = paths.folder_of(output) / "studies" / "clipping" / f"{name}-{seed}"
             own = replace(budget, clip_norm=norm, seed=seed)
             row: dict[str, Any] = {"name": name, "member": str(seed), "diverged": "no", "mag_mae": None}
             try:
-                build = functools.partial(stars.network, CONFIG)
+                build = functools.partial(BayesianPhotometryNet, CONFIG)
                 model, _ = ablations.trained(build, loss, data, own, folder, progress)
                 row["mag_mae"] = star_scores(model, known, budget.seed)["mag_mae"]
             except DataError as error:

@@ -18,10 +18,8 @@ from pnet.detection.predict import LOWEST, detect
 from pnet.evaluation.scores import curve_input, rates
 from pnet.frame import Frame
 from pnet.simulation.recipe import Recipe
-from pnet.sky import matching
-from pnet.stars import weights
-from pnet.stars.error_scale import scales_of
-from pnet.stars.refine import refine
+from pnet.sky import background, matching
+from pnet.stars.fitted import fitted_stars
 from pnet.training import fields, injection
 from pnet.training.config import FitConfig
 from pnet.training.fit import Mixed
@@ -47,7 +45,7 @@ COLUMNS = {
 }
 
 
-# Every variant: its name, its network, and whether the released refinement step comes after it.
+# Every variant: its name, its network, and whether the frame's own PSF is fitted to what it finds.
 VARIANTS = {
     "the paper as written": (LITERAL, False),
     "only soft labels": (replace(LITERAL, **SOFT), False),
@@ -59,7 +57,7 @@ VARIANTS = {
     "… and the flux as a correction": (replace(LITERAL, **SOFT, **CORRECTION), False),
     "… and a linear channel": (replace(OURS, offset_reach=0), False),
     "… and offsets in the cells around: all of ours": (OURS, False),
-    "… and the released refinement step": (OURS, True),
+    "… and the fit with the frame's PSF": (OURS, True),
 }
 
 
@@ -79,17 +77,19 @@ def pairs_found(truth: pd.DataFrame, found: pd.DataFrame) -> tuple[int, int]:
     return int((hit & hit[nearest] & chosen).sum()), int(chosen.sum())
 
 
-def scores(model: nn.Module, frames: Iterable[tuple[Frame, pd.DataFrame]], refiner: str | None) -> dict[str, float]:
+def scores(model: nn.Module, frames: Iterable[tuple[Frame, pd.DataFrame]], fit: bool) -> dict[str, float]:
     """Return the columns of a row from frames with marked truth that is `ablations.bounded`.
 
-    Scatters are robust, those and the bias over stars of 14–20 mag; errors are measurement − truth.
+    With `fit` positions and fluxes are those of the frame's PSF fitted to the stars that the net finds. Scatters are
+    robust, those and the bias over stars of 14–20 mag; errors are measurement − truth.
     """
-    step, card = weights.load("refiner", refiner) if refiner else (None, {})
     tables, pairs = [], np.zeros(2, dtype=int)
     for frame, truth in frames:
-        found = detect(model, frame, LOWEST)
-        if step is not None:
-            found = refine(step, frame, found, scales_of(card))
+        subtracted = background.subtracted(frame)
+        found = detect(model, frame, LOWEST, subtracted)
+        if fit:
+            found, fits = fitted_stars(frame, found, subtracted)
+            found[["x", "y", "flux"]] = fits.table()[["x", "y", "flux"]]
         found["mag"] = frame.magnitude(found["flux"])
         pairs += pairs_found(truth, found[found["confidence"] >= CONFIDENCE])
         # the truth's rows come first
@@ -131,12 +131,12 @@ def run(
     data = ablations.remembered(_batches(chosen.prepared()))
     validation = [(frame, ablations.bounded(frame, truth)) for frame, truth in chosen.read("val")]
     models, rows = {}, []
-    for index, (name, (config, refined)) in enumerate(VARIANTS.items()):
+    for index, (name, (config, fit)) in enumerate(VARIANTS.items()):
         if config not in models:
             build = functools.partial(PhotometryDetectionNet, config)
             models[config] = ablations.trained(build, detection_loss, data, budget, folder / str(index), progress)
         model, history = models[config]
-        scored = scores(model, validation, "released" if refined else None)
+        scored = scores(model, validation, fit)
         rows.append({"name": name, "seconds": ablations.seconds(history), **scored})
     details = ablations.described(chosen, budget, batch_size=BATCH_SIZE, field_size=FIELD_SIZE)
     return ablations.write("detection", rows, COLUMNS, command, budget.seed, **details)

@@ -25,13 +25,6 @@ STRICTER = {  # and looser kinds of precision
     "all galaxies false": "precision_all_galaxies",
     "faint stars false too": "precision_strict",
 }
-POSITIONS = {
-    "PNet, refinement step": ("pnet", ""),
-    "PNet, BPNN": ("pnet", "bpnn_"),
-    "SExtractor + PSFEx": ("psfex", ""),
-    "photutils PSF": ("photutils", ""),
-    "SExtractor": ("sextractor", ""),
-}
 
 
 def detection(ledger: Ledger, datasets: Iterable[str] = ("simulation", "sdss", "coadd")) -> pd.DataFrame:
@@ -66,10 +59,10 @@ def realistic(ledger: Ledger) -> pd.DataFrame:
 def ellipses(ledger: Ledger, dataset: str = "simulation") -> pd.DataFrame:
     """Share of stars inside their 68 and 95 % position ellipse, bright, faint and all, for every method with errors."""
     rows = []
-    for label, (method, prefix) in POSITIONS.items():
+    for method, label in METHOD_NAMES.items():
         for variant, about in (("", "list"), ("_placed", "light")):
             keys = {
-                f"{level} %, {name}": f"{dataset}.{method}.{prefix}ellipse_{level}{variant}.{part}"
+                f"{level} %, {name}": f"{dataset}.{method}.ellipse_{level}{variant}.{part}"
                 for level in (68, 95)
                 for part, name in (("bright", "13–16.5"), ("faint", "16.5–20"), ("all", "all"))
             }
@@ -87,9 +80,7 @@ def pulls(ledger: Ledger, dataset: str = "simulation") -> pd.DataFrame:
     columns = {
         "x": "pnet.x_pull",
         "y": "pnet.y_pull",
-        "net's magnitude": "pnet.net_mag_pull",
-        "x, BPNN": "pnet.bpnn_x_pull",
-        "y, BPNN": "pnet.bpnn_y_pull",
+        "magnitude of the fit": "pnet.psf_mag_pull",
         "x, PSFEx": "psfex.x_pull",
         "x, photutils": "photutils.x_pull",
     }

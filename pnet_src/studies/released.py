@@ -21,6 +21,12 @@ SHARES = (  # in percent
     *("precision", "recall", "ap", "pairs_found", "coverage_68", "flagged", "flagged_sigma"),
     *("share_of_product", "share_of_peak", "sdss_precision", "sdss_recall"),
 )
+# Studies of single stars, and from when on these are corrected fits with the frame's PSF.
+OF_STARS, FITTED = ("detection", "posterior", "stamps", "stress"), "2026-11-24T20:47"
+EARLIER = (
+    "At the commit of these numbers a network for windowed centroids and apertures, the refinement step, stood where "
+    "the fit with the frame's PSF is now, and the BPNN corrected apertures instead of the fit."
+)
 
 
 def checked(path: Path, command: str, **kinds: type) -> dict[str, Any] | None:
@@ -63,14 +69,16 @@ def _cell(value: float | str | None, share: bool) -> str:
 
 
 def show(name: str) -> str:
-    """Return the table of a study as HTML with where it is from, or which command makes it."""
+    """Return the table of a study as HTML with where it is from, or which command makes it; of one made before stars
+    were fitted with the frame's PSF it says so."""
     content = read(name)
     if content is None:
         return shown.notice(f"study-{name}", shown.MISSING, {})
     record = content["provenance"]
     where = shown.title(f"study-{name}", shown.RELEASED, record)
     command = html.escape(str(record.get("command", "")))
-    return f"{to_html(table(content))}<p><small>{where}: <code>{command}</code></small></p>"
+    note = f"<p>{EARLIER}</p>" if name in OF_STARS and record.get("date", "") < FITTED else ""
+    return f"{to_html(table(content))}<p><small>{where}: <code>{command}</code></small></p>{note}"
 
 
 def entries() -> list[Entry]:

@@ -18,7 +18,7 @@ from pnet.common.seeds import derive
 from pnet.evaluation.ledger import Entry, entries_of
 from pnet.evaluation.scores import RANGES, Score
 
-TITLES = {"mag": "magnitude (BPNN)", "x": "x (detection net)", "y": "y (detection net)"}
+TITLES = {"mag": "magnitude (BPNN)", "x": "x (BPNN)", "y": "y (BPNN)"}
 TERMS = 3  # of the smooth difference, a plane: affine for positions, a zero point that drifts
 CLIP = 3.5  # scatters; what lies beyond (variable stars, proper motion) does not shape the smooth difference
 ROUNDS = 10  # of clipping, at most

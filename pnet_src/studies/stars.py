@@ -18,12 +18,12 @@ from pnet.frame import Frame
 from pnet.simulation.recipe import Recipe
 from pnet.stars import weights
 from pnet.stars.elbo import ELBO
-from pnet.stars.network import CONFIGS, BayesianPhotometryNet, BPNNConfig
+from pnet.stars.network import CONFIGS, BayesianPhotometryNet
 from pnet.stars.predict import Prediction, predict
 from pnet.training.config import FitConfig
 from pnet.training.fit import Mixed
 from pnet.training.sets import Finder, TrainingSet, finder
-from pnet.training.stars import REFINED, FrameStars, RenderedStamps, StampBatch
+from pnet.training.stars import FrameStars, RenderedStars, StarBatch, psfs_for
 from studies import ablations
 
 MEMBERS = 4  # networks of a deep ensemble
@@ -38,8 +38,8 @@ POSTERIOR = {
     f"deep ensemble of {MEMBERS} plain ones": (PLAIN, 1.0, MEMBERS),
 }
 STAMPS = {
-    **{f"stamp of {size} × {size} px": (replace(PLAIN, stamp=size), 1.0, 1) for size in (9, 11, 15, 21)},
-    "9 × 9 px, correcting classical values that it is not shown": (replace(PLAIN, context=False), 1.0, 1),
+    **{f"stamp of {size} × {size} px": (replace(PLAIN, stamp=size), 1.0, 1) for size in (9, 11, 15)},
+    "9 × 9 px, correcting the fit without the numbers beside the image": (replace(PLAIN, context=False), 1.0, 1),
     "9 × 9 px, the same, but the magnitude from nothing": (replace(PLAIN, context=False, target="magnitude"), 1.0, 1),
 }
 STUDIES = {"posterior": POSTERIOR, "stamps": STAMPS}
@@ -92,13 +92,6 @@ def mixture(members: Sequence[Mapping[str, Prediction]]) -> dict[str, Prediction
     return found
 
 
-def network(config: BPNNConfig) -> BayesianPhotometryNet:
-    """Return a network with random weights."""
-    model = BayesianPhotometryNet(config)
-    model.calibrate_apertures()
-    return model
-
-
 def run(
     name: str, output: str | os.PathLike, chosen: TrainingSet, budget: FitConfig, *, command: str, progress: bool = True
 ) -> Path:
@@ -117,20 +110,20 @@ def run(
         The JSON: provenance, ``columns`` (key → heading) and ``rows``.
     """
     folder = paths.folder_of(output) / "studies" / name
-    find, found_by = finder("released", "released")
+    find, found_by = finder("released")
     known = FrameStars(bounded(chosen, find), 1)
     cut = BATCH_SIZE // 4 if chosen.train else 0
     sources: list[Any] = [FrameStars(chosen.found("train", find), cut)] if cut else []
-    sources.append(RenderedStamps(Recipe.load(), BATCH_SIZE - cut, REFINED))
-    data = ablations.remembered(Mixed(sources, StampBatch.join))
     steps, rows = budget.epochs * budget.steps, []
+    sources.append(RenderedStars(Recipe.load(), BATCH_SIZE - cut, budget.seed, count=psfs_for(steps)))
+    data = ablations.remembered(Mixed(sources, StarBatch.join))
     for index, (label, (config, temperature, members)) in enumerate(STUDIES[name].items()):
-        build, loss = functools.partial(network, config), ELBO(steps * BATCH_SIZE, temperature)
+        build, loss = functools.partial(BayesianPhotometryNet, config), ELBO(steps * BATCH_SIZE, temperature)
         found, seconds = [], 0
         for member in range(members):
             own, place = replace(budget, seed=budget.seed + member), folder / f"{index}-{member}"
             model, history = ablations.trained(build, loss, data, own, place, progress)
-            found.append(predict(model, known.stars.stamps, seed=budget.seed))
+            found.append(predict(model, known.stars.inputs, seed=budget.seed))
             seconds += ablations.seconds(history)
         row = {"name": label, "steps": f"{steps} × {members}", "seconds": seconds}
         rows.append(row | scores(known, mixture(found) if members > 1 else found[0]))
@@ -144,27 +137,27 @@ def sampling(*, seed: int, command: str, n: int = 14_000, samples: int = 50) -> 
     Both give every star the same distribution, which the tests of the network hold them to.
     """
     model, card = weights.load("bpnn")
-    rendered = RenderedStamps(Recipe.load(), 16 * (-(-min(n, 4000) // 16)), REFINED)
-    parts = [rendered.batch(seed + index, torch.device("cpu")).stamps for index in range(-(-n // rendered.batch_size))]
-    stamps = type(parts[0]).join(parts)[:n]
+    rendered = RenderedStars(Recipe.load(), min(n, 4000), seed, count=psfs_for(1))
+    parts = [rendered.batch(seed + index, torch.device("cpu")) for index in range(-(-n // rendered.batch_size))]
+    inputs = StarBatch.join(parts).inputs[:n]
 
     def loop() -> None:
         with torch.inference_mode():
             for _ in range(samples):
                 for start in range(0, n, 4096):
-                    model(stamps[start : start + 4096])
+                    model(inputs[start : start + 4096])
 
     ways: dict[str, Callable[[], Any]] = {
-        "features once, samples in one batch": lambda: predict(model, stamps, samples=samples, seed=seed),
+        "features once, samples in one batch": lambda: predict(model, inputs, samples=samples, seed=seed),
         "the plain loop: a full pass for every sample": loop,
     }
     rows = []
     for label, way in ways.items():
         start = time.perf_counter()
         way()
-        rows.append({"name": label, "stars": n, "samples": samples, "seconds": round(time.perf_counter() - start, 2)})
+        rows.append({"name": label, "stars": n, "samples": samples, "seconds": time.perf_counter() - start})
     for row in rows:
-        row["speed"] = round(rows[1]["seconds"] / row["seconds"], 1)
+        row |= {"speed": round(rows[1]["seconds"] / row["seconds"], 1), "seconds": round(row["seconds"], 2)}
     columns = {"name": "way", "stars": "stars", "samples": "samples", "seconds": "seconds", "speed": "times as fast"}
     details = {"threads": torch.get_num_threads(), "weights": card["sha256"]}
     return ablations.write("sampling", rows, columns, command, seed, **details)

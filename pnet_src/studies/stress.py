@@ -1,7 +1,8 @@
 """What the two parts of the uncertainty do outside the training range: a study on frames that are made to differ.
 
 Every condition changes one thing about fields that are otherwise as in training. Stars lie at known places, alone but
-for what the condition adds, and the BPNN measures them there: this is about its error bars, not about finding stars.
+for what the condition adds, and are measured there as if they had been found: this is about error bars. As in every
+measurement the frame's own PSF is that of its stars, whatever the condition made of them.
 """
 
 import os
@@ -26,10 +27,11 @@ from pnet.simulation import renderer
 from pnet.simulation.frame_file import read_frame, write_frame
 from pnet.simulation.galaxies import draw_galaxies
 from pnet.simulation.recipe import Conditions, Recipe, draw_conditions
-from pnet.sky import limits
+from pnet.sky import background, limits
 from pnet.stars import weights
-from pnet.stars.cutouts import frame_stamps
 from pnet.stars.error_scale import scales_of
+from pnet.stars.fitted import fitted_stars
+from pnet.stars.inputs import make_inputs
 from pnet.stars.predict import predict
 from studies.novelty import Flag
 
@@ -161,15 +163,17 @@ def measure(
     -------
     DataFrame
         error (truth − mean), sigma (recalibrated), aleatoric, epistemic, ratio (of these two), limit, mean; in
-        magnitudes.
+        magnitudes. Its index is the number of the star: of stars too close for two the brighter.
     """
-    stars = stars.reset_index(drop=True)
-    found = predict(model, frame_stamps(frame, stars), seed=seed)["mag"]
+    stars = stars.assign(confidence=1.0, fwhm=frame.seeing / frame.pixel_scale, star=range(len(stars)))
+    stars = stars.sort_values("mag", kind="stable")
+    stars, fits = fitted_stars(frame, stars, background.subtracted(frame))
+    found = predict(model, make_inputs(fits), seed=seed)["mag"]
     mean, parts = frame.zero_point + found.mean, {"aleatoric": found.aleatoric, "epistemic": found.epistemic}
     sigma = scales_of(card)["mag"].ratio * found.sigma
     table = pd.DataFrame({"error": stars["mag"].to_numpy(float) - mean, "sigma": sigma, **parts, "mean": mean})
     limit = limits.frame_limits(frame, stars)["limit_mag"] if bound else np.nan
-    return table.assign(ratio=table["epistemic"] / table["aleatoric"], limit=limit)
+    return table.assign(ratio=table["epistemic"] / table["aleatoric"], limit=limit).set_index(stars["star"])
 
 
 def make_frame(condition: Condition, number: int, seed: int) -> tuple[Frame, pd.DataFrame]:
@@ -253,7 +257,7 @@ def run(output: str | os.PathLike, *, validation: int | None, seed: int, command
         frame, truth = source.reader(item)
         # neighbours' light is taken out with all stars of the frame at hand, as in a measurement
         found = measure(model, card, frame, truth, seed=derive(seed, "validation", frame.name), bound=False)
-        known.append(found[truth["counted"].to_numpy(bool)])
+        known.append(found[truth["counted"].to_numpy(bool)[found.index]])
     usual = pd.concat(known, ignore_index=True)
     rules = {quantity: Flag.fit(usual["mean"], usual[quantity]) for quantity in ("ratio", "sigma")}
     rows = [row("validation", "validation frames", usual, usual, rules)]

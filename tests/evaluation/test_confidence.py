@@ -96,14 +96,15 @@ def test_a_card_is_rewritten_with_its_calibration_on_frames_that_are_no_test_fra
     rows = rows[rows["method"] == "pnet"].assign(frame=lambda t: "train/realistic-" + t["frame"])
     monkeypatch.setattr(confidence, "from_frames", lambda *_: rows)
     before = json.loads(card.read_text())
-    result, raw, _ = confidence.calibrate_card(card, tmp_path, refiner="none")
+    result, raw, _ = confidence.calibrate_card(card, tmp_path)
     after = json.loads(card.read_text())
     assert of_card(after) == result and result.data == "1 frames train/realistic-*, 1 frames val/paper-*"
     assert 0.05 <= result.threshold <= 0.99
     assert after[KEY]["expected_calibration_error"]["before"][0] == pytest.approx(raw.error.value)
     made = after["confidence_calibrated"]
     assert made["command"].startswith("python -m pnet calibrate-confidence <detection-compact.json> --frames <")
-    assert made["frames"] == found and made["found_by"] == {"detection": after["sha256"]} and made["date"]
+    assert made["frames"] == found and made["found_by"].keys() == {"detection", "bpnn"} and made["date"]
+    assert made["found_by"]["detection"] == after["sha256"]
     same = before.keys() - {KEY, "confidence_calibrated"}
     assert {name: after[name] for name in same} == {name: before[name] for name in same}
     weights.check(card)

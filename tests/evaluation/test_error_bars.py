@@ -18,13 +18,12 @@ from pnet.sky import limits
 
 @pytest.fixture(scope="module")
 def measured():
-    """PNet with errors of the detection net that are right, and of the BPNN twice too small."""
+    """PNet with errors that are right, and a fit that is as good in position, and in magnitude √5 times worse."""
     rows = table(seed=5, frames={"simulation": 40, "sdss": 1}, scatter=1.0)
     found = rows["x"].notna() & (rows["method"] == "pnet")
     rows.loc[found, ["x_err", "y_err"]] = LIMIT
-    rows.loc[found, "mag_net_err"] = 5**0.5 * LIMIT  # measured.Noisy's
-    rows.loc[found, ["x_bpnn", "y_bpnn"]] = rows.loc[found, ["x", "y"]].to_numpy()
-    rows.loc[found, ["x_bpnn_err", "y_bpnn_err"]] = LIMIT / 2
+    rows.loc[found, "mag_psf_err"] = 5**0.5 * LIMIT  # measured.Noisy's
+    rows.loc[found, ["x_psf", "y_psf"]] = rows.loc[found, ["x", "y"]].to_numpy()
     return rows
 
 
@@ -75,15 +74,16 @@ def test_a_fault_is_found_in_its_bin_and_nowhere_else(measured):
 
 def test_scores_tell_right_from_wrong_error_bars(measured):
     found = compute(measured, "simulation", "pnet", seed=1, groups=("positions",))
+    small = compute(measured.eval("x_err = x_err / 2\ny_err = y_err / 2"), "simulation", "pnet", seed=1)
     for name in ("all", "bright", "faint"):
         score = found[f"ellipse_68.{name}"]
         assert score.estimate.low < 0.68 < score.estimate.high and score.limit == 0.68
         # a quarter of the area: 1 − 0.32^(1/4)
-        assert found[f"bpnn_ellipse_68.{name}"].estimate.value == pytest.approx(1 - 0.32**0.25, abs=0.06)
+        assert small[f"ellipse_68.{name}"].estimate.value == pytest.approx(1 - 0.32**0.25, abs=0.06)
     assert found["x_pull.14-20"].estimate.value == pytest.approx(1.0, abs=0.06)
-    assert found["bpnn_y_pull.14-20"].estimate.value == pytest.approx(2.0, abs=0.12)
-    assert found["net_mag_pull.14-20"].estimate.value == pytest.approx(1.0, abs=0.06)
-    assert "x_pull.17" in found and "bpnn_x_over_limit.17" in found
+    assert small["y_pull.14-20"].estimate.value == pytest.approx(2.0, abs=0.12)
+    assert found["psf_mag_pull.14-20"].estimate.value == pytest.approx(1.0, abs=0.06)
+    assert "x_pull.17" in found and "psf_x_over_limit.17" in found and "psf_x_pull.17" not in found
     assert not any("placed" in name for name in found)  # nobody said that SkyMaker made these frames
     assert "x_over_limit.17" not in found  # the group astrometry has it
 
@@ -95,10 +95,11 @@ def test_the_stages_stand_beside_each_other(measured):
         coarse[f"{name}_det"] = coarse[f"truth_{name}"] + 3 * (coarse[name] - coarse[f"truth_{name}"])
     found = compute(coarse, "simulation", "pnet", seed=1)
     for name in ("x_over_limit.14-20", "y_over_limit.17", "mag_over_limit.14-20", "mean_abs_dx", "mae"):
-        alone, refined = found[f"det_{name}"], found[name]
-        assert alone.estimate.value == pytest.approx(3 * refined.estimate.value)
-        assert "detection net alone" in alone.title and "detection net" not in refined.title
-    assert "refinement step" in found["net_mae"].title and "det_ellipse_68.all" not in found
+        alone, final = found[f"det_{name}"], found[name]
+        assert alone.estimate.value == pytest.approx(3 * final.estimate.value)
+        assert "detection net alone" in alone.title and "detection net" not in final.title
+        assert "of the fit alone" in found[f"psf_{name}"].title
+    assert "det_ellipse_68.all" not in found
 
 
 def test_what_a_method_or_a_catalogue_lacks_has_no_scores(measured):
@@ -122,7 +123,7 @@ def test_the_displacement_is_taken_off_where_skymaker_made_the_frames(measured):
     entries = entries_from_measurements(moved, seed=1, provenance={"engine": "frames"}, groups=("positions",))
     found = ledger.Ledger(entries)
     assert found.value("simulation.pnet.x_over_limit_placed.14-20") == pytest.approx(0, abs=1e-9)
-    assert all(f"simulation.pnet.{key}" in found for key in ("ellipse_95_placed.faint", "bpnn_x_over_limit_placed.18"))
+    assert all(f"simulation.pnet.{key}" in found for key in ("ellipse_95_placed.faint", "psf_x_over_limit_placed.18"))
     entry = found["simulation.pnet.ellipse_68_placed.all"]
     assert entry.value == 1.0 and "SkyMaker put the light" in entry.title
     rendered = entries_from_measurements(moved, seed=1, provenance={"engine": "renderer"}, groups=("positions",))

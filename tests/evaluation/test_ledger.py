@@ -18,7 +18,7 @@ from pnet.sky import zero_point
 
 @pytest.fixture(scope="module")
 def measured():
-    return table(seed=11)
+    return table(seed=11).assign(mag_det=lambda rows: rows["mag_psf"])
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_recall_of_close_stars_by_hand():
 MEAN = LIMIT * math.sqrt(2 / math.pi)  # mean |error| of a measurement at the limit
 WANTED = {  # of errors of 1.5 limits, 3 for SExtractor, which has an offset: value, relative or absolute tolerance
     "simulation.pnet.mag_over_limit.14-20": (1.5, {"rel": 0.1}),
-    "simulation.pnet.net_mag_over_limit.14-20": (1.5 * math.sqrt(5), {"rel": 0.1}),
+    "simulation.pnet.psf_mag_over_limit.14-20": (1.5 * math.sqrt(5), {"rel": 0.1}),
     "simulation.pnet.mae": (1.5 * MEAN, {"rel": 0.1}),
     "simulation.pnet.sigma_nmad": (1.5 * LIMIT / 17.5, {"rel": 0.1}),
     "simulation.pnet.bias": (0, {"abs": 0.002}),
@@ -102,7 +102,7 @@ def test_bins_ratios_and_limits(entries):
         assert f"simulation.{name}" not in entries
     assert not entries.find("sdss.*_over_limit*")
     assert entries["sdss.pnet.mae"].n > 50 and entries.find("sdss.sextractor.recall")
-    for name in ("mae", "net_mae", "eta", "mean_abs_dx", "e_bar"):
+    for name in ("mae", "psf_mae", "eta", "mean_abs_dx", "e_bar"):
         assert entries[f"sdss.pnet.{name}"].limit is None, "a catalogue of the same pixels shares their noise"
         assert entries[f"simulation.pnet.{name}"].limit > 0
     perfect = entries["simulation.pnet.eta_perfect"]

@@ -139,12 +139,12 @@ class Copier:
         self.known = pd.concat([self.known, places[["x", "y", "mag"]].assign(off=0.03)])
         return copied, places
 
-    def measure(self, frame, confidence=0.3, seed=1, *, refine=True):
+    def measure(self, frame, confidence=0.3, seed=1):
         error = 0.1 * 10 ** (0.4 * (self.known["mag"] - 18.5))
         mag_psf = self.known["mag"] + np.random.default_rng(8).normal(0, error)
         table = self.known.assign(mag=mag_psf + self.known["off"], mag_err=error, mag_psf=mag_psf, mag_psf_err=error)
         table = Table.from_pandas(table.assign(flux=frame.flux(table["mag"]), x_err=0.02, y_err=0.02))
-        table.meta = {"frame": frame.name, "confidence": confidence, "seed": seed, "refined": refine}
+        table.meta = {"frame": frame.name, "confidence": confidence, "seed": seed}
         return table
 
 

@@ -138,7 +138,7 @@ def test_a_missing_file_says_what_to_do(put, tmp_path, monkeypatch):
 
 def test_the_coadds_own_error_is_recovered(rng):
     """Of 400 stars, with 0.02 mag of its own beside our 0.01 mag."""
-    values = dict.fromkeys(("x", "y", "truth_x", "truth_y", "mag_net", "mag_det", "mag_aleatoric"), 0.0)
+    values = dict.fromkeys(("x", "y", "truth_x", "truth_y", "mag_psf", "mag_det", "mag_aleatoric"), 0.0)
     values |= {"mag": 0.01 * rng.standard_normal(400), "mag_err": 0.01, "truth_mag": 0.02 * rng.standard_normal(400)}
     table = pd.DataFrame(values).assign(dataset="coadd", frame="94-1-12-g", method="pnet", status="matched")
     table = table.assign(counted=True, confidence=0.9).reindex(columns=list(COLUMNS))

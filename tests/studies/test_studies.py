@@ -14,7 +14,7 @@ from pnet.detection.network import CONFIGS as DETECTION
 from pnet.detection.network import PhotometryDetectionNet
 from pnet.simulation.datasets import make_dataset
 from pnet.simulation.recipe import Recipe
-from pnet.stars.network import CONFIGS
+from pnet.stars.network import CONFIGS, BayesianPhotometryNet
 from pnet.stars.predict import Prediction
 from pnet.training import fit
 from pnet.training.fields import RenderedFields
@@ -70,7 +70,7 @@ def test_a_study_of_stars_trains_every_variant_and_reads_finished_ones_again(fra
 
 def test_samples_are_timed_against_the_plain_loop(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
-    model = stars.network(CONFIGS["tiny"]).eval()
+    model = BayesianPhotometryNet(CONFIGS["tiny"]).eval()
     monkeypatch.setattr(stars.weights, "load", lambda kind: (model, {"sha256": "0"}))
     rows = read_json(stars.sampling(seed=1, command="c", n=20, samples=3))["rows"]
     assert [row["stars"] for row in rows] == [20, 20] and rows[1]["speed"] == 1
@@ -91,14 +91,14 @@ def test_pairs_found():
 
 
 def test_ablation_of_the_detection_net(frames, study, monkeypatch):
-    rows = {"net": (DETECTION["tiny"], False), "refined": (DETECTION["tiny"], True)}
+    rows = {"net": (DETECTION["tiny"], False), "fitted": (DETECTION["tiny"], True)}
     # random weights find a star of low confidence in every cell
     for name, value in (("VARIANTS", rows), ("LOWEST", 0.15), ("BATCH_SIZE", 4), ("FIELD_SIZE", 128)):
         monkeypatch.setattr(detection, name, value)
     rendered = RenderedFields(Recipe.load(), 1, 128)
     monkeypatch.setattr(detection.injection, "fields", lambda *_: rendered)  # real frames are not at hand
     content = study("detection", "--frames", frames)
-    assert [row["name"] for row in content["rows"]] == ["net", "refined"]
+    assert [row["name"] for row in content["rows"]] == ["net", "fitted"]
     assert set(content["rows"][0]) - {"seconds"} == set(content["columns"])
 
 

@@ -81,7 +81,7 @@ def _paper(key: str, style: str, decimals: int = 2) -> str:
 
 def _style(name: str) -> str:
     """Return the style in which a key without data set and method is shown, see `text`."""
-    return "percent" if name.removeprefix("net_").startswith(FRACTIONS) else "number"
+    return "percent" if name.removeprefix("det_").startswith(FRACTIONS) else "number"
 
 
 def _stars(entry: Entry | None) -> str:
@@ -129,7 +129,7 @@ def verdict(entry: Entry) -> str:
         return "agrees"  # the paper states a bound, so nobody knows which of the two is better
     if entry.low is not None and entry.high is not None and entry.low <= entry.paper <= entry.high:
         return "within interval"
-    name = entry.key.split(".", 2)[-1].removeprefix("net_")
+    name = entry.key.split(".", 2)[-1].removeprefix("det_")
     better = (entry.value > entry.paper) == name.startswith(HIGHER_IS_BETTER)
     if name.startswith("e_bar_over_mae"):  # neither small nor large is good: 1.25 is
         better = abs(entry.value - CALIBRATED) < abs(entry.paper - CALIBRATED)

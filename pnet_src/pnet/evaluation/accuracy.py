@@ -1,13 +1,13 @@
 """Errors of magnitudes (Table 2, Figure 7) and positions (Figure 8), over the limit, and offsets that were taken off.
 
-PNet's positions are those of its refinement step; its other stages have keys with a prefix, ``det_`` the detection net
-alone, ``bpnn_`` the BPNN. For every method, and stage, with x_err and y_err:
+PNet's magnitudes and positions are those of its BPNN; its other stages have keys with a prefix, ``det_`` the detection
+net alone, ``psf_`` the fit of the frame's PSF alone. For every method with x_err and y_err:
 
 - ``x_pull.<bin>``, ``y_pull.<bin>``: standard deviation of error / σ, 1 where σ is right;
 - ``ellipse_68.all``, ``.bright`` (13 to 16.5 mag), ``.faint`` (16.5 to 20): share of the stars inside the 68 % error
   ellipse (`metrics.inside_ellipse`); ``ellipse_95`` likewise;
 - ``x_over_limit_placed.<bin>``, and all of the above with ``_placed``: the same about the place where SkyMaker put the
-  light (`limits.skymaker_displacement`), for frames that SkyMaker made.
+  light (`limits.skymaker_displacement`), for frames that SkyMaker made. The first is there for every stage.
 """
 
 from functools import partial
@@ -23,7 +23,7 @@ from pnet.sky import limits
 
 MAGNITUDES = (  # column, key, words; the first is the BPNN's, or a baseline's only one
     ("mag", "{}", "magnitude"),
-    ("mag_net", "net_{}", "magnitude of the refinement step"),
+    ("mag_psf", "psf_{}", "magnitude of the fit alone"),
     ("mag_det", "det_{}", "magnitude of the detection net alone"),
 )
 TWO_AND_A_HALF_PERCENT = 2.5 * np.log10(1.025)  # mag
@@ -32,7 +32,7 @@ RADII = (0.1, 0.15)  # px; section 4.1
 POSITIONS = (  # key, suffix of columns, words
     ("{}", "", ""),
     ("det_{}", "_det", " of the detection net alone"),
-    ("bpnn_{}", "_bpnn", " of the BPNN"),
+    ("psf_{}", "_psf", " of the fit alone"),
 )
 
 Axes = dict[str, np.ndarray]
@@ -124,7 +124,8 @@ def position_error_bars(sample: Sample) -> dict[str, Score]:
         for name, label, delta in variants:
             for axis in "xy" if name != "{}" else ():  # the plain scatter is in the group "astrometry"
                 found |= sample.over_limit(stars, delta[axis], axis, f"{axis}{label}", name)
-            found |= _ellipses_and_pulls(sample, stars, delta, suffix, name, label)
+            if not suffix:  # the other stages' errors are not in the catalogue
+                found |= _ellipses_and_pulls(sample, stars, delta, name, label)
     return found
 
 
@@ -134,11 +135,9 @@ def _position_errors(sample: Sample, suffix: str) -> tuple[pd.DataFrame, Axes]:
     return stars, {axis: (stars[f"{axis}{suffix}"] - stars[f"truth_{axis}"]).to_numpy() for axis in "xy" if len(stars)}
 
 
-def _ellipses_and_pulls(
-    sample: Sample, stars: pd.DataFrame, delta: Axes, suffix: str, key: str, label: str
-) -> dict[str, Score]:
+def _ellipses_and_pulls(sample: Sample, stars: pd.DataFrame, delta: Axes, key: str, label: str) -> dict[str, Score]:
     """Error ellipses and standardised errors, where the method states its errors."""
-    sigma = stars.reindex(columns=[f"{axis}{suffix}_err" for axis in "xy"])  # the detection net alone states none
+    sigma = stars.reindex(columns=["x_err", "y_err"])
     known = ((sigma > 0) & np.isfinite(sigma)).all(axis=1).to_numpy()
     if not known.any():
         return {}

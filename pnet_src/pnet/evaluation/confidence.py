@@ -153,16 +153,14 @@ def compute(sample: Sample) -> dict[str, Score]:
 def from_frames(files: Sequence[Path], measurer: Measurer, progress: bool) -> pd.DataFrame:
     """Return what PNet finds on simulated frames beside their lists, as `measurements.evaluate` does.
 
-    ``mag`` is that of its detection net and refinement step. Frames are named with their folder, since those of two
-    splits may bear one name.
+    Frames are named with their folder, since those of two splits may bear one name.
     """
 
     def read(file: Path) -> tuple[Frame, pd.DataFrame]:
         frame, truth = read_realistic(file)
         return replace(frame, name=f"{file.parent.name}/{frame.name}"), truth
 
-    rows = evaluate(Source(files, read), {"pnet": measurer}, "validation", progress=progress)
-    return rows.assign(mag=rows["mag_net"])
+    return evaluate(Source(files, read), {"pnet": measurer}, "validation", progress=progress)
 
 
 def validation_frames(folder: str | os.PathLike) -> list[Path]:
@@ -180,12 +178,7 @@ def validation_frames(folder: str | os.PathLike) -> list[Path]:
 
 
 def calibrate_card(
-    card: str | os.PathLike,
-    folder: str | os.PathLike,
-    *,
-    refiner: str | os.PathLike = "released",
-    seed: int = 2023,
-    progress: bool = False,
+    card: str | os.PathLike, folder: str | os.PathLike, *, seed: int = 2023, progress: bool = False
 ) -> tuple[Calibration, Reliability, Reliability]:
     """Calibrate the confidence of a detection net and keep the result on its card, which is rewritten atomically.
 
@@ -194,8 +187,8 @@ def calibrate_card(
 
     Parameters
     ----------
-    card, refiner : str or path
-        Weights of a detection net and of the refinement step, as for `pnet.measure.PNet.load`.
+    card : str or path
+        Weights of a detection net, as for `pnet.measure.PNet.load`; the released BPNN measures what it finds.
     folder : path
         See `validation_frames`.
     seed : int
@@ -209,7 +202,7 @@ def calibrate_card(
         The latter is cross-validated: every frame is judged by a calibration that was fitted to others.
     """
     path, files = weights.resolve("detection", card), validation_frames(folder)
-    measurer = pnet_measurer(detection=path, refiner=refiner, seed=seed)
+    measurer = pnet_measurer(detection=path, seed=seed)
     rows = from_frames(files, measurer, progress)
     galaxies = rows[rows["frame"].str.contains("/realistic-")]
     threshold = detections.choose_threshold(galaxies) if len(galaxies) else None
@@ -221,8 +214,7 @@ def calibrate_card(
     errors = {name: [e.value, e.low, e.high] for name, e in (("before", before.error), ("after", after.error))}
     command = f"python -m pnet calibrate-confidence {paths.shown(card)} --frames {paths.shown(folder)} --seed {seed}"
     frames = [f"{file.parent.name}/{file.name}" for file in files]
-    found_by = {kind: sha256 for kind, sha256 in measurer.provenance["weights"].items() if kind != "bpnn"}
-    made = provenance.record(command, seed, "cpu", frames=frames, found_by=found_by)
+    made = provenance.record(command, seed, "cpu", frames=frames, found_by=measurer.provenance["weights"])
     calibration = result.as_dict() | {"expected_calibration_error": errors}
     write_json(path, read_json(path) | {KEY: calibration, "confidence_calibrated": made})
     return result, before, after

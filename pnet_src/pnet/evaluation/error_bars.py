@@ -112,12 +112,12 @@ def calibration(sample: Sample) -> dict[str, Score]:
     return found
 
 
-def refined(sample: Sample) -> dict[str, Score]:
-    """Return the calibration of the magnitude of the refinement step, ``net_mag_pull.<bin>``."""
-    stars = sample.stars("truth_mag", "mag_net", "mag_net_err")
-    stars = stars[stars["mag_net_err"] > 0] if len(stars) else stars
-    truth, mean, sigma = (stars[name].to_numpy() for name in ("truth_mag", "mag_net", "mag_net_err"))
-    return sample.pulls(stars, truth - mean, sigma, "net_mag_pull", "magnitude of the refinement step")
+def fitted(sample: Sample) -> dict[str, Score]:
+    """Return the calibration of the magnitude of the fit alone, ``psf_mag_pull.<bin>``."""
+    stars = sample.stars("truth_mag", "mag_psf", "mag_psf_err")
+    stars = stars[stars["mag_psf_err"] > 0] if len(stars) else stars
+    truth, mean, sigma = (stars[name].to_numpy() for name in ("truth_mag", "mag_psf", "mag_psf_err"))
+    return sample.pulls(stars, truth - mean, sigma, "psf_mag_pull", "magnitude of the fit alone")
 
 
 def _values(stars: pd.DataFrame) -> list[np.ndarray]:

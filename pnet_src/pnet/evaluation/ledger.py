@@ -27,7 +27,7 @@ GROUPS: dict[str, tuple[Callable[[Sample], dict[str, Score]], ...]] = {
     "astrometry": (accuracy.astrometry,),
     "uncertainty": (error_bars.uncertainty,),
     "calibration": (error_bars.calibration,),
-    "positions": (accuracy.position_error_bars, error_bars.refined),
+    "positions": (accuracy.position_error_bars, error_bars.fitted),
     "confidence": (confidence.compute,),
 }
 _DIGITS = {"value": 7, "low": 4, "high": 4, "paper": 7, "limit": 7}  # significant ones in the file

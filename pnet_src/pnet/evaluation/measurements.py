@@ -132,7 +132,7 @@ def pnet_measurer(together: str = "released", *, seed: int = 2023, **networks: s
 
     def measure(frame: Frame) -> pd.DataFrame:
         own = derive(seed, "measure", frame.name)
-        return model.measure(frame, confidence=FLOOR, seed=own, bpnn_positions=True).to_pandas()
+        return model.measure(frame, confidence=FLOOR, seed=own).to_pandas()
 
     measure.provenance = {
         "device": next(model.detection.parameters()).device.type,

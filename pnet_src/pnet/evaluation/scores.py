@@ -95,7 +95,7 @@ def calibrated(table: pd.DataFrame, degrees: tuple[int, ...] = zero_point.DEGREE
     for _, frame in table.groupby("frame"):
         isolated = (frame["status"] == matching.MATCHED).to_numpy()
         reference, x, y = (frame[name].to_numpy(dtype=float) for name in ("truth_mag", "x", "y"))
-        for column in ("mag", "mag_net", "mag_det"):
+        for column in ("mag", "mag_psf", "mag_det"):
             values = frame[column].to_numpy(dtype=float)
             zero = zero_point.without_itself(values, reference, isolated, x, y, degrees)
             result.loc[frame.index, column] = values + zero

@@ -13,8 +13,8 @@ RADIUS = 2.0  # px; "within a certain threshold" of Eq. 2, DESIGN section 5
 MATCHED, MISSED, FALSE, IGNORED = "matched", "missed", "false", "ignored"
 TRUTH_COLUMNS = [f"truth_{name}" for name in catalogue.COLUMNS]
 MEASURED_COLUMNS = [
-    "x", "y", "x_err", "y_err", "confidence", "flux", "mag", "mag_err", "mag_aleatoric", "mag_epistemic", "mag_net",
-    "mag_net_err", "x_bpnn", "y_bpnn", "x_bpnn_err", "y_bpnn_err", "x_det", "y_det", "mag_det",
+    "x", "y", "x_err", "y_err", "confidence", "flux", "mag", "mag_err", "mag_aleatoric", "mag_epistemic",
+    "x_psf", "y_psf", "mag_psf", "mag_psf_err", "x_det", "y_det", "mag_det",
 ]  # fmt: skip
 
 

@@ -208,7 +208,7 @@ def _stars(config: TrainConfig, chosen: sets.TrainingSet, at_once: int, device: 
     batches = config.epochs * config.steps * config.batch_size // at_once
     cut = at_once if not config.rendered else at_once // 4 if chosen.train else 0
     sources = [stars.FrameStars(chosen.found("train", find), cut, bare=bare)] if cut else []
-    count = int(np.clip(batches // 20, 4, stars.PSFS))  # a short run needs no hundreds of PSFs
+    count = stars.psfs_for(batches)
     sources += [stars.RenderedStars(Recipe.load(), at_once - cut, config.seed, bare, count)] if cut < at_once else []
     validation = stars.FrameStars(chosen.found("val", find), 1, bare=bare) if chosen.val else None
     return Lesson(

@@ -36,6 +36,11 @@ LOST = 0.06  # share of the stars with pixels that cannot be used, a column or a
 DETECTED = 0.08  # px, standard deviation of a position as the detection net gives it
 
 
+def psfs_for(batches: int) -> int:
+    """Return how many PSFs `RenderedStars` needs for a run of so many batches: a short one no hundreds."""
+    return int(np.clip(batches // 20, 4, PSFS))
+
+
 @dataclass
 class StarBatch(Rows):
     """Inputs, the true total flux (N,) in electrons of their stars, and the true x and y (N,) in pixels from the

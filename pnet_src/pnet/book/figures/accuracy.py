@@ -45,15 +45,14 @@ def _shown(table: pd.DataFrame, dataset: str) -> Iterator[tuple[str, str, pd.Dat
 def figure_7(table: pd.DataFrame) -> Figure:
     """Draw a row for each method on SDSS and for each network on the simulation; error left, histogram right.
 
-    These are magnitudes before the BPNN: of PNet's refinement step, of the paper's detection net; where a table has
-    none, final ones.
+    These are the detection nets' own magnitudes, without the BPNN, and the baseline's.
     """
     shown = [("sdss", *each) for each in _shown(table, "sdss")]
     shown += [("simulation", *each) for each in _shown(table, "simulation")][1:]  # as in the paper, no baseline
     figure, axes = style.new(len(shown), 2, height=3.2 * len(shown))
     letters = iter("abcdefghij")
     for (left, right), (dataset, method, title, rows) in zip(axes, shown, strict=True):
-        column = "mag_net" if rows["mag_net"].notna().any() else "mag"
+        column = "mag_det" if rows["mag_det"].notna().any() else "mag"
         stars = scores.matched(rows, column, "truth_mag")
         magnitude, measured, limit = stars[["truth_mag", column, "limit_mag"]].to_numpy(float).T
         error, colour = metrics.magnitude_error(magnitude, measured), style.COLOURS[method]

@@ -14,7 +14,7 @@ from pnet.evaluation.ledger import Entry, Ledger
 from pnet.sky import limits
 
 TICKS = (0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20, 30, 50, 100, 200, 500)
-COLOURS = {"bpnn_": "truth", "net_": "purple", "_placed": "purple"}  # by a part of the key; others have their method's
+COLOURS = {"psf_": "truth", "_placed": "purple"}  # by a part of the key; others have their method's
 GOALS = {"linestyle": "-", "linewidth": 1.6}, {"linestyle": "--", "linewidth": 1.2}
 
 
