@@ -1,50 +1,62 @@
-"""The frame's own PSF against PSFs of other makers, and the fit of stars against the Cramér-Rao limit."""
+"""Stars fitted with a known PSF: exact without noise, at the Cramér-Rao limit with it, and what lost pixels do."""
 
-import galsim
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from pixel_psf import drawn
 
-from pnet.sky import background, limits, psf_fit
+from pnet.sky import limits
 from pnet.sky.frame_psf import FramePSF, seeing_of
 from pnet.sky.psf import Aureole, Optics
+from pnet.sky.psf_fit import fit, fit_stars, psf_errors, side
 from pnet.sky.render import psf_table, sample_psf
 from pnet.sky.stamps import gaussian_width
 
-SKY, SIZE = 300.0, 512  # electrons a pixel, px
+SKY, WIDTH = 300.0, 1.6  # electrons², px
+SIZE = side(WIDTH)
 
 
-def stars(count: int, seed: int) -> pd.DataFrame:
-    """Return stars on a jittered grid, so that none has a neighbour, half of them bright."""
-    rng = np.random.default_rng(seed)
-    side = int(np.ceil(np.sqrt(count)))
-    grid = np.stack(np.meshgrid(*[np.linspace(35, SIZE - 36, side)] * 2), -1).reshape(-1, 2)[:count]
-    x, y = (grid + rng.uniform(-3, 3, grid.shape)).T
-    flux = np.where(np.arange(count) % 2, 10 ** rng.uniform(5, 6, count), 10 ** rng.uniform(3.6, 4.4, count))
-    return pd.DataFrame({"x": x, "y": y, "flux": flux, "fwhm": 3.3})
+@pytest.fixture(scope="module")
+def psf():
+    return FramePSF.unknown(WIDTH, (1000, 1000))
 
 
-def first_guess(truth: pd.DataFrame, seed: int) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    moved = {axis: truth[axis] + rng.normal(0, 0.1, len(truth)) for axis in ("x", "y")}
-    return truth.assign(**moved, flux=truth["flux"] * rng.normal(1, 0.03, len(truth)))
+class Stars:
+    """Stars of one flux near the middle of the frame, with noise or without it."""
+
+    def __init__(self, psf, flux, n=1500, seed=1, noise=True):
+        rng = np.random.default_rng(seed)
+        self.psf, self.at = psf, torch.full((n,), 500.0, dtype=torch.float64)
+        self.dx, self.dy = torch.from_numpy(rng.uniform(-0.5, 0.5, (2, n)))
+        self.flux = torch.full_like(self.at, flux)
+        light = psf.drawn(self.at, self.at, SIZE, at=(self.dx, self.dy))[0] * self.flux[:, None, None]
+        self.pixels = light + noise * (light.clamp(min=0) + SKY).sqrt() * torch.from_numpy(rng.normal(size=light.shape))
+
+    def fitted(self, usable=None, pixels=None):
+        start = 0.9 * self.flux, self.dx + 0.1, self.dy - 0.1
+        pixels = self.pixels if pixels is None else pixels
+        return fit(self.psf, pixels, self.at, self.at, start, SKY, iterations=4, usable=usable)
+
+    def errors(self, found):
+        return torch.stack([found.flux - self.flux, found.dx - self.dx, found.dy - self.dy], dim=1)
+
+    def assert_pulls_are_standard(self, found):
+        pull = self.errors(found) / found.error
+        assert ((pull.std(dim=0) - 1).abs() < 0.08).all() and (pull.mean(dim=0).abs() < 4 / len(pull) ** 0.5).all()
 
 
-def test_without_stars_the_psf_is_that_of_the_renderer():
-    psf = FramePSF.unknown(1.6, (100, 100))
+def test_without_stars_the_psf_is_that_of_the_renderer(psf):
     at, below = torch.tensor([50.3], dtype=torch.float64), torch.tensor([49.8], dtype=torch.float64)
     offsets = torch.tensor([0.3]), torch.tensor([-0.2])
-    expected = sample_psf(psf_table(seeing_of(1.6), 0.396, Optics(), Aureole(), "cpu", 41), *offsets, 41)
+    expected = sample_psf(psf_table(seeing_of(WIDTH), 0.396, Optics(), Aureole(), "cpu", 41), *offsets, 41)
     found = psf.drawn(at, below, 41)[0].float()
     assert torch.allclose(found, expected, atol=2e-5 * float(expected.max()))
-    assert float(gaussian_width(found, *offsets)) == pytest.approx(1.6, rel=0.02)
+    assert float(gaussian_width(found, *offsets)) == pytest.approx(WIDTH, rel=0.02)
 
 
-def test_slopes_are_those_of_a_shifted_star():
-    psf, at = FramePSF.unknown(1.6, (100, 100)), torch.tensor([50.1], dtype=torch.float64)
-    share, along, down = psf.drawn(at, at, 21)[:, 0]
+def test_slopes_are_those_of_a_shifted_star(psf):
+    at = torch.tensor([50.1], dtype=torch.float64)
+    _, along, down = psf.drawn(at, at, 21)[:, 0]
     for axis, slope in enumerate((along, down)):
         low, high = (
             psf.drawn(at, at, 21, at=tuple(torch.tensor([0.1 + (h if k == axis else 0)]) for k in (0, 1)))[0, 0]
@@ -53,71 +65,70 @@ def test_slopes_are_those_of_a_shifted_star():
         assert torch.allclose((high - low) / 0.04, slope, atol=5e-3 * float(slope.abs().max()))
 
 
-PROFILES = {
-    "Moffat": galsim.Moffat(beta=3.0, fwhm=1.3),
-    "elliptical": galsim.Kolmogorov(fwhm=1.2).shear(g1=0.05, g2=-0.03),
-    "comatic": galsim.Convolve(
-        galsim.Kolmogorov(fwhm=1.1), galsim.OpticalPSF(lam=477, diam=2.5, obscuration=0.47, coma1=0.12, defocus=0.15)
-    ),
-    "two Gaussians": galsim.Gaussian(sigma=0.45, flux=0.85) + galsim.Gaussian(sigma=1.2, flux=0.15),
-}
+@pytest.mark.parametrize("flux", [1e3, 1e6])
+def test_without_noise_a_star_is_recovered(psf, flux):
+    stars = Stars(psf, flux, n=50, noise=False)
+    found = stars.fitted()
+    assert (stars.errors(found) / torch.tensor([flux, 1, 1])).abs().max() < 1e-6
+    assert found.misfit.max() < 1e-9 and (found.likelier.abs() < 1e-3 * found.error).all()
 
 
-@pytest.mark.parametrize("name", PROFILES)
-def test_stars_of_foreign_psfs_are_measured_to_their_error_bars(name):
-    """No family of ours made these stars: bright and faint ones keep their ratio, and errors what they say."""
-    truth = stars(100, seed=3)
-    profile = galsim.Convolve(PROFILES[name], galsim.Pixel(0.396)).dilate(1 / 0.396)
-    frame = drawn(profile, truth)
-    psf, found = psf_fit.of_frame(frame, first_guess(truth, seed=5), background.subtracted(frame))
-    assert psf.stars > 30
-    error = np.hypot(found["flux_err"], found["flux_psf"]) / found["flux"]
-    ratio = np.log(found["flux"] / truth["flux"])
-    bright = truth["flux"] > 1e5
-    common = np.median(ratio[bright])  # what a PSF of unknown wings counts as the whole of a star
-    assert abs(common) < 0.05
-    assert abs(np.median(ratio[~bright]) - common) < 0.006
-    pull = (ratio - common) / error
-    assert 0.5 < np.std(pull[bright]) < 1.3 and 0.75 < np.std(pull[~bright]) < 1.3
-    for axis in ("x", "y"):
-        delta = found[axis] - truth[axis]
-        pull = (delta - np.median(delta[bright])) / np.hypot(found[f"{axis}_err"], found[f"{axis}_psf"])
-        assert 0.75 < np.std(pull) < 1.3
+@pytest.mark.parametrize("flux", [3e3, 3e4, 1e6])
+def test_scatter_is_the_error_and_with_all_photons_the_cramer_rao_limit(psf, flux):
+    """`limits.bound` knows nothing of the fit: another PSF table, another derivative, another Fisher matrix."""
+    stars = Stars(psf, flux)
+    found = stars.fitted()
+    stars.assert_pulls_are_standard(found)
+    place = (value.numpy() for value in (stars.at + stars.dx, stars.at + stars.dy, stars.flux))
+    limit = limits.bound(limits.simulated(seeing_of(WIDTH), 0.396), *place, SKY, 0.0)
+    limit = torch.tensor(limit[["limit_flux", "limit_x", "limit_y"]].to_numpy())
+    ratio = (found.error / limit).mean(dim=0)
+    assert (ratio > 0.99).all() and (ratio < 1.08).all(), "the price of even weights"
+    most_likely = ((stars.errors(found) + found.likelier) / limit).std(dim=0)
+    assert ((most_likely - 1).abs() < 0.06).all()
+    assert float(found.misfit.mean()) == pytest.approx(1, abs=0.01)
 
 
-def test_errors_of_faint_stars_are_the_cramer_rao_limit():
-    truth = stars(36, seed=1)
-    faint = truth.assign(flux=3000.0)
-    frame = drawn(galsim.Convolve(PROFILES["Moffat"], galsim.Pixel(0.396)).dilate(1 / 0.396), truth)
-    psf = FramePSF.unknown(1.6, frame.shape)
-    image = torch.from_numpy(frame.image - np.float32(SKY))[None]
-    found = psf_fit.fit_all(psf, image, faint, np.sqrt(SKY))
-    light = limits.simulated(seeing_of(1.6), 0.396)
-    limit = limits.bound(light, *(found[c].to_numpy() for c in ("x", "y", "flux")), SKY, 0.0)
-    for name in ("x", "y", "flux"):
-        weak = found["flux"] < 2e4
-        assert (found[f"{name}_err"] / limit[f"limit_{name}"])[weak].between(0.97, 1.06).all()
+def test_pixels_that_are_lost_change_nothing_but_the_error(psf):
+    stars = Stars(psf, 3e4)
+    generator = torch.Generator().manual_seed(3)
+    usable = torch.rand(stars.pixels.shape, generator=generator) > 0.2
+    found = stars.fitted(usable)
+    stars.assert_pulls_are_standard(found)
+    assert (found.error > stars.fitted().error).double().mean() > 0.99
+    spoilt = stars.fitted(usable, torch.where(usable, stars.pixels, 1e7))
+    for name in ("flux", "dx", "dy", "covariance", "misfit", "residual", "likelier"):
+        assert torch.equal(getattr(spoilt, name), getattr(found, name)), name
 
 
-def test_galaxies_and_pairs_do_not_shape_the_psf():
-    truth = stars(81, seed=7).assign(flux=3e5)
-    profile = galsim.Convolve(PROFILES["Moffat"], galsim.Pixel(0.396)).dilate(1 / 0.396)
-    frame = drawn(profile, truth)
-    galaxies = truth.iloc[::4]
-    wide = drawn(profile.dilate(1.5), galaxies, sky=0.0)
-    frame.image += wide.image
-    guess = first_guess(truth, seed=2)
-    x, y, flux = (torch.tensor(guess[c].to_numpy()) for c in ("x", "y", "flux"))
-    image, rms = background.subtracted(frame)
-    chosen, width = psf_fit.candidates(torch.from_numpy(image)[None], x, y, flux, rms, np.inf)
-    assert not set(chosen.tolist()) & set(galaxies.index)
-    assert len(chosen) > 50
+def test_a_star_with_a_saturated_core_is_measured_from_its_wings(psf):
+    stars, full = Stars(psf, 2e6), 6e4
+    usable = stars.pixels < full
+    found = stars.fitted(usable, stars.pixels.clamp(max=full))
+    assert float((~usable).sum(dim=(1, 2)).double().mean()) > 5
+    stars.assert_pulls_are_standard(found)
+    assert float((found.error[:, 0] / stars.flux).max()) < 0.003
 
 
-@pytest.mark.parametrize("count", [0, 1, 2])
-def test_a_frame_without_enough_stars_keeps_the_prior(count):
-    truth = stars(9, seed=3).iloc[:count]
-    frame = drawn(galsim.Gaussian(sigma=1.5), truth)
-    psf, found = psf_fit.of_frame(frame, truth, background.subtracted(frame))
-    assert psf.stars == 0 and len(found) == count
-    assert np.isfinite(found.to_numpy()).all()
+@pytest.mark.parametrize("seen", [(), (11, 10), (slice(None), 11)])
+def test_what_no_pixel_tells_is_unknown(psf, seen):
+    """No pixel, one, and a column, which says nothing of x."""
+    stars = Stars(psf, 1e4, n=3)
+    usable = torch.zeros(3, SIZE, SIZE, dtype=torch.bool)
+    if seen:
+        usable[:, *seen] = True
+    found = stars.fitted(usable)
+    shape = psf_errors(psf, stars.at, stars.at, found)
+    assert (torch.hypot(found.error, shape)[:, 1] > 1).all()
+    assert all(torch.isfinite(value).all() for value in vars(found).values()) and torch.isfinite(shape).all()
+
+
+@pytest.mark.parametrize("apart", [6.0, 9.0])
+def test_neighbours_are_taken_off_each_other(apart):
+    """Noiseless pairs, fitted together from the truth: each star is as if it were alone."""
+    psf = FramePSF.unknown(WIDTH, (80, 80))
+    stars = pd.DataFrame({"x": [35.2, 35.2 + apart], "y": [40.1, 41.7], "flux": [1e5, 2e4]})
+    image = psf.light(*(torch.from_numpy(stars[name].to_numpy(copy=True)) for name in stars))
+    found = fit_stars(psf, image, torch.ones(1, 80, 80), stars, SKY**0.5).table()
+    np.testing.assert_allclose(found["flux"], stars["flux"], rtol=1e-5)
+    np.testing.assert_allclose(found[["x", "y"]], stars[["x", "y"]], atol=1e-5)

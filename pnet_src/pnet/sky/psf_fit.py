@@ -14,6 +14,7 @@ from pnet.sky.stamps import cut_stamps
 PHOTONS = 0.03  # share of a star's photon noise in the weights of its fit; see `fit`
 MOVE = 1.5  # px, from the first guess of a position at most
 ITERATIONS = 3  # Gauss-Newton steps
+RIDGE, TINY = 1e-9, 1e-30  # of a normal matrix in units of its diagonal, which no pixel may tell anything about
 
 
 @dataclass
@@ -111,7 +112,10 @@ def fit(
             for k, value, first in ((1, dx, start[1].double()), (2, dy, start[2].double()))
         )
     variance = sky + light.clamp(min=0)
-    covariance = inverse @ ((weighted * variance.flatten(1)[:, None]) @ weighted.transpose(1, 2)) @ inverse
+    seen = (weighted * variance.flatten(1)[:, None]) @ weighted.transpose(1, 2)
+    # what no usable pixel tells is unknown, not certain
+    unseen = RIDGE * torch.diag_embed(torch.diagonal(seen, dim1=1, dim2=2).clamp(min=TINY**2))
+    covariance = inverse @ (seen + unseen) @ inverse
     misfit = (residual**2 / variance).sum(dim=(1, 2)) / good.sum(dim=(1, 2)).clamp(min=1)
     likelier = _step(slopes, good / variance, residual)[0]
     return Fit(flux, dx, dy, covariance, misfit, share, residual, variance, weight, likelier)
@@ -122,9 +126,9 @@ def _step(slopes: Tensor, weight: Tensor, residual: Tensor) -> tuple[Tensor, Ten
     slopes = slopes.flatten(1, 2)
     weighted = (weight.flatten(1)[..., None] * slopes).transpose(1, 2)
     normal = weighted @ slopes
-    unit = torch.diagonal(normal, dim1=1, dim2=2).sqrt().clamp(min=1e-30)[:, :, None]  # parameters differ by 1e6
+    unit = torch.diagonal(normal, dim1=1, dim2=2).sqrt().clamp(min=TINY)[:, :, None]  # parameters differ by 1e6
     units = unit * unit.transpose(1, 2)
-    inverse = torch.linalg.inv(normal / units + 1e-9 * torch.eye(3, dtype=normal.dtype)) / units
+    inverse = torch.linalg.inv(normal / units + RIDGE * torch.eye(3, dtype=normal.dtype)) / units
     return (inverse @ (weighted @ residual.flatten(1)[..., None]))[..., 0], inverse, weighted
 
 

@@ -6,6 +6,7 @@ import scipy
 import torch
 from torch import Tensor
 
+from pnet.detection.predict import REPEAT as SEEN_TWICE
 from pnet.detection.predict import without_repeats
 from pnet.frame import Frame
 from pnet.sky import background, psf_estimate
@@ -34,6 +35,8 @@ def fitted_stars(
     """
     first, rms = subtracted
     image = torch.from_numpy(first)[None]
+    # at the border of two patches a star may be seen from both, and neither would have light left
+    found = found[_once(*places(found)[:2], found, SEEN_TWICE)].reset_index(drop=True)
     width = float(np.clip(found["fwhm"].median(), *WIDTHS)) / 2.355 if len(found) else 1.5
     chosen, width = psf_estimate.candidates(image, *places(found), rms, frame.saturation, width)
     psf = FramePSF.unknown(width, frame.shape)
@@ -67,6 +70,12 @@ def is_same(place: np.ndarray, error: np.ndarray, found: pd.DataFrame) -> np.nda
     return (moved <= REACH) & (error.max(axis=1) <= CERTAIN)
 
 
+def _once(x: Tensor, y: Tensor, found: pd.DataFrame, distance: float) -> np.ndarray:
+    """Return where no more confident detection lies within a distance in px, by places of theirs."""
+    confidence = torch.from_numpy(found["confidence"].to_numpy(float, copy=True))
+    return without_repeats(torch.zeros(len(x), dtype=torch.long), x, y, confidence, distance).numpy()
+
+
 def _distinct(found: pd.DataFrame, once: FittedStars) -> np.ndarray:
     """Return where a detection is neither the same star as a more confident one nor a phantom.
 
@@ -74,15 +83,13 @@ def _distinct(found: pd.DataFrame, once: FittedStars) -> np.ndarray:
     detections could not be refined: the 4 below PHANTOM_CONFIDENCE and nearer than PHANTOM_REACH to a more
     confident one were no stars, of the others this near 13 of 14 were.
     """
-    confidence = found["confidence"].to_numpy(float, copy=True)
-    field = torch.zeros(len(found), dtype=torch.long)
-    kept = without_repeats(field, once.x, once.y, torch.from_numpy(confidence), REPEAT)
+    kept, confidence = _once(once.x, once.y, found, REPEAT), found["confidence"].to_numpy(float)
     x, y = once.x.numpy(), once.y.numpy()
     near = np.hypot(x[:, None] - x[None], y[:, None] - y[None]) < PHANTOM_REACH
     beside = (near & (confidence[None] > confidence[:, None])).any(axis=1)
     error = torch.hypot(once.fit.error, once.shape_error)[:, 1:].numpy()
     phantom = beside & ~is_same(np.stack([x, y], axis=1), error, found) & (confidence < PHANTOM_CONFIDENCE)
-    return kept.numpy() & ~phantom
+    return kept & ~phantom
 
 
 def bare_stamps(subtracted: tuple[np.ndarray, float], found: pd.DataFrame, size: int) -> Tensor:

@@ -99,7 +99,7 @@ def bare_inputs(pixels: Tensor) -> Inputs:
 
 
 def make_inputs(stars: FittedStars) -> Inputs:
-    """Return the inputs of a network that corrects a fit; stars without usable pixels have an infinite error there and
+    """Return the inputs of a network that corrects a fit; stars without usable pixels have a boundless error there and
     get units of `MOST_ERROR` and `MOST_SHIFT`."""
     fit, width, rms = stars.fit, stars.psf.basis.width, stars.rms
     flux, usable = fit.flux, (fit.weight > 0).double()
