@@ -222,8 +222,7 @@ def run(
 
 def hashes(networks: Mapping[str, str | os.PathLike]) -> dict[str, str | None]:
     """Return the SHA-256 of networks' weights by kind, from their cards."""
-    there = {kind: name for kind, name in networks.items() if str(name) != weights.NONE}
-    return {kind: read_json(weights.resolve(kind, name)).get("sha256") for kind, name in there.items()}
+    return {kind: read_json(weights.resolve(kind, name)).get("sha256") for kind, name in networks.items()}
 
 
 def known(path: Path, settings: Mapping[str, Any], columns: Iterable[str] = COLUMNS) -> dict[str, Any] | None:
