@@ -111,9 +111,13 @@ def test_frames_are_the_same_for_the_same_seed(model):
     assert frame.seeing == 2.5 and len(stars) == 64
     distance = np.hypot(*(stars[["x", "y"]].to_numpy()[:, None] - stars[["x", "y"]].to_numpy()).transpose(2, 0, 1))
     assert np.sort(distance, axis=1)[:, 1].min() > 30
-    found = stress.measure(model, {"recalibration": {"mag": {"ratio": 2.0}}}, frame, stars, seed=1)
+    card = {"recalibration": {"mag": {"ratio": 2.0}}}
+    found = stress.measure(model, card, frame, stars, seed=1)
     np.testing.assert_allclose(found.sigma, 2 * np.hypot(found.aleatoric, found.epistemic))
     assert np.isfinite(found.limit).all() and (found.limit > 0).all()
+    faint = stars.iloc[[5]].assign(x=stars["x"][5] + 1, mag=24.0, flux=stars["flux"][5] / 1e3)
+    both = stress.measure(model, card, frame, pd.concat([faint, stars]), seed=1)
+    assert sorted(both.index) == list(range(1, 65)), "of two stars that nobody would tell apart the brighter"
 
 
 def test_a_run_writes_what_pages_read(tmp_path, model, monkeypatch):
