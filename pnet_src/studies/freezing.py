@@ -55,7 +55,7 @@ class Scene(NamedTuple):
     """A frame, its image without sky with the noise of an empty pixel, and its truth with ``counted``."""
 
     frame: Frame
-    subtracted: tuple[np.ndarray, float]
+    subtracted: background.Subtracted
     truth: pd.DataFrame
 
 

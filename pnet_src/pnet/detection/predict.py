@@ -14,6 +14,7 @@ from pnet.sky import background, patches
 
 LOWEST = 0.01  # confidence down to which detections are kept for the precision-recall curves
 REPEAT = 2.0  # px; nearer detections are the same star
+APART = 0.6  # FWHM; what is nearer to another detection, or narrower, is no second star
 SLACK = 0.25  # cells; offsets near a border are uncertain by less
 BATCH = {"cpu": 4, "cuda": 32}  # patches at once; more does not pay on a CPU
 
@@ -98,9 +99,12 @@ def detect(
     model: PhotometryDetectionNet,
     frame: Frame,
     lowest: float = LOWEST,
-    subtracted: tuple[np.ndarray, float] | None = None,
+    subtracted: background.Subtracted | None = None,
 ) -> pd.DataFrame:
     """Find the stars of a frame of any size.
+
+    The net judges a star against the noise. Where hardly a pixel is empty it is asked twice: against the clutter, by
+    which it knows bright stars from the crowd around them, and against the noise itself for those that are fainter.
 
     Parameters
     ----------
@@ -108,7 +112,7 @@ def detect(
     frame : Frame
     lowest : float
         Confidence below which nothing is kept.
-    subtracted : (ndarray, float), optional
+    subtracted : Subtracted, optional
         What `background.subtracted` gives for the frame, where it is known.
 
     Returns
@@ -117,7 +121,20 @@ def detect(
         ``x``, ``y`` (px from 0), ``flux`` (electrons), ``confidence``, ``fwhm`` (px), by falling confidence; empty
         where there is no star.
     """
-    image, rms = subtracted or background.subtracted(frame)
+    sky = subtracted or background.subtracted(frame)
+    found = _found(model, sky.image, sky.clutter, lowest)
+    if sky.clutter > sky.rms and len(found):
+        width = found["fwhm"].median()
+        fainter = _found(model, sky.image, sky.rms, lowest)
+        away, _ = scipy.spatial.cKDTree(found[["x", "y"]]).query(fainter[["x", "y"]])
+        # against the noise, a wide star may fall into several narrow ones
+        kept = (away > APART * width) & (fainter["fwhm"] > APART * width)
+        found = pd.concat([found, fainter[kept]])
+    return found.sort_values("confidence", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def _found(model: PhotometryDetectionNet, image: np.ndarray, rms: float, lowest: float) -> pd.DataFrame:
+    """Return the stars of an image as `detect` does, unsorted."""
     device = next(model.parameters()).device
     model.eval()
     tiles, at_once = patches.split(image.shape), BATCH.get(device.type, BATCH["cpu"])
@@ -134,4 +151,4 @@ def detect(
         table = pd.DataFrame({name: value.cpu().double().numpy() for name, value in stars.items()})
         for index, tile in enumerate(chunk):
             found.append(tile.keep(table[table["field"] == index].drop(columns="field")))
-    return pd.concat(found).sort_values("confidence", ascending=False, kind="stable").reset_index(drop=True)
+    return pd.concat(found)

@@ -8,17 +8,32 @@ import scipy
 import sep
 
 from pnet.frame import Frame
+from pnet.sky import noise
 
 SKEW = 2.5 / 6  # electrons; see `estimate`
 BESIDE = 5  # meshes that the median smooths the sky over where the stars' light is off
+CROWDED = 1.2  # clutter over noise; frames of SDSS and SkyMaker, galaxies and all, have 0.98 to 1.03
 MESH = 64  # px; SExtractor's default, many times a star's width and far below the scale of sky gradients
 
 
 class Background(NamedTuple):
-    """Sky level of a frame, (H, W) float32 electrons, and the standard deviation of an empty pixel in electrons."""
+    """Sky of a frame.
+
+    `level` (H, W) float32 electrons; `rms` the standard deviation of an empty pixel in electrons, and `clutter` that of
+    a pixel among sources, which is greater where there are so many that hardly a pixel is empty.
+    """
 
     level: np.ndarray
     rms: float
+    clutter: float
+
+
+class Subtracted(NamedTuple):
+    """A frame without its sky: `image` (H, W) float32 electrons, `rms` and `clutter` as in `Background`."""
+
+    image: np.ndarray
+    rms: float
+    clutter: float
 
 
 def estimate(frame: Frame, smooth: int = 3) -> Background:
@@ -37,11 +52,13 @@ def estimate(frame: Frame, smooth: int = 3) -> Background:
     photons = np.clip(level / rms**2, 0, 1) if rms > 0 else np.float32(0)  # λ/σ²
     if not rms > 0:  # a frame without noise, or almost wholly masked
         rms = float(np.sqrt(np.median(frame.variance)))
-    return Background(level + np.float32(SKEW) * photons, rms)
+    quiet = noise.sky_noise(frame.image, frame.mask)
+    crowded = quiet is not None and rms > CROWDED * quiet.sigma
+    return Background(level + np.float32(SKEW) * photons, quiet.sigma if crowded else rms, rms)
 
 
-def beside(frame: Frame, light: np.ndarray, rms: float) -> np.ndarray:
-    """Return the sky in electrons, (H, W), estimated beside the stars' light instead of among it.
+def beside(frame: Frame, light: np.ndarray, rms: float) -> Background:
+    """Return the sky, estimated beside the stars' light instead of among it.
 
     Around bright stars a first estimate counts their wings and aureoles as sky: some hundredths of the noise in each
     pixel, which over a faint star's aperture adds an eighth to its error. Their cores, where a model fits to a per cent
@@ -56,11 +73,11 @@ def beside(frame: Frame, light: np.ndarray, rms: float) -> np.ndarray:
         Noise of an empty pixel in electrons.
     """
     rest = replace(frame, image=frame.image - light, mask=frame.mask | (light > rms))
-    return estimate(rest, BESIDE).level
+    return estimate(rest, BESIDE)
 
 
-def subtracted(frame: Frame) -> tuple[np.ndarray, float]:
-    """Return the frame without its sky, (H, W) float32 electrons, and the noise of an empty pixel in electrons.
+def subtracted(frame: Frame) -> Subtracted:
+    """Return the frame without its sky.
 
     Each patch of masked pixels takes the median of the pixels around it: among sky it becomes sky, and the core of a
     saturated star, which surveys mask, a flat top. A hole there would look like a ring of stars. Pixels that hold an
@@ -69,7 +86,7 @@ def subtracted(frame: Frame) -> tuple[np.ndarray, float]:
     sky = estimate(frame)
     image = (frame.image - sky.level).astype(np.float32)
     empty = frame.mask if frame.interpolated is None else frame.mask & ~frame.interpolated
-    return filled(image, empty, frame.mask), sky.rms
+    return Subtracted(filled(image, empty, frame.mask), sky.rms, sky.clutter)
 
 
 def filled(image: np.ndarray, patches: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -26,10 +26,17 @@ OUTLYING = 10.0  # times the median misfit; such a star is none, or not alone
 
 
 def candidates(
-    image: Tensor, x: Tensor, y: Tensor, flux: Tensor, rms: float, saturation: float, fallback: float
+    image: Tensor,
+    x: Tensor,
+    y: Tensor,
+    flux: Tensor,
+    rms: float,
+    saturation: float,
+    fallback: float,
+    crowd: float = 1.0,
 ) -> tuple[Tensor, float]:
     """Return the indices of bright, unsaturated, lone stars, and the Gaussian width in px of the PSF that they share;
-    `fallback` where there is none.
+    `fallback` where there is none. Beside a lone star others may have `crowd` times their usual share of its light.
 
     Widths follow a plane over the frame; what lies off it by more than noise and 3 % is a galaxy or a pair.
     """
@@ -44,7 +51,7 @@ def candidates(
         beside = np.hypot(*(place[first] - place[second]).T) < CLOSE
         np.maximum.at(close, first[beside], light[second[beside]])
     signal = flux / torch.sqrt(flux + 150 * rms**2)
-    alone = torch.from_numpy((near < NEAR_LIGHT * light) & (close < CLOSE_LIGHT * light))
+    alone = torch.from_numpy((near < crowd * NEAR_LIGHT * light) & (close < crowd * CLOSE_LIGHT * light))
     inside = (x > 12) & (x < wide - 13) & (y > 12) & (y < height - 13)
     good = inside & (stamps[:, 9:12, 9:12].amax(dim=(1, 2)) < 0.8 * saturation)
     for chosen in (good & alone & (signal > SIGNAL), good & (signal > SIGNAL / 4)):

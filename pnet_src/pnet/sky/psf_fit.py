@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from pnet.sky.frame_psf import FramePSF, split
+from pnet.sky.render import add_stamps
 from pnet.sky.stamps import cut_stamps
 
 PHOTONS = 0.03  # share of a star's photon noise in the weights of its fit; see `fit`
 MOVE = 1.5  # px, from the first guess of a position at most
 ITERATIONS = 3  # Gauss-Newton steps
 RIDGE, TINY = 1e-9, 1e-30  # of a normal matrix in units of its diagonal, which no pixel may tell anything about
+CONJUGATE = 30  # steps of conjugate gradients at most
 
 
 @dataclass
@@ -224,6 +226,41 @@ def fit_stars(
     fitted = fit(psf, pixels, x, y, start, rms**2, iterations=iterations, usable=good)
     shape = psf_errors(psf, x, y, fitted)
     return FittedStars(psf, fitted, split(x)[0] + fitted.dx, split(y)[0] + fitted.dy, shape, others, rms)
+
+
+def together(psf: FramePSF, image: Tensor, usable: Tensor, stars: pd.DataFrame) -> tuple[Tensor, Tensor]:
+    """Return the fluxes (N,) in electrons of stars at their places that fit an image best together, and what a noise
+    of one electron in each pixel would make of each alone. Stars that are the same share its light; some get none.
+
+    Arguments are those of `fit_stars`. Conjugate gradients solve the normal equations.
+    """
+    x, y, _ = places(stars)
+    (column, row), size = (split(x)[0], split(y)[0]), side(psf.basis.width)
+    share, field = psf.drawn(x, y, size)[0].float(), torch.zeros_like(column)
+
+    def seen(pixels: Tensor) -> Tensor:
+        return (share * cut_stamps(pixels * usable, field, column, row, size)).sum(dim=(1, 2))
+
+    def drawn(flux: Tensor) -> Tensor:
+        pixels = torch.zeros_like(image)
+        add_stamps(pixels, share * flux[:, None, None], field, column, row)
+        return pixels
+
+    power = (share**2 * cut_stamps(usable, field, column, row, size)).sum(dim=(1, 2)) + 1e-9
+    flux = torch.zeros_like(power)
+    residual = seen(image)
+    direction = first = residual / power
+    product = start = residual @ first
+    for _ in range(CONJUGATE):
+        if not product > 1e-8 * start:
+            break
+        moved = seen(drawn(direction))
+        step = product / (direction @ moved)
+        flux, residual = flux + step * direction, residual - step * moved
+        first = residual / power
+        product, before = residual @ first, product
+        direction = first + product / before * direction
+    return flux.double(), power.double() ** -0.5
 
 
 def places(stars: pd.DataFrame) -> tuple[Tensor, Tensor, Tensor]:

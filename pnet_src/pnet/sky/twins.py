@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 
 from pnet.common.errors import DataError
 from pnet.frame import Frame
+from pnet.sky import background
 from pnet.sky.psf_estimate import candidates
 
 REACH = 9.0  # FWHM, half the side of what is copied
@@ -32,7 +33,7 @@ NEEDED = 200.0  # ratio of flux to noise of an original
 def make(
     frame: Frame,
     stars: pd.DataFrame,
-    subtracted: tuple[np.ndarray, float],
+    subtracted: background.Subtracted,
     magnitudes: Sequence[float],
     count: int,
     seed: int,
@@ -44,7 +45,7 @@ def make(
     frame : Frame
     stars : DataFrame
         Every star of the frame that is known: ``x``, ``y`` (px), ``flux`` (electrons).
-    subtracted : (ndarray, float)
+    subtracted : Subtracted
         What `background.subtracted` gives for the frame.
     magnitudes : sequence of float
         Edges of the bins of magnitude, rising.
@@ -64,7 +65,7 @@ def make(
     DataError
         If the frame has no star bright and lone enough to copy, or no empty place for a copy.
     """
-    image, rms = subtracted
+    image, rms, _ = subtracted
     rng = np.random.default_rng(seed)
     x, y, flux = (torch.tensor(stars[name].to_numpy(float)) for name in ("x", "y", "flux"))
     chosen, width = candidates(torch.from_numpy(image)[None], x, y, flux, rms, frame.saturation, 1.5)

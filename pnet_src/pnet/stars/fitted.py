@@ -11,17 +11,19 @@ from pnet.detection.predict import without_repeats
 from pnet.frame import Frame
 from pnet.sky import background, psf_estimate
 from pnet.sky.frame_psf import FramePSF
-from pnet.sky.psf_fit import FittedStars, cut, fit_stars, places
+from pnet.sky.psf_fit import FittedStars, cut, fit_stars, places, together
 
 REACH = 1.0  # px; a star farther from where the net saw it would be another one
 REPEAT = 2.5  # px; stars this near are one (the sharpest PSF has a FWHM of 2.5 px), and the net may see three in a pair
 PHANTOM_REACH, PHANTOM_CONFIDENCE = 6.0, 0.6  # px; see `_phantoms`
 CERTAIN = 0.3  # px; the faintest stars in the worst seeing have errors of 0.07
+CROWD = 5.0  # where no star is alone, so many times the light of others is allowed beside those of the PSF
+LIT = 5.0  # times the noise; fainter stars are not looked for
 WIDTHS = (1.5, 8.0)  # px, FWHM of a PSF that no star tells
 
 
 def fitted_stars(
-    frame: Frame, found: pd.DataFrame, subtracted: tuple[np.ndarray, float]
+    frame: Frame, found: pd.DataFrame, subtracted: background.Subtracted
 ) -> tuple[pd.DataFrame, FittedStars]:
     """Return what the detection net found without repeats, and its stars fitted with the frame's PSF, row by row.
 
@@ -30,26 +32,44 @@ def fitted_stars(
     frame : Frame
     found : DataFrame
         As `detection.predict.detect` returns; ``fwhm`` (px) is the PSF's width where no star tells it.
-    subtracted : (ndarray, float)
+    subtracted : Subtracted
         What `background.subtracted` gives for the frame.
     """
-    first, rms = subtracted
+    first, rms = subtracted.image, subtracted.rms
     image = torch.from_numpy(first)[None]
     # at the border of two patches a star may be seen from both, and neither would have light left
     found = found[_once(*places(found)[:2], found, SEEN_TWICE)].reset_index(drop=True)
     width = float(np.clip(found["fwhm"].median(), *WIDTHS)) / 2.355 if len(found) else 1.5
     chosen, width = psf_estimate.candidates(image, *places(found), rms, frame.saturation, width)
     psf = FramePSF.unknown(width, frame.shape)
+    usable = torch.from_numpy((~unusable(frame)).astype(np.float32))[None]
+    crowded = subtracted.clutter > rms
+    if crowded:
+        found = _lit(psf, image, usable, found, rms)
+        chosen, _ = psf_estimate.candidates(image, *places(found), rms, frame.saturation, width, CROWD)
     # Wings that a first sky has swallowed would be missing from the PSF: both are estimated twice.
     for last in (False, True):
         sky = background.beside(frame, psf.light(*places(found))[0].numpy(), rms)
-        image = torch.from_numpy(np.where(frame.mask, first, frame.image - sky))[None]  # masked pixels are filled
-        psf = psf if last else psf_estimate.estimate(psf, image, found, chosen, rms)
-    usable = torch.from_numpy((~unusable(frame)).astype(np.float32))[None]
+        # masked pixels are filled
+        image = torch.from_numpy(np.where(frame.mask, first, frame.image - sky.level))[None]
+        psf = psf if last else psf_estimate.estimate(psf, image, found, chosen, sky.clutter)
+    if crowded:
+        found = _lit(psf, image, usable, found, rms)
+    rms = sky.clutter  # that of the light that is no known star's
     once = fit_stars(psf, image, usable, found, rms)
     kept = _distinct(found, once)
     found, again = found[kept].reset_index(drop=True), once.table()[kept]
     return found, fit_stars(psf, image, usable, again, rms, iterations=2)
+
+
+def _lit(psf: FramePSF, image: Tensor, usable: Tensor, found: pd.DataFrame, rms: float) -> pd.DataFrame:
+    """Return the detections of a crowded frame that have light of their own, with the fluxes that explain it together:
+    the detection net, which sees each alone, counts the light of one in another."""
+    for _ in range(2):  # what has none takes some from the others
+        flux, error = together(psf, image, usable, found)
+        kept = (flux > LIT * rms * error).numpy()
+        found = found.assign(flux=flux.numpy())[kept].reset_index(drop=True)
+    return found
 
 
 def unusable(frame: Frame) -> np.ndarray:
@@ -92,7 +112,7 @@ def _distinct(found: pd.DataFrame, once: FittedStars) -> np.ndarray:
     return kept & ~phantom
 
 
-def bare_stamps(subtracted: tuple[np.ndarray, float], found: pd.DataFrame, size: int) -> Tensor:
+def bare_stamps(subtracted: background.Subtracted, found: pd.DataFrame, size: int) -> Tensor:
     """Return (N, size, size) pixels in electrons around stars as they are in the frame, less its sky."""
     x, y, _ = places(found)
-    return cut(torch.from_numpy(subtracted[0])[None], x, y, size).float()
+    return cut(torch.from_numpy(subtracted.image)[None], x, y, size).float()

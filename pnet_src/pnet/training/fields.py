@@ -208,7 +208,7 @@ class PreparedFrame(NamedTuple):
 def prepare(frame: Frame, sources: pd.DataFrame) -> PreparedFrame:
     """Subtract the sky of a frame; `sources` may have a boolean column ``ignored`` (default: stars fainter than
     FAINT)."""
-    image, rms = background.subtracted(frame)
+    image, rms, _ = background.subtracted(frame)
     star = sources["kind"] == "star"
     if "ignored" not in sources:
         sources = sources.assign(ignored=star & (sources["mag"] > FAINT))

@@ -59,7 +59,7 @@ def prepare(frame: Frame, recipe: Recipe) -> RealSky:
     DataError
         If the frame has too few bright stars to measure its PSF.
     """
-    image, sigma = background.subtracted(frame)
+    image, sigma, _ = background.subtracted(frame)
     mask = frame.mask if frame.interpolated is None else frame.mask & ~frame.interpolated
     # room for crowded fields
     sep.set_extract_pixstack(max(sep.get_extract_pixstack(), image.size))

@@ -73,7 +73,7 @@ def detections(frame: Frame, catalogue: Table, truth: pd.DataFrame) -> Figure:
     """Draw a frame with what `pnet.measure.PNet.measure` found on it and ``x`` and ``y`` (px) of the truth, and the
     neighbourhood of its most crowded star enlarged."""
     figure, [[whole, part]] = style.new(1, 2, height=3.7)
-    image, sigma = background.subtracted(frame)
+    image, sigma, _ = background.subtracted(frame)
     x, y = (np.asarray(catalogue[name], dtype=float) for name in ("x", "y"))
     # the star with most others within 60 px; the frame's corner where there is none
     crowd = (np.hypot(x[:, None] - x, y[:, None] - y) < 60).sum(axis=1)
