@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pnet.stars.refine import refine
 from scipy.spatial import cKDTree
 from torch import nn
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pnet.stars.cutouts import frame_stamps
 from scipy import stats
 from torch import nn
 from tqdm import tqdm
