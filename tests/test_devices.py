@@ -10,10 +10,10 @@ from emulated_device import Emulated, WrongDevice, emulated, moved
 from pnet.detection import losses, network, predict
 from pnet.simulation.recipe import Recipe
 from pnet.stars.elbo import ELBO
-from pnet.stars.network import CONFIGS, BayesianPhotometryNet, refiner_config
+from pnet.stars.network import CONFIGS, BayesianPhotometryNet
 from pnet.stars.predict import predict as predict_stars
 from pnet.training.fields import RenderedFields
-from pnet.training.stars import REFINED, RenderedStamps
+from pnet.training.stars import RenderedStars
 
 TINY = network.CONFIGS["tiny"]
 NETS = {
@@ -22,7 +22,7 @@ NETS = {
 }
 STARS = {
     "bpnn": CONFIGS["tiny"],
-    "refiner": refiner_config("tiny"),
+    "plain": dataclasses.replace(CONFIGS["tiny"], head="plain"),
     "paper": dataclasses.replace(CONFIGS["tiny"], target="magnitude", context=False, targets=("mag",), bare=True),
 }
 
@@ -70,10 +70,11 @@ def test_a_step_and_a_prediction_of_the_network_of_stars(name):
     torch.manual_seed(1)
     with emulated() as device:
         model = moved(BayesianPhotometryNet(STARS[name]))
-        batch = RenderedStamps(Recipe.load(), 32, REFINED, STARS[name].bare).batch(3, device)
+        bare = STARS[name].stamp if STARS[name].bare else None
+        batch = RenderedStars(Recipe.load(), 32, bare=bare, count=2).batch(3, device)
         assert all(isinstance(gradient, Emulated) for gradient in gradients(ELBO(1000), model, batch).values())
         with torch.no_grad():  # inference mode knows no emulation
-            found = predict_stars.__wrapped__(model, batch.stamps, samples=3)
+            found = predict_stars.__wrapped__(model, batch.inputs, samples=3)
         assert set(found) == set(STARS[name].targets) and np.isfinite(found["mag"].sigma).all()
 
 

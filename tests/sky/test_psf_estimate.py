@@ -6,41 +6,27 @@ import numpy as np
 import pytest
 import torch
 from pixel_psf import PROFILES, drawn, grid_of_stars, guessed, on_pixels
+from psf_stars import SKY, DrawnStars
 
 from pnet.sky import background, psf_estimate
 from pnet.sky.frame_psf import FramePSF
-from pnet.sky.psf_fit import fit, fit_stars, places, psf_errors, side
+from pnet.sky.psf_fit import fit_stars, places, psf_errors
 
-SKY, WIDTH, SHAPE = 300.0, 1.6, (1000, 1000)
-SIZE = side(WIDTH)
+WIDTH, SHAPE = 1.6, (1000, 1000)
 
 
-class Noisy:
-    """Stars of a PSF all over a frame."""
+def estimated(stars):
+    psf, start = FramePSF.unknown(WIDTH, SHAPE), stars.truth
+    for _ in range(psf_estimate.ROUNDS):
+        psf, found = psf_estimate.refined(psf, stars.pixels, stars.x, stars.y, start, SKY)
+        start = found.flux, found.dx, found.dy
+    return psf
 
-    def __init__(self, true, n, flux, rng, noise=True):
-        self.x, self.y = torch.from_numpy(rng.uniform(50, 950, (2, n)))
-        self.flux, self.dx, self.dy = torch.from_numpy(
-            np.stack([flux + 0 * rng.random(n), *rng.uniform(-0.5, 0.5, (2, n))])
-        )
-        self.share = true.drawn(self.x, self.y, SIZE, at=(self.dx, self.dy))[0]
-        light = self.share * self.flux[:, None, None]
-        self.pixels = light + noise * (light.clamp(min=0) + SKY).sqrt() * torch.from_numpy(rng.normal(size=light.shape))
 
-    @property
-    def truth(self):
-        return self.flux, self.dx, self.dy
-
-    def estimate(self):
-        psf, start = FramePSF.unknown(WIDTH, SHAPE), self.truth
-        for _ in range(psf_estimate.ROUNDS):
-            psf, found = psf_estimate.refined(psf, self.pixels, self.x, self.y, start, SKY)
-            start = found.flux, found.dx, found.dy
-        return psf
-
-    def residual(self, psf):
-        found = psf.drawn(self.x, self.y, SIZE, at=(self.dx, self.dy))[0]
-        return float((found - self.share).square().mean().sqrt() / self.share.amax())
+def residual(psf, stars):
+    """Return the rms of what is wrong with a PSF, in units of its peak."""
+    found = psf.drawn(stars.x, stars.y, stars.size, at=(stars.dx, stars.dy))[0]
+    return float((found - stars.share).square().mean().sqrt() / stars.share.amax())
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +37,15 @@ def estimates():
         rng, unknown = np.random.default_rng(seed), FramePSF.unknown(WIDTH, SHAPE)
         prior = unknown.basis.scaled((0.3, 0.3, 1.0))
         true = replace(unknown, coefficients=prior * torch.from_numpy(rng.normal(size=prior.shape)))
-        test, row = Noisy(true, 30, 1e6, rng, noise=False), []
+        test, row = DrawnStars(true, 1e6, 30, seed, noise=False), []
         for n, found in pulls.items():
-            psf = Noisy(true, n, 10 ** rng.uniform(4.7, 6, n), rng).estimate()
+            psf = estimated(DrawnStars(true, 10 ** rng.uniform(4.7, 6, n), n, seed + 100))
             assert psf.stars == n
-            measured = fit(psf, test.pixels, test.x, test.y, test.truth, SKY)
-            delta = [measured.flux / test.flux - 1, measured.dx - test.dx, measured.dy - test.dy]
-            found.append(torch.stack(delta, dim=1) / psf_errors(psf, test.x, test.y, measured))
-            row.append(test.residual(psf))
-        residuals.append([test.residual(unknown), *row])
+            measured = test.fitted(psf)
+            delta = test.errors(measured) / torch.tensor([1e6, 1, 1])
+            found.append(delta / psf_errors(psf, test.x, test.y, measured))
+            row.append(residual(psf, test))
+        residuals.append([residual(unknown, test), *row])
     return {n: torch.cat(found) for n, found in pulls.items()}, np.array(residuals)
 
 

@@ -4,16 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from psf_stars import SKY, DrawnStars
 
 from pnet.sky import limits
 from pnet.sky.frame_psf import FramePSF, seeing_of
 from pnet.sky.psf import Aureole, Optics
-from pnet.sky.psf_fit import fit, fit_stars, psf_errors, side
+from pnet.sky.psf_fit import fit_stars, psf_errors
 from pnet.sky.render import psf_table, sample_psf
 from pnet.sky.stamps import gaussian_width
 
-SKY, WIDTH = 300.0, 1.6  # electrons², px
-SIZE = side(WIDTH)
+WIDTH = 1.6  # px
 
 
 @pytest.fixture(scope="module")
@@ -21,28 +21,9 @@ def psf():
     return FramePSF.unknown(WIDTH, (1000, 1000))
 
 
-class Stars:
-    """Stars of one flux near the middle of the frame, with noise or without it."""
-
-    def __init__(self, psf, flux, n=1500, seed=1, noise=True):
-        rng = np.random.default_rng(seed)
-        self.psf, self.at = psf, torch.full((n,), 500.0, dtype=torch.float64)
-        self.dx, self.dy = torch.from_numpy(rng.uniform(-0.5, 0.5, (2, n)))
-        self.flux = torch.full_like(self.at, flux)
-        light = psf.drawn(self.at, self.at, SIZE, at=(self.dx, self.dy))[0] * self.flux[:, None, None]
-        self.pixels = light + noise * (light.clamp(min=0) + SKY).sqrt() * torch.from_numpy(rng.normal(size=light.shape))
-
-    def fitted(self, usable=None, pixels=None):
-        start = 0.9 * self.flux, self.dx + 0.1, self.dy - 0.1
-        pixels = self.pixels if pixels is None else pixels
-        return fit(self.psf, pixels, self.at, self.at, start, SKY, iterations=4, usable=usable)
-
-    def errors(self, found):
-        return torch.stack([found.flux - self.flux, found.dx - self.dx, found.dy - self.dy], dim=1)
-
-    def assert_pulls_are_standard(self, found):
-        pull = self.errors(found) / found.error
-        assert ((pull.std(dim=0) - 1).abs() < 0.08).all() and (pull.mean(dim=0).abs() < 4 / len(pull) ** 0.5).all()
+def assert_pulls_are_standard(stars, found):
+    pull = stars.errors(found) / found.error
+    assert ((pull.std(dim=0) - 1).abs() < 0.08).all() and (pull.mean(dim=0).abs() < 4 / len(pull) ** 0.5).all()
 
 
 def test_without_stars_the_psf_is_that_of_the_renderer(psf):
@@ -67,7 +48,7 @@ def test_slopes_are_those_of_a_shifted_star(psf):
 
 @pytest.mark.parametrize("flux", [1e3, 1e6])
 def test_without_noise_a_star_is_recovered(psf, flux):
-    stars = Stars(psf, flux, n=50, noise=False)
+    stars = DrawnStars(psf, flux, n=50, noise=False)
     found = stars.fitted()
     assert (stars.errors(found) / torch.tensor([flux, 1, 1])).abs().max() < 1e-6
     assert found.misfit.max() < 1e-9 and (found.likelier.abs() < 1e-3 * found.error).all()
@@ -76,10 +57,10 @@ def test_without_noise_a_star_is_recovered(psf, flux):
 @pytest.mark.parametrize("flux", [3e3, 3e4, 1e6])
 def test_scatter_is_the_error_and_with_all_photons_the_cramer_rao_limit(psf, flux):
     """`limits.bound` knows nothing of the fit: another PSF table, another derivative, another Fisher matrix."""
-    stars = Stars(psf, flux)
+    stars = DrawnStars(psf, flux)
     found = stars.fitted()
-    stars.assert_pulls_are_standard(found)
-    place = (value.numpy() for value in (stars.at + stars.dx, stars.at + stars.dy, stars.flux))
+    assert_pulls_are_standard(stars, found)
+    place = (value.numpy() for value in (stars.dx, stars.dy, stars.flux))
     limit = limits.bound(limits.simulated(seeing_of(WIDTH), 0.396), *place, SKY, 0.0)
     limit = torch.tensor(limit[["limit_flux", "limit_x", "limit_y"]].to_numpy())
     ratio = (found.error / limit).mean(dim=0)
@@ -90,35 +71,35 @@ def test_scatter_is_the_error_and_with_all_photons_the_cramer_rao_limit(psf, flu
 
 
 def test_pixels_that_are_lost_change_nothing_but_the_error(psf):
-    stars = Stars(psf, 3e4)
+    stars = DrawnStars(psf, 3e4)
     generator = torch.Generator().manual_seed(3)
     usable = torch.rand(stars.pixels.shape, generator=generator) > 0.2
-    found = stars.fitted(usable)
-    stars.assert_pulls_are_standard(found)
+    found = stars.fitted(usable=usable)
+    assert_pulls_are_standard(stars, found)
     assert (found.error > stars.fitted().error).double().mean() > 0.99
-    spoilt = stars.fitted(usable, torch.where(usable, stars.pixels, 1e7))
+    spoilt = stars.fitted(usable=usable, pixels=torch.where(usable, stars.pixels, 1e7))
     for name in ("flux", "dx", "dy", "covariance", "misfit", "residual", "likelier"):
         assert torch.equal(getattr(spoilt, name), getattr(found, name)), name
 
 
 def test_a_star_with_a_saturated_core_is_measured_from_its_wings(psf):
-    stars, full = Stars(psf, 2e6), 6e4
+    stars, full = DrawnStars(psf, 2e6), 6e4
     usable = stars.pixels < full
-    found = stars.fitted(usable, stars.pixels.clamp(max=full))
+    found = stars.fitted(usable=usable, pixels=stars.pixels.clamp(max=full))
     assert float((~usable).sum(dim=(1, 2)).double().mean()) > 5
-    stars.assert_pulls_are_standard(found)
+    assert_pulls_are_standard(stars, found)
     assert float((found.error[:, 0] / stars.flux).max()) < 0.003
 
 
 @pytest.mark.parametrize("seen", [(), (11, 10), (slice(None), 11)])
 def test_what_no_pixel_tells_is_unknown(psf, seen):
     """No pixel, one, and a column, which says nothing of x."""
-    stars = Stars(psf, 1e4, n=3)
-    usable = torch.zeros(3, SIZE, SIZE, dtype=torch.bool)
+    stars = DrawnStars(psf, 1e4, n=3)
+    usable = torch.zeros_like(stars.pixels, dtype=torch.bool)
     if seen:
         usable[:, *seen] = True
-    found = stars.fitted(usable)
-    shape = psf_errors(psf, stars.at, stars.at, found)
+    found = stars.fitted(usable=usable)
+    shape = psf_errors(psf, stars.x, stars.y, found)
     assert (torch.hypot(found.error, shape)[:, 1] > 1).all()
     assert all(torch.isfinite(value).all() for value in vars(found).values()) and torch.isfinite(shape).all()
 

@@ -19,15 +19,13 @@ from pnet.book import profiles
 from pnet.common import paths
 from pnet.common.errors import ConfigError, MissingError
 from pnet.simulation import datasets
-from pnet.simulation.recipe import Recipe
 from pnet.stars import weights
 from pnet.training import record, runs, sets
 from pnet.training.config import FREEZE, TrainConfig
 from pnet.training.fit import CHECKPOINT, HISTORY
-from pnet.training.stars import REFINED, RenderedStamps
 
 SMALL = {"config": "tiny", "epochs": 1, "steps": 2, "accelerator": "cpu", "devices": 1}
-BATCH = {"detection": {"batch_size": 2, "field_size": 64}, "refiner": {"batch_size": 64}, "bpnn": {"batch_size": 64}}
+BATCH = {"detection": {"batch_size": 2, "field_size": 64}, "bpnn": {"batch_size": 64}}
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +63,11 @@ def test_detection_run_leaves_a_card_and_can_be_started_from(frames, detection, 
         train("detection", tmp_path / "c", start="released")
 
 
-@pytest.mark.parametrize("kind", ["bpnn", "refiner"])
-def test_star_run_fits_its_recalibration_on_validation_stars(frames, tmp_path, kind):
-    content = weights.check(train(kind, tmp_path, frames))
+def test_star_run_fits_its_recalibration_on_validation_stars(frames, tmp_path):
+    content = weights.check(train("bpnn", tmp_path, frames))
     assert content["data"]["cut_stars"] == 2 * 16 and content["data"]["rendered_stars"] == 2 * 48
-    assert content["data"]["found_by"]["detection"] == weights.check(weights.resolve("detection"))["sha256"]
-    assert ("refiner" in content["data"]["found_by"]) == (kind == "bpnn")
-    assert content["config"]["head"] == {"bpnn": "flipout", "refiner": "plain"}[kind]
+    assert content["data"]["found_by"] == {"detection": weights.check(weights.resolve("detection"))["sha256"]}
+    assert {f"val_{name}_mae" for name in ("mag", "x", "y")} <= set(content["figures"])
     if content["recalibration"] is not None:  # a field may hold fewer stars than a ratio can be fitted to
         assert set(content["recalibration"]) == {"mag", "x", "y"}
         assert all(fit["ratio"] > 0 and "validation" in fit["data"] for fit in content["recalibration"].values())
@@ -79,15 +75,14 @@ def test_star_run_fits_its_recalibration_on_validation_stars(frames, tmp_path, k
 
 
 def test_recalibration_leaves_a_record(frames, tmp_path, monkeypatch):
-    card = train("refiner", tmp_path)
-    assert weights.check(card)["recalibration"] is None
-    with pytest.raises(ConfigError, match="allowed are refiner, bpnn"):
-        runs.recalibrate("detection", "released", frames)
+    card = train("bpnn", tmp_path)
+    before = weights.check(card)
+    assert before["recalibration"] is None
     monkeypatch.setattr(runs.error_scale, "MIN_STARS", 2)
-    runs.recalibrate("refiner", card, frames)
+    runs.recalibrate(card, frames)
     content = weights.check(card)
-    assert content["recalibration"]["mag"]["ratio"] > 0
-    assert content["recalibrated"]["command"].startswith("python -m pnet recalibrate refiner --card <")
+    assert content["recalibration"]["mag"]["ratio"] > 0 and content["sha256"] == before["sha256"]
+    assert content["recalibrated"]["command"].startswith("python -m pnet recalibrate --card <")
     assert len(content["recalibrated"]["frames"]) == 1 and content["recalibrated"]["found_by"]["detection"]
 
 
@@ -153,7 +148,7 @@ def test_the_stars_of_frames_are_found_on_the_device_of_the_run(frames, tmp_path
     monkeypatch.setattr(weights, "load", lambda *words: (places.update({words[0]: words[2:]}), load(*words[:2]))[1])
     config = TrainConfig("bpnn", config="tiny", frames=frames)
     runs._stars(config, sets.chosen(config, tmp_path), 64, torch.device("cuda:3"))
-    assert places == {"detection": (torch.device("cuda:3"),), "refiner": ()}, "the refiner is beside its stamps"
+    assert places == {"detection": (torch.device("cuda:3"),)}
 
 
 def test_a_batch_that_devices_cannot_share_is_refused():
@@ -168,8 +163,7 @@ def test_a_batch_that_devices_cannot_share_is_refused():
 def test_a_run_on_other_frames_or_with_another_net_is_another_run(tmp_path, monkeypatch):
     config = TrainConfig("bpnn", detection="net", **SMALL | BATCH["bpnn"])
     monkeypatch.setattr(weights, "WEIGHTS", tmp_path)
-    for name in ("net", "refiner-compact"):
-        (tmp_path / f"{name}.json").write_text("{}")
+    (tmp_path / "net.json").write_text("{}")
 
     def asked(seed):
         datasets.simulate(tmp_path, counts={"train": 1}, seed=seed, engine="renderer", progress=False)
@@ -188,7 +182,7 @@ def test_the_command_line_the_profile_and_the_record_have_the_same_settings(tmp_
     """The recorded command, given to the command line, asks for the very same run."""
     asked = []
     monkeypatch.setattr(runs, "train", lambda config, output, **_: asked.append((config, output)))
-    config = TrainConfig("bpnn", simulated=False, frames="a/b", epochs=3, learning_rate=1e-3, refiner="none")
+    config = TrainConfig("bpnn", simulated=False, frames="a/b", epochs=3, learning_rate=1e-3)
     for given in (config, TrainConfig("detection", injected="sdss-standard")):
         words = shlex.split(given.command("build/x"))
         done = CliRunner().invoke(cli.app, words[words.index("pnet") + 1 :])
@@ -199,25 +193,24 @@ def test_the_command_line_the_profile_and_the_record_have_the_same_settings(tmp_
 @pytest.mark.parametrize(
     ("kind", "bad", "text"),
     [
-        ("hal", {}, "allowed are detection, refiner, bpnn"),
+        ("hal", {}, "allowed are detection, bpnn"),
         ("detection", {"config": "huge"}, "allowed are"),
-        ("refiner", {"freeze_epochs": 1}, "needs start"),
+        ("bpnn", {"freeze_epochs": 1}, "needs start"),
         ("bpnn", {"rendered": False, "simulated": False}, "nothing to train on"),
         ("detection", {"dataset": "gaia"}, "allowed are"),
-        ("refiner", {"epochs": 0}, "at least 1"),
+        ("bpnn", {"epochs": 0}, "at least 1"),
         ("bpnn", {"epochs": 2.5}, "whole number"),
         ("detection", {"learning_rate": 0}, "positive"),
-        ("refiner", {"devices": "0"}, "positive number"),
+        ("bpnn", {"devices": "0"}, "positive number"),
         ("bpnn", {"precision": "half"}, "allowed are"),
         ("detection", {"batch_size": 40, "micro_batch": 16}, "1 × 16"),
-        ("refiner", {"batch_size": 40, "devices": 3}, "3 × 13"),
+        ("bpnn", {"batch_size": 40, "devices": 3}, "3 × 13"),
         ("detection", {"field_size": 500}, "field_size is 500, it must be a multiple of 64"),
         ("detection", {"field_size": 64, "batch_size": 4, "micro_batch": 1, "simulated": False}, "one field at once"),
         ("detection", {"batch_size": 1}, "1 at once; of which some come from frames, they must be at least 2"),
         ("detection", {"injected": "sdss-standard", "micro_batch": 2}, "2 at once; .* at least 4"),
         ("bpnn", {"field_size": 64}, "a bpnn network has none"),
         ("detection", {"temperature": 0.1}, "a detection network has none"),
-        ("refiner", {"refiner": "released"}, "a refiner network has none"),
     ],
 )
 def test_bad_settings_are_named(kind, bad, text):
@@ -235,13 +228,6 @@ def test_what_is_missing_is_named_before_anything_is_done(tmp_path):
         with pytest.raises(MissingError, match=words):
             runs.train(config, tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_batch_of_stamps_may_have_any_size():
-    """The paper's 2,000 are no multiple of the 16 frames of a batch once a quarter is cut from frames."""
-    batches = [RenderedStamps(Recipe.load(), n, REFINED).batch(3, torch.device("cpu")) for n in (20, 32)]
-    assert len(batches[0].flux) == len(batches[0].stamps) == 20
-    assert torch.equal(batches[0].stamps.pixels, batches[1].stamps.pixels[:20])
 
 
 def test_doubtful_sources_of_a_real_catalogue_are_masked():
@@ -288,13 +274,13 @@ def test_a_machine_without_what_a_profile_needs_is_told_before_anything_is_done(
 
 
 def test_make_train_gpu_trains_the_networks_of_a_profile(tmp_path):
-    """In miniature, on the CPU, two of the three; the profile paper differs in its numbers."""
+    """In miniature, on the CPU; the profile paper differs in its numbers."""
     (tmp_path / "train-gpu-trial.yml").write_text(
         "steps:\n"
         "  simulate: {train: 1, val: 1, test: 0}\n"
         "  train: {accelerator: cuda}\n"
         "  train-detection: {config: tiny, batch_size: 2, field_size: 64}\n"
-        "  train-refiner: {config: tiny, batch_size: 64, simulated: false}\n"
+        "  train-bpnn: {config: tiny, batch_size: 64, simulated: false}\n"
     )
     build = paths.BUILD / "train-gpu-trial"
     profile = f"PROFILE={tmp_path}/train-gpu-trial.yml"
@@ -306,8 +292,8 @@ def test_make_train_gpu_trains_the_networks_of_a_profile(tmp_path):
         command = train_gpu(profile, "ACCELERATOR=cpu", "EPOCHS=1", "STEPS=2")
         done = subprocess.run(f"{command} --nolock", shell=True, **options)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert sorted(path.name for path in build.glob("*e*")) == ["benchmarks", "detection", "refiner"]
-        for kind in ("detection", "refiner"):
+        assert sorted(card.parent.name for card in build.glob("*/*-tiny.json")) == ["bpnn", "detection"]
+        for kind in ("detection", "bpnn"):
             card = weights.check(build / kind / f"{kind}-tiny.json")
             assert card["fit"]["steps"] == 2 and card["device"] == "cpu"
             assert f"train {kind} --output build/train-gpu-trial" in card["command"]
