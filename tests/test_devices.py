@@ -9,6 +9,7 @@ from emulated_device import Emulated, WrongDevice, emulated, moved
 
 from pnet.detection import losses, network, predict
 from pnet.simulation.recipe import Recipe
+from pnet.sky.background import Subtracted
 from pnet.stars.elbo import ELBO
 from pnet.stars.network import CONFIGS, BayesianPhotometryNet
 from pnet.stars.predict import predict as predict_stars
@@ -92,7 +93,7 @@ def test_stars_are_read_from_the_output(name):
         there, sigma = batch.image.to(device), batch.sigma.to(device)
         image = network.network_input(there, sigma, NETS[name].inputs)
         found = predict.decode(moved(model)(image)[-1], there, sigma, NETS[name])
-        one = batch.image[0].numpy(), float(batch.sigma[0])
+        one = Subtracted(batch.image[0].numpy(), *[float(batch.sigma[0])] * 2)
         whole = predict.detect.__wrapped__(model, None, 0.1, one)
     assert len(whole)
     assert len(plain["x"])

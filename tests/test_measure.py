@@ -15,7 +15,7 @@ import sdss_files
 import torch
 from astropy.io import fits
 from astropy.table import Table
-from pixel_psf import frame_of
+from pixel_psf import frame_of, grid_of_stars, light_of
 from typer.testing import CliRunner
 
 from pnet import cli, measure
@@ -25,11 +25,13 @@ from pnet.detection.network import CONFIGS as DETECTION
 from pnet.detection.network import PhotometryDetectionNet
 from pnet.sdss.field import FieldId
 from pnet.simulation.frame_file import read_frame
-from pnet.sky import image
+from pnet.sky import background, image
 from pnet.sky.header import Given
 from pnet.stars import weights
+from pnet.stars.inputs import bare_inputs
 from pnet.stars.network import CONFIGS as BPNN
-from pnet.stars.network import BayesianPhotometryNet, refiner_config
+from pnet.stars.network import BayesianPhotometryNet
+from pnet.stars.predict import predict
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +40,9 @@ def model():
     torch.manual_seed(2)
     detection = PhotometryDetectionNet(DETECTION["tiny"]).eval()
     torch.nn.init.constant_(detection.preheads[-1].heads["heatmap"][-1].bias, 0.0)
-    refiner = BayesianPhotometryNet(refiner_config("tiny")).eval()
     card = {"sha256": "0" * 64}
-    cards = {"detection": card, "refiner": card, "bpnn": card | {"recalibration": {"mag": {"ratio": 2.0}}}}
-    return measure.PNet(detection, refiner, BayesianPhotometryNet(BPNN["tiny"]).eval(), cards)
+    cards = {"detection": card, "bpnn": card | {"recalibration": {"mag": {"ratio": 2.0}}}}
+    return measure.PNet(detection, BayesianPhotometryNet(BPNN["tiny"]).eval(), cards)
 
 
 def noise(shape, rng):
@@ -58,19 +59,45 @@ def test_any_size_gives_a_catalogue(model, rng, shape):
     assert (np.diff(table["confidence"]) <= 0).all()
 
 
-def test_the_detection_nets_own_word_stands_beside_the_refined_one(model, rng):
-    """With the refinement step and without it the columns x_det, y_det and mag_det hold what the detection net says."""
-    frame = frame_of(noise((128, 128), rng))
-    plain = model.measure(frame, confidence=0.2, refine=False)
-    assert plain.meta["refined"] is False and (plain["flags"] & measure.UNREFINED > 0).all() and len(plain) > 5
-    for name, own in (("x", "x_det"), ("y", "y_det"), ("mag_net", "mag_det")):
-        np.testing.assert_array_equal(plain[name], plain[own])
-    refined = model.measure(frame, confidence=0.2)
-    moved = refined["flags"] & measure.UNREFINED == 0
-    assert refined.meta["refined"] is True
-    assert (refined["x"] != refined["x_det"])[moved].all() and (refined["x"] == refined["x_det"])[~moved].all()
-    own = {(x, y): mag for x, y, mag in plain["x_det", "y_det", "mag_det"]}
-    assert all(own[x, y] == mag for x, y, mag in refined["x_det", "y_det", "mag_det"])
+def test_errors_add_up_and_places_are_the_bpnns_or_the_detection_nets(model, rng):
+    """On a frame with stars: the parts of mag_err in quadrature, and which columns are whose."""
+    stars = grid_of_stars(25, seed=1, side=256)
+    frame = frame_of(light_of(stars, (256, 256)) + noise((256, 256), rng))
+    table = model.measure(frame, confidence=0.2)
+    parts = [table[f"mag_err_{part}"] for part in ("noise", "psf", "net")]
+    own, whole = np.hypot(*parts[:2]), np.sqrt(sum(part**2 for part in parts))
+    np.testing.assert_allclose(table["mag_psf_err"], own)
+    adds = parts[2] > 0
+    assert adds.any() and (table["mag_err"] <= own)[~adds].all()
+    np.testing.assert_allclose(whole[adds], table["mag_err"][adds])
+    np.testing.assert_allclose(table["flux"], frame.flux(np.asarray(table["mag"])))
+    fitted = table["flags"] & measure.UNFITTED == 0
+    for axis in ("x", "y"):
+        assert (table[axis] != table[f"{axis}_det"])[fitted].all() and (table[axis] == table[f"{axis}_det"])[
+            ~fitted
+        ].all()
+        assert (table[f"{axis}_err"][~fitted] == 1).all() and (table[f"{axis}_err"][fitted] < 0.5).all()
+    assert fitted.any() and table.meta["psf_stars"] >= 0 and "refined" not in table.meta
+
+
+def test_a_network_that_corrects_nothing_gives_the_fit(model, rng):
+    """The catalogue's magnitudes and places are those of the fit, and the fit's those of the stars."""
+    stars = grid_of_stars(36, seed=1, side=300)
+    frame = frame_of(rng.poisson(light_of(stars, (300, 300)) + 280.0), seeing=1.4)
+    idle = BayesianPhotometryNet(replace(BPNN["tiny"], head="plain")).eval()
+    torch.nn.init.zeros_(idle.head[-1].weight)
+    torch.nn.init.zeros_(idle.head[-1].bias)
+    found = measure.PNet.load(device="cpu")
+    net = measure.PNet(found.detection, idle, found.cards | {"bpnn": {"sha256": ""}})
+    table = net.measure(frame).to_pandas()
+    for name in ("x", "y", "mag"):
+        np.testing.assert_allclose(table[name], table[f"{name}_psf"], atol=2e-4)
+    truth, catalogue = (each[["x", "y"]].to_numpy() for each in (stars, table))
+    distance = np.hypot(*(truth[:, None] - catalogue[None]).transpose(2, 0, 1))
+    nearest = table.iloc[distance.argmin(axis=1)].reset_index(drop=True)
+    assert len(table) == 36 and distance.min(axis=1).max() < 0.3
+    pull = (nearest["mag"] - frame.magnitude(stars["flux"])) / nearest["mag_err"]
+    assert 0.6 < pull.std() < 1.5 and abs(pull.mean()) < 0.6
 
 
 @pytest.fixture
@@ -92,22 +119,33 @@ def test_the_papers_networks_leave_empty_what_they_do_not_give(paper, rng, tmp_p
     command = ["measure", tmp_path / "a.fits", "-o", tmp_path / "c.ecsv", "--weights", "paper", "--confidence", "0.2"]
     result = CliRunner().invoke(cli.app, [str(word) for word in command])
     assert result.exit_code == 0, result.output
-    assert "x_err is empty: these networks have no refinement step" in result.output
+    assert "x_err is empty: these networks give positions without errors" in result.output
+    assert "mag_psf is empty: the paper's networks see the bare pixels, without a fit" in result.output
     table = Table.read(tmp_path / "c.ecsv")
-    assert len(table) and table.colnames == list(measure.COLUMNS) and not table.meta["refined"]
-    empty = [name for name in measure.COLUMNS if np.isnan(np.asarray(table[name], float)).all()]
-    assert empty == ["x_err", "y_err", "probability", "mag_net_err"]
-    for name, own in (("x", "x_det"), ("y", "y_det"), ("mag_net", "mag_det")):
-        np.testing.assert_array_equal(table[name], table[own])
+    assert len(table) and table.colnames == list(measure.COLUMNS)
+    empty = {name for name in measure.COLUMNS if np.isnan(np.asarray(table[name], float)).all()}
+    assert empty == set(table.meta["empty"]) == {"x_err", "y_err", "probability", *measure.FITTED}
+    assert (table["flags"] & measure.UNFITTED == 0).all()
+    for axis in ("x", "y"):
+        np.testing.assert_array_equal(table[axis], table[f"{axis}_det"])
+
+
+def test_the_papers_magnitudes_are_its_networks_answers_to_the_pixels(paper, rng):
+    frame = frame_of(noise((128, 128), rng))
+    net = measure.PNet.load("paper", device="cpu")
+    table, padded = net.measure(frame, confidence=0.2), np.pad(background.subtracted(frame).image, 4)
+    places = np.floor(np.stack([table["x_det"], table["y_det"]]) + 0.5).astype(int).T
+    stamps = np.stack([padded[row : row + 9, column : column + 9] for column, row in places])
+    mag = predict(net.bpnn, bare_inputs(torch.from_numpy(stamps)), seed=2023)["mag"]
+    np.testing.assert_allclose(table["mag"], frame.zero_point + mag.mean, rtol=1e-6)
+    np.testing.assert_allclose(table["mag_err"], mag.sigma, rtol=1e-5)
 
 
 def test_sets_of_weights_are_checked(paper):
     with pytest.raises(ConfigError, match="allowed are released, paper"):
         measure.PNet.load("ours")
-    with pytest.raises(ConfigError, match="a set that has none"):
-        measure.PNet.load(refiner="paper")
-    net = measure.PNet.load(bpnn=paper["bpnn"], refiner="none", device="cpu")
-    assert net.refiner is None and net.bpnn.config.bare and net.detection.config.focal != "hard"
+    net = measure.PNet.load(bpnn=paper["bpnn"], device="cpu")
+    assert net.bpnn.config.bare and net.detection.config.focal != "hard"
 
 
 def test_the_page_on_measuring_lists_every_column_and_every_flag():
@@ -117,18 +155,6 @@ def test_the_page_on_measuring_lists_every_column_and_every_flag():
     assert columns == [*measure.COLUMNS, *image.SKY_COLUMNS]
     assert [int(row) for row in rows if row.isdigit()] == list(measure.FLAGS)
     assert all(meaning in measure.COLUMNS["flags"][1] for meaning in measure.FLAGS.values())
-
-
-def test_a_star_has_one_position_with_one_error(model, rng):
-    """The BPNN's positions, whose errors are too small for faint stars, are for the evaluation only."""
-    frame = frame_of(noise((128, 128), rng))
-    table = model.measure(frame, confidence=0.2)
-    assert [name for name in table.colnames if name.endswith("_err") and name[0] in "xy"] == ["x_err", "y_err"]
-    more = model.measure(frame, confidence=0.2, bpnn_positions=True)
-    assert more.colnames == [*measure.COLUMNS, *measure.BPNN_POSITIONS]
-    for name in table.colnames:
-        np.testing.assert_array_equal(more[name], table[name])
-    assert (np.abs(more["x_bpnn"] - more["x"]) < 21).all() and (more["x_bpnn_err"] > 0).all()
 
 
 def test_no_star_at_all(model, rng):
@@ -170,7 +196,7 @@ def test_confidence_is_checked(model, rng):
 def test_flags_tell_saturation_and_edge(model, rng):
     frame = frame_of(noise((64, 64), rng), saturation=1e5)
     frame.image[30, 30] = 2e5
-    flags = model._flags(frame, pd.DataFrame({"x": [30.0, 1.0, 50.0], "y": [32.0, 30.0, 50.0]}), 9)
+    flags = model._flags(frame, pd.DataFrame({"x": [30.0, 1.0, 50.0], "y": [32.0, 30.0, 50.0]}))
     assert flags.tolist() == [measure.SATURATED, measure.EDGE, 0]
 
 
@@ -249,17 +275,6 @@ def test_flipped_bits_are_an_error_that_names_the_file_or_go_unseen(kind, render
             assert str(path) in str(error)
             refused += 1
     assert refused > 5
-
-
-@pytest.mark.parametrize(("option", "refined"), [([], True), (["--no-refine"], False)])
-def test_the_command_refines_unless_told_otherwise(model, rng, tmp_path, monkeypatch, option, refined):
-    monkeypatch.setattr(measure, "open_images", lambda *_: {"a": lambda: frame_of(noise((64, 64), rng))})
-    monkeypatch.setattr(measure.PNet, "load", lambda *sets, **networks: model)
-    (tmp_path / "a.fits").touch()
-    command = ["measure", str(tmp_path / "a.fits"), "-o", str(tmp_path / "c.ecsv"), *option]
-    result = CliRunner().invoke(cli.app, command)
-    assert result.exit_code == 0, result.output
-    assert Table.read(tmp_path / "c.ecsv").meta["refined"] is refined
 
 
 def test_measuring_starts_without_what_only_training_and_evaluation_need():

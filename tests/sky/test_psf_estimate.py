@@ -67,7 +67,7 @@ def test_residuals_of_foreign_psfs_are_smaller_than_the_familys(name):
     """PSFs of galsim: what the fit leaves of bright stars, without noise, falls to a fraction."""
     truth, profile = grid_of_stars(64, seed=3), on_pixels(PROFILES[name])
     frame, clean = drawn(profile, truth), drawn(profile, truth, noise=False)
-    image, rms = background.subtracted(frame)
+    image, rms, _ = background.subtracted(frame)
     image, guess = torch.from_numpy(image)[None], guessed(truth, seed=5)
     chosen, width = psf_estimate.candidates(image, *places(guess), rms, np.inf, 1.5)
     first = FramePSF.unknown(width, frame.shape)
@@ -89,7 +89,7 @@ def test_galaxies_pairs_saturated_and_cut_stars_do_not_shape_the_psf():
     truth.loc[7, ["x", "y"]] = truth.loc[6, ["x", "y"]] + 5
     for star in truth.loc[saturated].itertuples():
         frame.image[round(star.y), round(star.x)] = 1e5
-    image, rms = background.subtracted(frame)
+    image, rms, _ = background.subtracted(frame)
     at = places(guessed(truth, seed=2))
     chosen, width = psf_estimate.candidates(torch.from_numpy(image)[None], *at, rms, 1e5, 1.5)
     assert not set(chosen.tolist()) & {*galaxies, *saturated, *edge, *pairs}

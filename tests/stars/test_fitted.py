@@ -1,5 +1,7 @@
 """From detections to fitted stars: each once, none that is none, and what unusable pixels do."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,7 @@ from pixel_psf import PROFILES, drawn, frame_of, frame_with, grid_of_stars, gues
 
 from pnet.sky import background
 from pnet.sky.psf_fit import cut
-from pnet.stars.fitted import CERTAIN, bare_stamps, fitted_stars, is_same
+from pnet.stars.fitted import CERTAIN, bare_stamps, fitted_stars, is_same, unusable
 from pnet.stars.inputs import make_inputs
 
 
@@ -86,7 +88,7 @@ def test_masked_and_saturated_pixels_do_not_count(scene):
     within their errors."""
     _, truth, found = scene
     tables = []
-    for value in (0.0, 3e5):
+    for value in (0.0, 9e4):
         frame = frame_with(truth, (128, 128), np.random.default_rng(4))
         frame.image[80:83, 88:91], frame.image[49:52, 40] = value, 3e5
         frame.mask[80:83, 88:91] = True
@@ -98,6 +100,13 @@ def test_masked_and_saturated_pixels_do_not_count(scene):
     np.testing.assert_allclose(*tables, rtol=2e-3)
     whole = measured(scene[0], found)[1]
     assert (tables[0]["flux_err"] / whole["flux_err"])[:2].min() > 1.1
+
+
+def test_what_is_beside_a_saturated_pixel_is_not_used_either():
+    frame = frame_of(np.full((9, 9), 280.0), saturation=1e4)
+    frame.image[2, 2], frame.mask[7, 7] = 2e4, True
+    rows, columns = np.nonzero(unusable(frame))
+    assert set(zip(rows.tolist(), columns.tolist(), strict=True)) == {(7, 7), *itertools.product((1, 2, 3), (1, 2, 3))}
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -135,7 +144,7 @@ def test_the_sky_is_that_beside_the_stars(rng):
     """A first sky 2 electrons too high, as among bright stars' aureoles, is mended; bare pixels keep it."""
     frame = frame_of(np.round(rng.poisson(280.0, (256, 256)) / 4.0) * 4.0, seeing=1.4)
     stars = pd.DataFrame({"x": [60.2, 128.0, 200.4], "y": [60.0, 128.3, 190.9], "flux": 1.0, "confidence": 1.0})
-    wrong = (frame.image - 282.0, 16.7)
+    wrong = background.Subtracted(frame.image - 282.0, 16.7, 16.7)
     kept, found = fitted_stars(frame, stars.assign(fwhm=3.6), wrong)
     light = found.fit.residual + found.fit.flux[:, None, None] * found.fit.share[0]
     assert float(light.mean()) == pytest.approx(0, abs=1.0)
