@@ -133,4 +133,4 @@ def test_fluxes_together_are_the_least_squares_solution():
     found, error = together(psf, image, good, stars.assign(flux=1.0))
     alone = (design[usable] ** 2).sum(axis=0) ** -0.5
     np.testing.assert_allclose(error, alone, rtol=1e-5)
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=0.2 * 17 * alone.min())
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=0.3 * 17 * alone.min())
