@@ -36,7 +36,7 @@ from pnet.stars.predict import Prediction, predict
 CONFIDENCE = 0.3  # threshold of the paper's Table 1
 SATURATED, MASKED, EDGE, UNFITTED = 1, 2, 4, 8
 FLAGS = {  # bits of the column flags
-    SATURATED: "a saturated pixel in the stamp",
+    SATURATED: "a pixel in the stamp is saturated, or a core has lost light",
     MASKED: "a masked pixel in the stamp",
     EDGE: "the stamp is cut by the edge",
     UNFITTED: "no fit, as in a blend: the place is the detection net's",
@@ -142,18 +142,18 @@ class PNet:
             raise ConfigError(f"confidence is {confidence}, allowed is 0 to 1")
         subtracted = background.subtracted(frame)
         found = detect(self.detection, frame, max(confidence, 1e-6), subtracted)
-        empty, fits = {}, None
+        empty, fits, lost = {}, None, np.zeros(frame.shape, bool)
         if self.bpnn.config.bare:
             inputs = bare_inputs(fitted.bare_stamps(subtracted, found, self.bpnn.config.stamp))
             middle = np.floor(found[["x", "y"]].to_numpy(float) + 0.5)
             reason = "the paper's networks see the bare pixels, without a fit"
             empty |= dict.fromkeys(FITTED, reason)
         else:
-            found, fits = fitted.fitted_stars(frame, found, subtracted)
+            found, fits, lost = fitted.fitted_stars(frame, found, subtracted)
             inputs, middle = make_inputs(fits), fits.middle.numpy()
         prediction, scales = predict(self.bpnn, inputs, seed=seed), scales_of(self.cards["bpnn"])
         values = {"confidence": found["confidence"], "x_det": found["x"], "y_det": found["y"]}
-        values |= {"mag_det": frame.magnitude(found["flux"]), "flags": self._flags(frame, found)}
+        values |= {"mag_det": frame.magnitude(found["flux"]), "flags": self._flags(frame, found, lost)}
         values |= self._magnitudes(frame, prediction["mag"], scales["mag"], fits)
         if "x" in prediction:
             values |= self._places(frame, found, middle, prediction, scales)
@@ -218,10 +218,10 @@ class PNet:
         return calibration.apply(confidence) if calibration else np.full(len(confidence), np.nan)
 
     @staticmethod
-    def _flags(frame: Frame, stars: pd.DataFrame) -> np.ndarray:
+    def _flags(frame: Frame, stars: pd.DataFrame, lost: np.ndarray) -> np.ndarray:
         flags = np.zeros(len(stars), dtype=int)
         half = FLAGGED // 2
-        saturated = frame.saturated
+        saturated = frame.saturated | lost
         for index, (x, y) in enumerate(
             zip(np.rint(stars["x"]).astype(int), np.rint(stars["y"]).astype(int), strict=True)
         ):

@@ -12,6 +12,7 @@ from pnet.frame import Frame
 from pnet.sky import background, psf_estimate
 from pnet.sky.frame_psf import FramePSF
 from pnet.sky.psf_fit import FittedStars, cut, fit_stars, places, together
+from pnet.stars.cores import lost_cores
 
 REACH = 1.0  # px; a star farther from where the net saw it would be another one
 REPEAT = 2.5  # px; stars this near are one (the sharpest PSF has a FWHM of 2.5 px), and the net may see three in a pair
@@ -24,8 +25,9 @@ WIDTHS = (1.5, 8.0)  # px, FWHM of a PSF that no star tells
 
 def fitted_stars(
     frame: Frame, found: pd.DataFrame, subtracted: background.Subtracted
-) -> tuple[pd.DataFrame, FittedStars]:
-    """Return what the detection net found without repeats, and its stars fitted with the frame's PSF, row by row.
+) -> tuple[pd.DataFrame, FittedStars, np.ndarray]:
+    """Return what the detection net found without repeats, its stars fitted with the frame's PSF, row by row, and which
+    pixels (H, W) turned out to hold no measurement, see `cores`.
 
     Parameters
     ----------
@@ -57,9 +59,15 @@ def fitted_stars(
         found = _lit(psf, image, usable, found, rms)
     rms = sky.clutter  # that of the light that is no known star's
     once = fit_stars(psf, image, usable, found, rms)
-    kept = _distinct(found, once)
-    found, again = found[kept].reset_index(drop=True), once.table()[kept]
-    return found, fit_stars(psf, image, usable, again, rms, iterations=2)
+    kept, again = _distinct(found, once), once.table()
+    lost, which, flux = lost_cores(once, image)
+    if len(which):
+        kept &= ~_on(lost, once)
+        kept[which] = True
+        again.loc[which, "flux"] = flux
+        usable = usable * torch.from_numpy(~lost)
+    again = fit_stars(psf, image, usable, again[kept], rms, iterations=2)
+    return found[kept].reset_index(drop=True), again, lost
 
 
 def _lit(psf: FramePSF, image: Tensor, usable: Tensor, found: pd.DataFrame, rms: float) -> pd.DataFrame:
@@ -70,6 +78,15 @@ def _lit(psf: FramePSF, image: Tensor, usable: Tensor, found: pd.DataFrame, rms:
         kept = (flux > LIT * rms * error).numpy()
         found = found.assign(flux=flux.numpy())[kept].reset_index(drop=True)
     return found
+
+
+def _on(lost: np.ndarray, stars: FittedStars) -> np.ndarray:
+    """Return which stars lie on pixels that hold no measurement."""
+    column, row = (
+        np.rint(place.numpy()).astype(int).clip(0, side - 1)
+        for place, side in ((stars.x, lost.shape[1]), (stars.y, lost.shape[0]))
+    )
+    return lost[row, column]
 
 
 def unusable(frame: Frame) -> np.ndarray:

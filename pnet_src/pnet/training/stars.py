@@ -205,7 +205,7 @@ class FrameStars:
                 made = inputs.bare_inputs(fitted.bare_stamps(subtracted, found, bare))
                 middle = np.floor(found[["x", "y"]].to_numpy(float) + 0.5)
             else:
-                found, fits = fitted.fitted_stars(frame, found, subtracted)
+                found, fits, _ = fitted.fitted_stars(frame, found, subtracted)
                 made, middle = inputs.make_inputs(fits), fits.middle.numpy()
             columns = (truth["x"], truth["y"], found["x"], found["y"], found["confidence"])
             source = match(*(column.to_numpy(float) for column in columns))
