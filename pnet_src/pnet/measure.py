@@ -156,8 +156,10 @@ class PNet:
         values |= {"mag_det": frame.magnitude(found["flux"]), "flags": self._flags(frame, found, lost)}
         values |= self._magnitudes(frame, prediction["mag"], scales["mag"], fits)
         if "x" in prediction:
-            values |= self._places(frame, found, middle, prediction, scales)
-            values["flags"] = values["flags"] + UNFITTED * (values["x_err"] >= fitted.REACH)
+            places = self._places(frame, found, middle, prediction, scales, fits.psf.basis.width)
+            other = places["x_err"] >= fitted.REACH
+            values |= places | {"mag_err": np.hypot(values["mag_err"], fitted.BOUND * other)}
+            values["flags"] = values["flags"] + UNFITTED * other
         else:
             values |= {"x": found["x"], "y": found["y"]}
             empty |= dict.fromkeys(("x_err", "y_err"), "these networks give positions without errors")
@@ -198,13 +200,18 @@ class PNet:
 
     @staticmethod
     def _places(
-        frame: Frame, found: pd.DataFrame, middle: np.ndarray, prediction: dict[str, Prediction], scales: Scales
+        frame: Frame,
+        found: pd.DataFrame,
+        middle: np.ndarray,
+        prediction: dict[str, Prediction],
+        scales: Scales,
+        width: float,
     ) -> dict[str, np.ndarray]:
         """Return places and their errors: the BPNN's or, where they are not of the star that was found, the detection
         net's within `fitted.REACH`."""
         place = middle + np.stack([prediction[axis].mean for axis in ("x", "y")], axis=1)
         error = np.stack([scales[axis](prediction[axis].sigma) for axis in ("x", "y")], axis=1)
-        same = fitted.is_same(place, error, found)
+        same = fitted.is_same(place, error, found, width)
         values = {}
         for index, (axis, side) in enumerate((("x", frame.shape[1]), ("y", frame.shape[0]))):
             chosen = np.where(same, place[:, index], found[axis])

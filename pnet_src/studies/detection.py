@@ -88,7 +88,7 @@ def scores(model: nn.Module, frames: Iterable[tuple[Frame, pd.DataFrame]], fit: 
         subtracted = background.subtracted(frame)
         found = detect(model, frame, LOWEST, subtracted)
         if fit:
-            found, fits = fitted_stars(frame, found, subtracted)
+            found, fits, _ = fitted_stars(frame, found, subtracted)
             found[["x", "y", "flux"]] = fits.table()[["x", "y", "flux"]]
         found["mag"] = frame.magnitude(found["flux"])
         pairs += pairs_found(truth, found[found["confidence"] >= CONFIDENCE])

@@ -167,7 +167,7 @@ def measure(
     """
     stars = stars.assign(confidence=1.0, fwhm=frame.seeing / frame.pixel_scale, star=range(len(stars)))
     stars = stars.sort_values("mag", kind="stable")
-    stars, fits = fitted_stars(frame, stars, background.subtracted(frame))
+    stars, fits, _ = fitted_stars(frame, stars, background.subtracted(frame))
     found = predict(model, make_inputs(fits), seed=seed)["mag"]
     mean, parts = frame.zero_point + found.mean, {"aleatoric": found.aleatoric, "epistemic": found.epistemic}
     sigma = scales_of(card)["mag"].ratio * found.sigma

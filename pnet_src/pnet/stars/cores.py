@@ -3,7 +3,6 @@ that comes without its mask: interpolated values stand there, which look like an
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pnet.sky.psf_fit import FittedStars, fit
 from pnet.sky.stamps import offsets, pixels
@@ -11,12 +10,12 @@ from pnet.sky.stamps import offsets, pixels
 SIGNAL, MISFIT = 150.0, 30.0  # flux over noise and misfit from which on a star is looked at
 WINGS = 2.0  # PSF widths from which on its wings are fitted alone
 LOST = 0.8  # share of what the wings promise that the core has at most, a width from the middle
-# A galaxy's core is fainter than its wings promise, too; but it promises no peak as high as the frame's highest.
+# A galaxy's core is fainter than its wings promise, too; but it promises no peak as high as the highest of all stars.
 HIGH = 0.5  # of it
 WRONG, NOISE = 0.2, 5.0  # share of the promised light, and times the noise, by which a pixel may be off
 
 
-def lost_cores(stars: FittedStars, image: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def lost_cores(stars: FittedStars, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Look for stars whose core has less light than their wings promise.
 
     On nine frames of training and validation 22 stars have a core of 0.03 to 0.43 of the promise, all brighter than 15
@@ -25,8 +24,8 @@ def lost_cores(stars: FittedStars, image: Tensor) -> tuple[np.ndarray, np.ndarra
     Parameters
     ----------
     stars : FittedStars
-    image : Tensor, (1, H, W)
-        Electrons without sky.
+    shape : (int, int)
+        Of the frame.
 
     Returns
     -------
@@ -38,7 +37,7 @@ def lost_cores(stars: FittedStars, image: Tensor) -> tuple[np.ndarray, np.ndarra
         Theirs in electrons, from their wings.
     """
     first, width = stars.fit, stars.psf.basis.width
-    lost = np.zeros(image.shape[-2:], bool)
+    lost = np.zeros(shape, bool)
     bright = torch.nonzero((first.flux > SIGNAL * first.error[:, 0]) & (first.misfit > MISFIT))[:, 0]
     if not len(bright):
         return lost, np.zeros(0, int), np.zeros(0)
@@ -51,7 +50,7 @@ def lost_cores(stars: FittedStars, image: Tensor) -> tuple[np.ndarray, np.ndarra
     promised = wings.flux[:, None, None] * wings.share[0]
     core = distance < width
     short = (seen * core).sum(dim=(1, 2)) < LOST * (promised * core).sum(dim=(1, 2))
-    short &= promised.amax(dim=(1, 2)) > HIGH * image.max()
+    short &= promised.amax(dim=(1, 2)) > HIGH * (seen * core).amax()
     # several detections may lie on one of them: that of the highest peak stands for all
     order = torch.nonzero(short)[:, 0]
     order = order[seen[order].amax(dim=(1, 2)).argsort(descending=True)]

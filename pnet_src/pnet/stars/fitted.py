@@ -18,6 +18,8 @@ REACH = 1.0  # px; a star farther from where the net saw it would be another one
 REPEAT = 2.5  # px; stars this near are one (the sharpest PSF has a FWHM of 2.5 px), and the net may see three in a pair
 PHANTOM_REACH, PHANTOM_CONFIDENCE = 6.0, 0.6  # px; see `_phantoms`
 CERTAIN = 0.3  # px; the faintest stars in the worst seeing have errors of 0.07
+WIDTH = 1.7  # px; for a PSF of a greater Gaussian width than a typical one, both are as much greater
+BOUND = 0.5  # mag, added to the error of the magnitude of what is another star
 CROWD = 5.0  # where no star is alone, so many times the light of others is allowed beside those of the PSF
 LIT = 5.0  # times the noise; fainter stars are not looked for
 WIDTHS = (1.5, 8.0)  # px, FWHM of a PSF that no star tells
@@ -60,7 +62,7 @@ def fitted_stars(
     rms = sky.clutter  # that of the light that is no known star's
     once = fit_stars(psf, image, usable, found, rms)
     kept, again = _distinct(found, once), once.table()
-    lost, which, flux = lost_cores(once, image)
+    lost, which, flux = lost_cores(once, frame.shape)
     if len(which):
         kept &= ~_on(lost, once)
         kept[which] = True
@@ -100,11 +102,11 @@ def grown(saturated: np.ndarray) -> np.ndarray:
     return scipy.ndimage.binary_dilation(saturated, np.ones(shape)) if saturated.any() else saturated
 
 
-def is_same(place: np.ndarray, error: np.ndarray, found: pd.DataFrame) -> np.ndarray:
-    """Return which places (N, 2) with their errors in px are of the star that the detection net saw; in a blend the
-    pixels may belong to somebody else."""
-    moved = np.abs(place - found[["x", "y"]].to_numpy(float)).max(axis=1)
-    return (moved <= REACH) & (error.max(axis=1) <= CERTAIN)
+def is_same(place: np.ndarray, error: np.ndarray, found: pd.DataFrame, width: float) -> np.ndarray:
+    """Return which places (N, 2) with their errors in px are of the star that the detection net saw, with a PSF of a
+    Gaussian width in px; in a blend the pixels may belong to somebody else."""
+    moved, wide = np.abs(place - found[["x", "y"]].to_numpy(float)).max(axis=1), max(1.0, width / WIDTH)
+    return (moved <= REACH * wide) & (error.max(axis=1) <= CERTAIN * wide)
 
 
 def _once(x: Tensor, y: Tensor, found: pd.DataFrame, distance: float) -> np.ndarray:
@@ -125,7 +127,11 @@ def _distinct(found: pd.DataFrame, once: FittedStars) -> np.ndarray:
     near = np.hypot(x[:, None] - x[None], y[:, None] - y[None]) < PHANTOM_REACH
     beside = (near & (confidence[None] > confidence[:, None])).any(axis=1)
     error = torch.hypot(once.fit.error, once.shape_error)[:, 1:].numpy()
-    phantom = beside & ~is_same(np.stack([x, y], axis=1), error, found) & (confidence < PHANTOM_CONFIDENCE)
+    phantom = (
+        beside
+        & ~is_same(np.stack([x, y], axis=1), error, found, once.psf.basis.width)
+        & (confidence < PHANTOM_CONFIDENCE)
+    )
     return kept & ~phantom
 
 
