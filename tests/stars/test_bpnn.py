@@ -166,7 +166,7 @@ def test_other_heads_and_stamps(batch, head, stamp, varies):
     [
         ({"stamp": 10}, "odd widths"), ({"stamp": 17}, "odd widths"), ({"target": "flux"}, "allowed are"),
         ({"head": "oak"}, "allowed are"), ({"targets": ("x", "mag")}, "in this order"), ({"hidden": (3, 2)}, "four"),
-        ({"widths": (4, 4)}, "equal length"),
+        ({"widths": (4, 4)}, "equal length"), ({"bare": True}, "bare is set"),
     ],
 )  # fmt: skip
 def test_bad_configurations_are_named(wrong, text):
@@ -183,8 +183,3 @@ def test_bare_and_correcting_networks_have_units_of_their_own(batch):
     made = inputs.bare_inputs(torch.zeros(3, 9, 9))
     bare, one = network.BayesianPhotometryNet(network.CONFIGS["paper-narrow"]).units(made)
     assert bare.shape == (3, 1) and torch.equal(bare[:, 0], base[:3, 0]) and (one == 1).all()
-
-
-def test_the_papers_network_is_bare():
-    with pytest.raises(ConfigError, match="bare"):
-        dataclasses.replace(network.CONFIGS["paper"], context=True)

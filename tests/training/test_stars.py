@@ -74,15 +74,12 @@ def frames(rendered):
 
 
 def test_stars_of_frames_are_those_that_count_each_with_its_truth(frames):
-    frame, truth, found = frames[0]
-    made = FrameStars(frames, 40)
+    made, truth = FrameStars(frames, 40), frames[0][1]
     assert 0.8 * truth["counted"].sum() < len(made) <= truth["counted"].sum() and made.sources["counted"].all()
     np.testing.assert_allclose(made.truth("mag"), -2.5 * np.log10(made.sources["flux"].to_numpy()), rtol=1e-6)
     assert float(off(made.stars).abs().median()) < 2
     column = made.sources["x"].to_numpy() - made.truth("x")
     np.testing.assert_allclose(column, column.round(), atol=1e-4)
-    spoilt = truth.assign(flux=np.where(truth["counted"], truth["flux"], np.nan))
-    assert torch.isfinite(FrameStars([(frame, spoilt, found)], 1).stars.flux).all()
 
 
 @pytest.mark.parametrize("bare", [None, 9])
@@ -107,15 +104,3 @@ def test_frames_without_a_counted_star_are_refused(frames):
     for wrong in ((truth.assign(counted=False), found), (truth, found.iloc[:0]), (truth.iloc[:0], found)):
         with pytest.raises(ConfigError, match="no counted star"):
             FrameStars([(frame, *wrong)], 8)
-
-
-def test_bare_stars_of_a_frame_are_its_pixels(frames):
-    frame, _, found = frames[0]
-    made = FrameStars(frames, 8, bare=9)
-    star = made.sources.iloc[0]
-    near = found.iloc[int(np.hypot(found["x"] - star["x"], found["y"] - star["y"]).argmin())]
-    column, row = round(near["x"]), round(near["y"])
-    pixels = 17 * np.sinh(3 * made.stars.inputs.images[0, 0].double().numpy())
-    part = frame.image[row - 4 : row + 5, column - 4 : column + 5]
-    np.testing.assert_allclose(pixels - pixels.mean(), part - part.mean(), atol=1 + 1e-4 * abs(part).max())
-    assert made.truth("x")[0] == pytest.approx(star["x"] - column, abs=1e-4)
