@@ -55,7 +55,9 @@ def test_any_size_gives_a_catalogue(model, rng, shape):
     assert table.colnames == list(measure.COLUMNS)
     assert (table["x"] >= -0.5).all() and (table["x"] < shape[1]).all() and (table["y"] < shape[0]).all()
     assert np.isfinite(table["mag"]).all() and (table["mag_err"] > 0).all()
-    np.testing.assert_allclose(table["mag_err"], 2.0 * np.hypot(table["mag_aleatoric"], table["mag_epistemic"]))
+    other = table["flags"] & measure.UNFITTED > 0
+    expected = 2.0 * np.hypot(table["mag_aleatoric"], table["mag_epistemic"])
+    np.testing.assert_allclose(table["mag_err"], np.hypot(expected, 0.5 * other))
     assert (np.diff(table["confidence"]) <= 0).all()
 
 
@@ -196,7 +198,7 @@ def test_confidence_is_checked(model, rng):
 def test_flags_tell_saturation_and_edge(model, rng):
     frame = frame_of(noise((64, 64), rng), saturation=1e5)
     frame.image[30, 30] = 2e5
-    flags = model._flags(frame, pd.DataFrame({"x": [30.0, 1.0, 50.0], "y": [32.0, 30.0, 50.0]}))
+    flags = model._flags(frame, pd.DataFrame({"x": [30.0, 1.0, 50.0], "y": [32.0, 30.0, 50.0]}), frame.mask)
     assert flags.tolist() == [measure.SATURATED, measure.EDGE, 0]
 
 

@@ -29,7 +29,7 @@ from pnet.sky.header import Given
 from pnet.sky.psf_fit import FittedStars
 from pnet.stars import fitted, weights
 from pnet.stars.confidence import of_card
-from pnet.stars.error_scale import ErrorScale, Scales, scales_of
+from pnet.stars.error_scale import Scales, scales_of
 from pnet.stars.inputs import POGSON, bare_inputs, make_inputs
 from pnet.stars.predict import Prediction, predict
 
@@ -154,15 +154,16 @@ class PNet:
         prediction, scales = predict(self.bpnn, inputs, seed=seed), scales_of(self.cards["bpnn"])
         values = {"confidence": found["confidence"], "x_det": found["x"], "y_det": found["y"]}
         values |= {"mag_det": frame.magnitude(found["flux"]), "flags": self._flags(frame, found, lost)}
-        values |= self._magnitudes(frame, prediction["mag"], scales["mag"], fits)
+        other = np.zeros(len(found), bool)
         if "x" in prediction:
-            places = self._places(frame, found, middle, prediction, scales, fits.psf.basis.width)
-            other = places["x_err"] >= fitted.REACH
-            values |= places | {"mag_err": np.hypot(values["mag_err"], fitted.BOUND * other)}
+            values |= self._places(frame, found, middle, prediction, scales, fits.psf.basis.width)
+            other = values["x_err"] >= fitted.REACH
             values["flags"] = values["flags"] + UNFITTED * other
         else:
             values |= {"x": found["x"], "y": found["y"]}
             empty |= dict.fromkeys(("x_err", "y_err"), "these networks give positions without errors")
+        error = np.hypot(scales["mag"](prediction["mag"].sigma), fitted.BOUND * other)
+        values |= self._magnitudes(frame, prediction["mag"], error, fits)
         values["probability"] = self._probability(found["confidence"].to_numpy(float))
         if of_card(self.cards["detection"]) is None:
             empty["probability"] = "the confidence of this detection net is not calibrated"
@@ -184,9 +185,9 @@ class PNet:
         return table
 
     @staticmethod
-    def _magnitudes(frame: Frame, mag: Prediction, scale: ErrorScale, fits: FittedStars | None) -> dict[str, Any]:
-        """Return the columns of magnitudes."""
-        magnitude, error = frame.zero_point + mag.mean, scale(mag.sigma)
+    def _magnitudes(frame: Frame, mag: Prediction, error: np.ndarray, fits: FittedStars | None) -> dict[str, Any]:
+        """Return the columns of magnitudes with an error, and its parts."""
+        magnitude = frame.zero_point + mag.mean
         values = {"flux": frame.flux(magnitude), "mag": magnitude, "mag_err": error}
         values |= {"mag_aleatoric": mag.aleatoric, "mag_epistemic": mag.epistemic}
         if fits is None:

@@ -16,7 +16,7 @@ from pnet.stars.inputs import make_inputs
 
 def measured(frame, found):
     """Return what is kept of detections, and the table of its fit."""
-    kept, stars = fitted_stars(frame, found, background.subtracted(frame))
+    kept, stars, _ = fitted_stars(frame, found, background.subtracted(frame))
     assert len(kept) == len(stars.x)
     return kept, stars.table()
 
@@ -26,7 +26,7 @@ def test_stars_of_foreign_psfs_are_measured_to_their_error_bars(name):
     """No family of ours made these stars: bright and faint ones keep their ratio, and errors what they say."""
     truth = grid_of_stars(100, seed=3)
     frame = drawn(on_pixels(PROFILES[name]), truth)
-    kept, stars = fitted_stars(frame, guessed(truth, seed=5), background.subtracted(frame))
+    kept, stars, _ = fitted_stars(frame, guessed(truth, seed=5), background.subtracted(frame))
     found = stars.table()
     assert stars.psf.stars > 30 and len(kept) == 100
     error = np.hypot(found["flux_err"], found["flux_psf"]) / found["flux"]
@@ -113,7 +113,7 @@ def test_what_is_beside_a_saturated_pixel_is_not_used_either():
 def test_a_frame_without_enough_stars_keeps_the_prior(count):
     truth = grid_of_stars(9, seed=3).iloc[:count]
     frame = drawn(on_pixels(PROFILES["Moffat"]), truth)
-    found, stars = fitted_stars(frame, truth, background.subtracted(frame))
+    found, stars, _ = fitted_stars(frame, truth, background.subtracted(frame))
     assert stars.psf.stars == 0 and len(found) == count
     assert np.isfinite(stars.table().to_numpy()).all() and len(make_inputs(stars)) == count
 
@@ -145,7 +145,7 @@ def test_the_sky_is_that_beside_the_stars(rng):
     frame = frame_of(np.round(rng.poisson(280.0, (256, 256)) / 4.0) * 4.0, seeing=1.4)
     stars = pd.DataFrame({"x": [60.2, 128.0, 200.4], "y": [60.0, 128.3, 190.9], "flux": 1.0, "confidence": 1.0})
     wrong = background.Subtracted(frame.image - 282.0, 16.7, 16.7)
-    kept, found = fitted_stars(frame, stars.assign(fwhm=3.6), wrong)
+    kept, found, _ = fitted_stars(frame, stars.assign(fwhm=3.6), wrong)
     light = found.fit.residual + found.fit.flux[:, None, None] * found.fit.share[0]
     assert float(light.mean()) == pytest.approx(0, abs=1.0)
     bare = bare_stamps(wrong, kept, 21)
@@ -156,4 +156,5 @@ def test_what_is_far_from_a_detection_or_uncertain_is_another_star():
     found = pd.DataFrame({"x": [10.0, 20.0, 30.0], "y": 5.0})
     place = found.to_numpy() + [[0.9, 0], [0, 1.1], [0, 0]]
     error = np.array([[0.1, 0.1], [0.1, 0.1], [0.1, 1.1 * CERTAIN]])
-    assert is_same(place, error, found).tolist() == [True, False, False]
+    assert is_same(place, error, found, 1.5).tolist() == [True, False, False]
+    assert is_same(place, error, found, 2.0).all(), "a wider PSF allows more"
