@@ -39,10 +39,21 @@ def fitted_stars(
     subtracted : Subtracted
         What `background.subtracted` gives for the frame.
     """
-    first, rms = subtracted.image, subtracted.rms
-    image = torch.from_numpy(first)[None]
     # at the border of two patches a star may be seen from both, and neither would have light left
     found = found[_once(*places(found)[:2], found, SEEN_TWICE)].reset_index(drop=True)
+    start, fits, lost = _round(frame, found, subtracted)
+    if subtracted.clutter > subtracted.rms:  # places are better now, and with them the PSF
+        x, y, flux = (value.numpy() for value in (fits.x, fits.y, fits.fit.flux))
+        start, fits, lost = _round(frame, start.assign(x=x, y=y, flux=flux), subtracted)
+    return found.loc[start.index].reset_index(drop=True), fits, lost
+
+
+def _round(
+    frame: Frame, found: pd.DataFrame, subtracted: background.Subtracted
+) -> tuple[pd.DataFrame, FittedStars, np.ndarray]:
+    """Return what `fitted_stars` does from first guesses, with those rows of them that are stars."""
+    first, rms = subtracted.image, subtracted.rms
+    image = torch.from_numpy(first)[None]
     width = float(np.clip(found["fwhm"].median(), *WIDTHS)) / 2.355 if len(found) else 1.5
     chosen, width = psf_estimate.candidates(image, *places(found), rms, frame.saturation, width)
     psf = FramePSF.unknown(width, frame.shape)
@@ -68,8 +79,7 @@ def fitted_stars(
         kept[which] = True
         again.loc[which, "flux"] = flux
         usable = usable * torch.from_numpy(~lost)
-    again = fit_stars(psf, image, usable, again[kept], rms, iterations=2)
-    return found[kept].reset_index(drop=True), again, lost
+    return found[kept], fit_stars(psf, image, usable, again[kept], rms, iterations=2), lost
 
 
 def _lit(psf: FramePSF, image: Tensor, usable: Tensor, found: pd.DataFrame, rms: float) -> pd.DataFrame:
@@ -78,7 +88,7 @@ def _lit(psf: FramePSF, image: Tensor, usable: Tensor, found: pd.DataFrame, rms:
     for _ in range(2):  # what has none takes some from the others
         flux, error = together(psf, image, usable, found)
         kept = (flux > LIT * rms * error).numpy()
-        found = found.assign(flux=flux.numpy())[kept].reset_index(drop=True)
+        found = found.assign(flux=flux.numpy())[kept]
     return found
 
 
