@@ -42,7 +42,8 @@ def differences(before: pd.DataFrame, after: pd.DataFrame, twins: pd.DataFrame) 
     -------
     DataFrame
         A row a copy: ``mag`` (its own), ``found``, and, NaN where it or its original is not found, ``mag_delta``
-        (mag), ``x_delta``, ``y_delta`` (px) with their standard deviations ``…_sigma``.
+        (mag), ``x_delta``, ``y_delta`` (px) with the copy's standard deviations ``…_sigma``: what the original's
+        photons did to it they did to the copy as well.
     """
     pairs = []
     for measured, names in ((before, ("x_original", "y_original")), (after, ("x", "y"))):
@@ -55,7 +56,7 @@ def differences(before: pd.DataFrame, after: pd.DataFrame, twins: pd.DataFrame) 
     moved = {axis: twins[axis] - twins[f"{axis}_original"] for axis in ("x", "y")} | {"mag": twins["dimming"]}
     for name in QUANTITIES:
         result[f"{name}_delta"] = (copy[name] - original[name]).to_numpy(float) - moved[name].to_numpy(float)
-        result[f"{name}_sigma"] = np.hypot(copy[f"{name}_err"], original[f"{name}_err"]).to_numpy(float)
+        result[f"{name}_sigma"] = copy[f"{name}_err"].to_numpy(float)
     return result
 
 
