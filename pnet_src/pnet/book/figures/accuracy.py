@@ -45,14 +45,15 @@ def _shown(table: pd.DataFrame, dataset: str) -> Iterator[tuple[str, str, pd.Dat
 def figure_7(table: pd.DataFrame) -> Figure:
     """Draw a row for each method on SDSS and for each network on the simulation; error left, histogram right.
 
-    These are the detection nets' own magnitudes, without the BPNN, and the baseline's.
+    These are magnitudes before the BPNN, of the fit or, with the paper's networks, of the detection net; and the
+    baseline's.
     """
     shown = [("sdss", *each) for each in _shown(table, "sdss")]
     shown += [("simulation", *each) for each in _shown(table, "simulation")][1:]  # as in the paper, no baseline
     figure, axes = style.new(len(shown), 2, height=3.2 * len(shown))
     letters = iter("abcdefghij")
     for (left, right), (dataset, method, title, rows) in zip(axes, shown, strict=True):
-        column = "mag_det" if rows["mag_det"].notna().any() else "mag"
+        column = next(name for name in ("mag_psf", "mag_det", "mag") if rows[name].notna().any())
         stars = scores.matched(rows, column, "truth_mag")
         magnitude, measured, limit = stars[["truth_mag", column, "limit_mag"]].to_numpy(float).T
         error, colour = metrics.magnitude_error(magnitude, measured), style.COLOURS[method]
