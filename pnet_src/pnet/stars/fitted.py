@@ -73,11 +73,11 @@ def _round(
     rms = sky.clutter  # that of the light that is no known star's
     once = fit_stars(psf, image, usable, found, rms)
     kept, again = _distinct(found, once), once.table()
-    lost, which, flux = lost_cores(once, frame.shape)
-    if len(which):
+    lost, wings = lost_cores(once, frame.shape)
+    if len(wings):
         kept &= ~_on(lost, once)
-        kept[which] = True
-        again.loc[which, "flux"] = flux
+        kept[wings.index] = True
+        again.loc[wings.index, wings.columns] = wings
         usable = usable * torch.from_numpy(~lost)
     return found[kept], fit_stars(psf, image, usable, again[kept], rms, iterations=2), lost
 
