@@ -22,6 +22,7 @@ WIDTH = 1.7  # px; for a PSF of a greater Gaussian width than a typical one, bot
 BOUND = 0.5  # mag, added to the error of the magnitude of what is another star
 CROWD = 5.0  # where no star is alone, so many times the light of others is allowed beside those of the PSF
 LIT = 5.0  # times the noise; fainter stars are not looked for
+PASSES = 2  # after the first: stars of a close pair share their light anew in each
 WIDTHS = (1.5, 8.0)  # px, FWHM of a PSF that no star tells
 
 
@@ -79,7 +80,11 @@ def _round(
         kept[wings.index] = True
         again.loc[wings.index, wings.columns] = wings
         usable = usable * torch.from_numpy(~lost)
-    return found[kept], fit_stars(psf, image, usable, again[kept], rms, iterations=2), lost
+    again = again[kept]
+    for _ in range(PASSES):
+        fits = fit_stars(psf, image, usable, again, rms, iterations=2)
+        again = fits.table()
+    return found[kept], fits, lost
 
 
 def _lit(psf: FramePSF, image: Tensor, usable: Tensor, found: pd.DataFrame, rms: float) -> pd.DataFrame:
