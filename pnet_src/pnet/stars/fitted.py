@@ -4,14 +4,16 @@ import numpy as np
 import pandas as pd
 import scipy
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from pnet.detection.predict import REPEAT as SEEN_TWICE
 from pnet.detection.predict import without_repeats
 from pnet.frame import Frame
 from pnet.sky import background, psf_estimate
-from pnet.sky.frame_psf import FramePSF
+from pnet.sky.frame_psf import FramePSF, split
 from pnet.sky.psf_fit import FittedStars, cut, fit_stars, places, together
+from pnet.sky.stamps import aperture_weights
 from pnet.stars.cores import lost_cores
 
 REACH = 1.0  # px; a star farther from where the net saw it would be another one
@@ -22,6 +24,7 @@ WIDTH = 1.7  # px; for a PSF of a greater Gaussian width than a typical one, bot
 BOUND = 0.5  # mag, added to the error of the magnitude of what is another star
 CROWD = 5.0  # where no star is alone, so many times the light of others is allowed beside those of the PSF
 LIT = 5.0  # times the noise; fainter stars are not looked for
+NEEDED, NEAR_IT = 30.0, 1.5  # gain in χ² of a star beside another, and PSF widths within which it is summed
 PASSES = 2  # after the first: stars of a close pair share their light anew in each
 WIDTHS = (1.5, 8.0)  # px, FWHM of a PSF that no star tells
 
@@ -80,11 +83,40 @@ def _round(
         kept[wings.index] = True
         again.loc[wings.index, wings.columns] = wings
         usable = usable * torch.from_numpy(~lost)
-    again = again[kept]
+    found, again = found[kept], _passed(psf, image, usable, again[kept], rms).table()
+    needed = _needed(psf, image, usable, found, again, rms)
+    return found[needed], _passed(psf, image, usable, again[needed], rms), lost
+
+
+def _passed(psf: FramePSF, image: Tensor, usable: Tensor, stars: pd.DataFrame, rms: float) -> FittedStars:
+    """Return stars fitted `PASSES` times."""
     for _ in range(PASSES):
-        fits = fit_stars(psf, image, usable, again, rms, iterations=2)
-        again = fits.table()
-    return found[kept], fits, lost
+        fits = fit_stars(psf, image, usable, stars, rms, iterations=2)
+        stars = fits.table()
+    return fits
+
+
+def _needed(
+    psf: FramePSF, image: Tensor, usable: Tensor, found: pd.DataFrame, stars: pd.DataFrame, rms: float
+) -> np.ndarray:
+    """Return which stars the pixels need: where one lies beside a more confident star, the others are fitted without
+    it, and it is a phantom if they explain its place as well."""
+    place, confidence = stars[["x", "y"]].to_numpy(float), found["confidence"].to_numpy(float)
+    near = cKDTree(place).query_ball_point(place, PHANTOM_REACH) if len(place) else []
+    beside = [any(confidence[other] > confidence[index] for other in others) for index, others in enumerate(near)]
+    doubtful = np.array(beside, dtype=bool)
+    if not doubtful.any():
+        return np.ones(len(stars), dtype=bool)
+    others = _passed(psf, image, usable, stars[~doubtful], rms).table()
+    model, without = (psf.light(*places(table)) for table in (stars, others))
+    variance = rms**2 + model.clamp(min=0) + (psf_estimate.MODEL_ERROR * model) ** 2
+    worse = usable * ((image - without) ** 2 - (image - model) ** 2) / variance
+    x, y = torch.from_numpy(place[doubtful].T.copy())
+    radius = NEAR_IT * psf.basis.width
+    disc = aperture_weights(2 * int(np.ceil(radius)) + 1, split(x)[1], split(y)[1], radius)
+    needed = np.ones(len(stars), dtype=bool)
+    needed[doubtful] = ((cut(worse, x, y, disc.shape[-1]) * disc).sum(dim=(1, 2)) > NEEDED).numpy()
+    return needed
 
 
 def _lit(psf: FramePSF, image: Tensor, usable: Tensor, found: pd.DataFrame, rms: float) -> pd.DataFrame:
