@@ -143,13 +143,14 @@ def test_light_of_a_bright_neighbour_is_taken_off():
 def test_the_sky_is_that_beside_the_stars(rng):
     """A first sky 2 electrons too high, as among bright stars' aureoles, is mended; bare pixels keep it."""
     frame = frame_of(np.round(rng.poisson(280.0, (256, 256)) / 4.0) * 4.0, seeing=1.4)
-    stars = pd.DataFrame({"x": [60.2, 128.0, 200.4], "y": [60.0, 128.3, 190.9], "flux": 1.0, "confidence": 1.0})
+    x, y = np.meshgrid(np.linspace(30, 226, 6), np.linspace(30, 226, 6))
+    stars = pd.DataFrame({"x": x.flatten(), "y": y.flatten(), "flux": 1.0, "confidence": 1.0})
     wrong = background.Subtracted(frame.image - 282.0, 16.7, 16.7)
     kept, found, _ = fitted_stars(frame, stars.assign(fwhm=3.6), wrong)
     light = found.fit.residual + found.fit.flux[:, None, None] * found.fit.share[0]
     assert float(light.mean()) == pytest.approx(0, abs=1.0)
     bare = bare_stamps(wrong, kept, 21)
-    assert bare.shape == (3, 21, 21) and float(bare.mean()) == pytest.approx(-2, abs=1.0)
+    assert bare.shape == (36, 21, 21) and float(bare.mean()) == pytest.approx(-2, abs=1.0)
 
 
 def test_what_is_far_from_a_detection_or_uncertain_is_another_star():

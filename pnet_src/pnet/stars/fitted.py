@@ -2,9 +2,8 @@
 
 import numpy as np
 import pandas as pd
-import scipy
+import scipy  # which loads its parts when they are used
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from pnet.detection.predict import REPEAT as SEEN_TWICE
@@ -102,7 +101,7 @@ def _needed(
     """Return which stars the pixels need: where one lies beside a more confident star, the others are fitted without
     it, and it is a phantom if they explain its place as well."""
     place, confidence = stars[["x", "y"]].to_numpy(float), found["confidence"].to_numpy(float)
-    near = cKDTree(place).query_ball_point(place, PHANTOM_REACH) if len(place) else []
+    near = scipy.spatial.cKDTree(place).query_ball_point(place, PHANTOM_REACH) if len(place) else []
     beside = [any(confidence[other] > confidence[index] for other in others) for index, others in enumerate(near)]
     doubtful = np.array(beside, dtype=bool)
     if not doubtful.any():
