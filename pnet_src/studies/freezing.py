@@ -76,7 +76,9 @@ def injected(skies: injection.InjectedFields, n: int, seed: int) -> list[Scene]:
         frame = Frame(f"scene {index}", image + sky.sky, noise, mask, 1.0, sky.zero_point, sky.sigma, PIXEL)
         stars = pd.DataFrame(places[~ignored], columns=["x", "y", "flux"]).assign(kind="star")
         stars["mag"] = frame.magnitude(stars["flux"])
-        scenes.append(Scene(frame, (image, sky.sigma), catalogue.mark_counted(stars, frame)))
+        scenes.append(
+            Scene(frame, background.Subtracted(image, sky.sigma, sky.sigma), catalogue.mark_counted(stars, frame))
+        )
     return scenes
 
 

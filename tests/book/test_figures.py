@@ -92,7 +92,7 @@ def test_figure_6_shows_the_threshold_and_the_right_rates(measured):
 def test_figure_7_counts_what_lies_beyond_its_frame_and_shows_the_spread_of_many(measured):
     wide = measured.copy()
     chosen = wide.index[(wide["method"] == "pnet") & (wide["dataset"] == "sdss") & (wide["status"] == "matched")][:2]
-    wide.loc[chosen, "mag"] += 1.0
+    wide.loc[chosen, ["mag", "mag_det", "mag_psf"]] += 1.0
     axes = panels(accuracy.figure_7(wide))
     assert any("PNet, SDSS" in ax.get_title() and "2 beyond" in ax.get_title() for ax in axes)
     assert "68 % of the stars" in [text.get_text() for text in axes[4].get_legend().get_texts()]

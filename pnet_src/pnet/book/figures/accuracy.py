@@ -53,7 +53,7 @@ def figure_7(table: pd.DataFrame) -> Figure:
     figure, axes = style.new(len(shown), 2, height=3.2 * len(shown))
     letters = iter("abcdefghij")
     for (left, right), (dataset, method, title, rows) in zip(axes, shown, strict=True):
-        column = next(name for name in ("mag_psf", "mag_det", "mag") if rows[name].notna().any())
+        column = next((name for name in ("mag_psf", "mag_det") if rows[name].notna().any()), "mag")
         stars = scores.matched(rows, column, "truth_mag")
         magnitude, measured, limit = stars[["truth_mag", column, "limit_mag"]].to_numpy(float).T
         error, colour = metrics.magnitude_error(magnitude, measured), style.COLOURS[method]
