@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pnet.sky.stamps import gaussian_flux, gaussian_moments, gaussian_width
+from pnet.sky.stamps import gaussian_moments, gaussian_width
 
 
 @pytest.mark.parametrize("width", [1.2, 1.7, 2.4])
@@ -16,4 +16,3 @@ def test_moments_of_a_gaussian_are_exact_whatever_the_window(width):
     x, y = gaussian_moments(stamp, start, start, torch.tensor([width]), scale=width / 1.7)
     assert (float(x), float(y)) == (pytest.approx(0.31, abs=1e-4), pytest.approx(-0.22, abs=1e-4))
     assert float(gaussian_width(stamp, x, y)) == pytest.approx(1.7, rel=1e-3)
-    assert float(gaussian_flux(stamp, x, y, torch.tensor([1.7]))) == pytest.approx(5e4, rel=1e-3)

@@ -104,12 +104,3 @@ def gaussian_width(stamps: Tensor, dx: Tensor, dy: Tensor, start: float = 1.5, i
         measured = (window * radius2).sum(dim=(1, 2)) / (2 * window.sum(dim=(1, 2)).clamp(min=1e-6))
         variance = (2 * measured).clamp(0.3**2, (stamps.shape[-1] / 3) ** 2)
     return variance.sqrt()
-
-
-def gaussian_flux(stamps: Tensor, dx: Tensor, dy: Tensor, width: Tensor) -> Tensor:
-    """Return (N,) fluxes of matched Gaussians, Σ G I / Σ G² for G normalised to 1 (optimal under flat noise)."""
-    x, y = (axis.flatten(1) for axis in offsets(stamps.shape[-1], dx, dy))
-    in_x, in_y = (torch.exp(-(axis**2) / (2 * width[:, None] ** 2)) for axis in (x, y))
-    weighted = (in_y * (stamps @ in_x[:, :, None])[:, :, 0]).sum(dim=1)
-    power = (in_x**2).sum(dim=1) * (in_y**2).sum(dim=1)
-    return 2 * torch.pi * width**2 * weighted / power

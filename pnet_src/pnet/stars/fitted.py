@@ -17,7 +17,7 @@ from pnet.stars.cores import lost_cores
 
 REACH = 1.0  # px; a star farther from where the net saw it would be another one
 REPEAT = 2.5  # px; stars this near are one (the sharpest PSF has a FWHM of 2.5 px), and the net may see three in a pair
-PHANTOM_REACH, PHANTOM_CONFIDENCE = 6.0, 0.6  # px; see `_phantoms`
+PHANTOM_REACH, PHANTOM_CONFIDENCE = 6.0, 0.6  # px; see `_distinct`
 CERTAIN = 0.3  # px; the faintest stars in the worst seeing have errors of 0.07
 WIDTH = 1.7  # px; for a PSF of a greater Gaussian width than a typical one, both are as much greater
 BOUND = 0.5  # mag, added to the error of the magnitude of what is another star
